@@ -1,0 +1,108 @@
+"""What every data source yields (`SeriesData`), what a model needs to know of it (`SeriesSpec`), and a batch.
+
+Shape letters: B batch, C channels, L time points, n series.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+UNKNOWN_LABEL = -1
+"""Label of a series whose class is not given (new files at prediction time)."""
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """The sizes that flow from the data into the model when it is built.
+
+    Attributes:
+        num_channels: C.
+        length: longest series, in time points.
+        num_classes: number of classes in the training split.
+        class_names: one name per class, in label order.
+        sampling_rate_hz: points per second, where the source knows it.
+    """
+
+    num_channels: int
+    length: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    sampling_rate_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class SeriesData:
+    """Labelled series of one data set, as flat arrays that may be memory maps.
+
+    Attributes:
+        values: float32, 1-D: each series is one contiguous `(C, L_i)` block, one after the other. NaN marks a
+            missing value.
+        offsets: int64 `(n + 1)`, in time points: series i spans `offsets[i]:offsets[i + 1]`.
+        labels: int64 `(n,)`, index into `class_names`, or `UNKNOWN_LABEL`.
+        is_test: bool `(n,)`, true where a series belongs to the test split.
+        class_names: one name per label.
+        num_channels: C, the same for all series.
+        has_missing: whether any value is NaN.
+        groups: int64 `(n,)` codes of what must not straddle a split (speaker, patient), or None.
+        group_name: what a group is, for the record.
+        sampling_rate_hz: points per second, where known.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    is_test: np.ndarray
+    class_names: tuple[str, ...]
+    num_channels: int
+    has_missing: bool
+    groups: np.ndarray | None = None
+    group_name: str | None = None
+    sampling_rate_hz: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 `(n,)`: time points of each series."""
+        return np.diff(self.offsets)
+
+    @property
+    def equal_length(self) -> bool:
+        """Whether all series have the same number of time points."""
+        lengths = self.lengths
+        return bool((lengths == lengths[0]).all())
+
+    @property
+    def spec(self) -> SeriesSpec:
+        """The sizes a model is built from."""
+        return SeriesSpec(
+            num_channels=self.num_channels,
+            length=int(self.lengths.max()),
+            num_classes=len(self.class_names),
+            class_names=self.class_names,
+            sampling_rate_hz=self.sampling_rate_hz,
+        )
+
+    def series(self, index: int) -> np.ndarray:
+        """Series `index` as `(C, L_i)` float32, a view where the values are a memory map."""
+        start, stop = self.offsets[index] * self.num_channels, self.offsets[index + 1] * self.num_channels
+        return self.values[start:stop].reshape(self.num_channels, -1)
+
+
+class SeriesBatch(NamedTuple):
+    """One batch as the data module yields it.
+
+    Attributes:
+        x: `(B, C, L)` float32, raw values with 0 where missing or past a series' end; L is the longest in the batch.
+        mask: `(B, C, L)` bool, true where observed; None when every value of the data set is observed.
+        y: `(B,)` int64 labels.
+        index: `(B,)` int64, position of each series in its `SeriesData`.
+    """
+
+    x: torch.Tensor
+    mask: torch.Tensor | None
+    y: torch.Tensor
+    index: torch.Tensor

@@ -1,0 +1,36 @@
+"""The one error class for mistakes a user can mend, and a collector that reports them all at once."""
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What the user gave cannot work; the message says which key, which value and what would be right.
+
+    The command line prints the message alone (no traceback) and exits with code 2.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Problems:
+    """Collects problems so that a user sees all of them in one message.
+
+    >>> problems = Problems()
+    >>> problems.add("data.batch_size", 0, "an integer of at least 1")
+    >>> problems.found
+    ['data.batch_size=0: expected an integer of at least 1']
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def add(self, key: str, value: object, expected: str) -> None:
+        """Note that `key` holds `value` where `expected` (a phrase) would be right."""
+        self.found.append(f"{key}={value!r}: expected {expected}")
+
+    def raise_if_any(self) -> None:
+        """Raise one `UserError` with every problem found so far."""
+        if self.found:
+            raise UserError(self.found)
