@@ -1,0 +1,132 @@
+"""What a number depends on besides the config: the machine, the versions, the commit; and memory use."""
+
+import os
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from krontime.results.record import Device, GitState
+
+PACKAGES = (
+    "krontime",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "aeon",
+    "numpy",
+    "numba",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "hydra-core",
+    "omegaconf",
+)
+"""Distributions whose version can change a number."""
+
+
+def environment(kind: str = "cpu", count: int = 1) -> dict[str, Any]:
+    """`device`, `versions` and `git` of this process, under the names that a record gives them.
+
+    Args:
+        kind: torch's name of the device type in use, such as `cpu` or `cuda`.
+        count: number of devices in use.
+    """
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if kind == "cuda":
+        versions["cuda"] = str(torch.version.cuda)
+    device = Device(
+        kind=kind,
+        name={"cpu": cpu_model, "cuda": torch.cuda.get_device_name}.get(kind, lambda: kind)(),
+        count=count,
+        num_threads=torch.get_num_threads(),
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
+    return {"device": device, "versions": versions, "git": git_state()}
+
+
+def cpu_model() -> str:
+    """The processor's name as the operating system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def git_state(root: Path | None = None) -> GitState | None:
+    """State of the checkout that this package runs from; None for a wheel, or where git can't tell.
+
+    Args:
+        root: top folder of a checkout; by default the one that this file lies in.
+    """
+    root = root or Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    # Inside a git hook GIT_DIR and its like point at another repository.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return GitState(
+            commit=git("rev-parse", "HEAD"),
+            dirty=bool(git("status", "--porcelain", "--untracked-files=all", "--", "src", "configs")),
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def reset_peak_memory(kind: str = "cpu") -> None:
+    """Start counting `peak_memory_bytes` afresh, so that a job does not inherit the peak of an earlier one.
+
+    On the host this works on Linux only; elsewhere the peak stays that of the whole process.
+    """
+    if kind == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # 5: resets the high-water mark
+
+
+def peak_memory_bytes(kind: str = "cpu") -> int | None:
+    """Peak memory of this process since the last reset: what torch allocated on CUDA, else resident memory.
+
+    The resident memory of a `cpu` run includes the interpreter and its libraries, not data workers. None
+    where the operating system does not tell.
+
+    Args:
+        kind: torch's name of the device type in use.
+    """
+    if kind == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        # Unlike getrusage's, this mark can be reset and is not inherited from the parent process.
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

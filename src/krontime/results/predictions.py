@@ -1,0 +1,117 @@
+"""Per-series predictions as a table: true class, predicted class, and the probability of every class."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from krontime.errors import UserError
+from krontime.results.files import replacing
+
+_PROBABILITY = "p_"
+ENDINGS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n series, with K classes.
+
+    Attributes:
+        index: int64 `(n,)`, position of each series in its data set or file.
+        labels: true class name of each series, None where it is not known.
+        probabilities: float32 or float64 `(n, K)`.
+        class_names: K different names, in the order of the columns of `probabilities`.
+    """
+
+    index: np.ndarray
+    labels: list[str | None]
+    probabilities: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.probabilities.shape == (len(self.index), len(self.class_names))
+        assert self.probabilities.dtype in (np.float32, np.float64)
+        assert len(self.labels) == len(self.index)
+        assert len(set(self.class_names)) == len(self.class_names)
+
+    @classmethod
+    def from_codes(
+        cls, index: np.ndarray, codes: np.ndarray, probabilities: np.ndarray, class_names: tuple[str, ...]
+    ) -> "Predictions":
+        """From labels `(n,)` that are positions in `class_names`, negative where the class is not known."""
+        labels = [class_names[code] if code >= 0 else None for code in codes.tolist()]
+        return cls(np.asarray(index, dtype=np.int64), labels, probabilities, class_names)
+
+    @cached_property
+    def predicted(self) -> list[str]:
+        """Name of the most probable class of each series; the first of equals."""
+        return [self.class_names[code] for code in self.probabilities.argmax(axis=1)]
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file ending that `write_predictions` cannot write, before any work is done.
+
+    Raises:
+        UserError: the ending is neither `.csv` nor `.parquet`.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"output={str(path)!r}: expected a file name that ends in {' or '.join(ENDINGS)}")
+
+
+def write_predictions(predictions: Predictions, path: Path) -> None:
+    """Write `index`, `label`, `predicted` and a column `p_<class>` per class, as the file ending says.
+
+    Parquet holds the numbers exactly, CSV (UTF-8) the shortest text that gives them back; an unknown label is
+    null or an empty field.
+
+    Raises:
+        UserError: the ending is neither `.csv` nor `.parquet`.
+    """
+    check_output(path)
+    import pyarrow as pa
+
+    columns = {
+        "index": pa.array(predictions.index, type=pa.int64()),
+        "label": pa.array(predictions.labels, type=pa.string()),
+        "predicted": pa.array(predictions.predicted, type=pa.string()),
+    }
+    for column, name in enumerate(predictions.class_names):
+        columns[_PROBABILITY + name] = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
+    table = pa.table(columns)
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import parquet
+
+            parquet.write_table(table, temporary)
+        else:
+            table.to_pandas().to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions that `write_predictions` left in a Parquet file.
+
+    Raises:
+        UserError: the file is missing, damaged, or its columns do not fit together.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable file of predictions ({error})") from error
+    names = table.column_names
+    if names[:3] != ["index", "label", "predicted"] or not all(n.startswith(_PROBABILITY) for n in names[3:]):
+        raise UserError(f"{path}: expected the columns index, label, predicted and p_<class>, found {names}")
+    if not names[3:]:
+        raise UserError(f"{path}: no column p_<class>")
+    predictions = Predictions(
+        index=table["index"].to_numpy(),
+        labels=table["label"].to_pylist(),
+        probabilities=np.stack([table[name].to_numpy() for name in names[3:]], axis=1),
+        class_names=tuple(name.removeprefix(_PROBABILITY) for name in names[3:]),
+    )
+    if table["predicted"].to_pylist() != predictions.predicted:
+        raise UserError(f"{path}: the column predicted does not name the most probable class")
+    return predictions

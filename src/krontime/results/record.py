@@ -1,0 +1,291 @@
+"""The record: the one JSON file that a finished run leaves, checked on writing and on reading.
+
+Every number in a table comes from here, so a record that contradicts itself (an edited config, another seed,
+no score) is refused rather than averaged in.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
+
+from krontime.errors import UserError
+from krontime.results.files import replacing
+
+SCHEMA_VERSION = 1
+
+MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
+METRICS: tuple[str, ...] = get_args(MetricName)
+
+_NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger"})
+_DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
+
+
+_ROUNDING = 1e-3  # scores are computed in float32
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: tuples as lists, keys as strings, infinities and NaN as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _none_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+
+
+class _Strict(BaseModel):
+    """No unknown keys, no silent conversions, no changes after construction."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Protocol(_Strict):
+    """How the data was split, prepared, normalised and selected on.
+
+    Attributes:
+        data_sha256: of the parsed data set, train and test.
+        split_method: how validation was carved from train: `stratified`, `group` or `kfold`.
+        split_seed: seed of that split.
+        fold: which fold was validation, for `kfold`.
+        group: what must not straddle the split (speaker, patient), or None.
+        num_train, num_val, num_test: series in each part.
+        train_class_counts: training series of each class, by class name.
+        selection_metric: validation metric that chose the checkpoint; None where the last one was taken.
+        scaling: `per_series`, `per_channel` or `none`.
+        preparation: options that changed the series before scaling (resampling, cropping); empty for none.
+        windowing: options of the cut into windows; None where whole series were used.
+    """
+
+    data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    split_method: Annotated[str, Field(min_length=1)]
+    split_seed: int
+    fold: NonNegativeInt | None = None
+    group: str | None = None
+    num_train: NonNegativeInt
+    num_val: NonNegativeInt
+    num_test: NonNegativeInt
+    train_class_counts: dict[str, NonNegativeInt]
+    selection_metric: str | None
+    scaling: Annotated[str, Field(min_length=1)]
+    preparation: dict[str, JsonValue] = {}
+    windowing: dict[str, JsonValue] | None = None
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether the largest training class has at least twice the series of the smallest."""
+        counts = self.train_class_counts.values()
+        return bool(counts) and max(counts) >= 2 * min(counts)
+
+
+Score = Annotated[FiniteFloat | None, BeforeValidator(_none_unless_finite)]
+"""A finite number; what is not defined (AUROC with a class missing from the split: NaN) is stored as None."""
+
+
+class Metrics(_Strict):
+    """Scores of the selected checkpoint on each split; empty where the run did not get there."""
+
+    val: dict[MetricName, Score] = {}
+    test: dict[MetricName, Score] = {}
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        problems = []
+        for split, scores in (("val", self.val), ("test", self.test)):
+            for name, score in scores.items():
+                highest = math.inf if name == "nll" else 1 + _ROUNDING
+                if score is not None and not -_ROUNDING <= score <= highest:
+                    problems.append(f"{split}.{name} is {score}, out of its range")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Device(_Strict):
+    """Where a run was computed.
+
+    Attributes:
+        kind: `cpu`, `cuda`, or what torch calls the accelerator.
+        name: model of the processor or accelerator.
+        count: number of them in use.
+        num_threads: CPU threads that torch used in one process.
+        platform: operating system and architecture.
+    """
+
+    kind: str
+    name: str
+    count: Annotated[int, Field(ge=1)] = 1
+    num_threads: Annotated[int, Field(ge=1)]
+    platform: str
+
+
+class GitState(_Strict):
+    """Commit of the checkout that ran; `dirty` where `src` or `configs` differed from it or had new files."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    dirty: bool
+
+
+class Record(_Strict):
+    """What one run did and gave.
+
+    Attributes:
+        schema_version: of this file format.
+        status: how the run ended.
+        model: config name of the model.
+        data: name of the data set.
+        seed: of the run.
+        config: the resolved config, plain types only.
+        config_hash: `config_hash(config)`; checked.
+        protocol: None where a run failed before its data was split.
+        metrics: scores on `val` and `test`; a completed run has its test accuracy.
+        num_parameters: trainable and fixed parameters; None where there is no such count.
+        train_time_s: wall-clock seconds of fitting.
+        peak_memory_bytes: see `krontime.results.environment.peak_memory_bytes`.
+        device: where it ran.
+        versions: of the interpreter and the packages that can change a number.
+        git: state of the checkout, None for an installed package.
+        started_at: with time zone.
+        finished_at: with time zone; None where the run was cut off.
+        error: message of a failed run; None for a completed one.
+    """
+
+    schema_version: Literal[1] = 1
+    status: Status
+    model: Annotated[str, Field(min_length=1)]
+    data: Annotated[str, Field(min_length=1)]
+    seed: int
+    config: Annotated[dict[str, JsonValue], BeforeValidator(_plain)]
+    config_hash: str
+    protocol: Protocol | None
+    metrics: Metrics
+    num_parameters: NonNegativeInt | None
+    train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
+    peak_memory_bytes: NonNegativeInt | None
+    device: Device
+    versions: dict[str, str]
+    git: GitState | None
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        problems = []
+        if self.config_hash != (expected := config_hash(self.config)):
+            problems.append(f"config_hash is {self.config_hash!r} but the config's hash is {expected!r}")
+        if (configured := self.config.get("seed")) not in (None, self.seed):
+            problems.append(f"seed is {self.seed} but config.seed is {configured!r}")
+        if self.finished_at is not None and self.finished_at < self.started_at:
+            problems.append("finished_at is before started_at")
+        if self.status is Status.COMPLETED:
+            missing = [name for name in ("protocol", "train_time_s", "finished_at") if getattr(self, name) is None]
+            if self.metrics.test.get("accuracy") is None:
+                missing.append("metrics.test.accuracy")
+            problems += [f"a completed run needs {name}" for name in missing]
+            if self.error is not None:
+                problems.append("a completed run has no error")
+        elif self.error is None:
+            problems.append(f"a run with status {self.status} needs its error message")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The checked record in `path`.
+
+        Raises:
+            UserError: the file is missing, no JSON, of another schema version, or has wrong fields; names the
+                file and every wrong field.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text)
+        except (OSError, ValueError) as error:  # ValueError: broken JSON as well as broken UTF-8
+            raise UserError(f"{path}: not a readable record ({error})") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: not a record (the file holds no JSON object)")
+        found = content.get("schema_version")
+        if type(found) is not int or found != SCHEMA_VERSION:
+            raise UserError(f"{path}: schema_version={found!r}: this version of krontime reads {SCHEMA_VERSION}")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(_problem_lines(path, error)) from error
+
+    def write(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        with replacing(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _problem_lines(path: Path, error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "record"
+        lines.append(f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Identity of a job: first 12 hex digits of the SHA-256 of its resolved config as canonical JSON.
+
+    What does not identify a job is left out: the top-level keys `paths`, `hydra`, `force` and `logger`, and
+    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A string that starts with one of the
+    folders of `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
+    The order of keys does not matter.
+
+    Args:
+        config: resolved config in plain types (dicts, lists, strings, numbers, booleans, None).
+    """
+    paths = config["paths"] if isinstance(config.get("paths"), Mapping) else {}
+    folders = [(path.rstrip("/"), name) for name, path in paths.items() if isinstance(path, str) and path]
+    folders.sort(key=lambda item: (-len(item[0]), item[1]))  # the innermost folder wins
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: relative(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [relative(item) for item in value]
+        if isinstance(value, str):
+            for folder, name in folders:
+                if value == folder or value.startswith(folder + "/"):
+                    return f"<{name}>{value[len(folder) :]}"
+        return value
+
+    identity = {key: value for key, value in _plain(config).items() if key not in _NOT_IDENTITY}
+    if isinstance(trainer := identity.get("trainer"), dict):
+        identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
+    text = json.dumps(relative(identity), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
