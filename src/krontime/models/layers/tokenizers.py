@@ -1,9 +1,6 @@
 """Tokenizers: a series becomes `num_tokens` tokens of width D.
 
 Shape letters: B batch, C channels, L time points, P patch length, N tokens, D model width, F features of one channel.
-
-Token t covers the points `t * stride : t * stride + patch_length`. A series has as many tokens as it takes to cover
-its last observed point, so that padding it further adds none that count.
 """
 
 import itertools
@@ -13,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from krontime.models.layers.patches import num_patches, pad_to_patches, patch_mask, unfold_patches
 
 
 class Tokens(NamedTuple):
@@ -55,7 +54,7 @@ class Tokenizer(nn.Module):
 
     def num_tokens(self, length: int) -> int:
         """Tokens of a series of `length` points; a series shorter than a patch has one."""
-        return max(0, math.ceil((length - self.patch_length) / self.stride)) + 1
+        return num_patches(length, self.patch_length, self.stride)
 
     def fit(self, x: Tensor, mask: Tensor | None) -> None:
         """Set what depends on training data, from a sample of training series; most tokenizers have nothing to set.
@@ -65,28 +64,13 @@ class Tokenizer(nn.Module):
             mask: `(B, C, L)` bool or None.
         """
 
-    def _missing_end(self, length: int) -> int:
-        """Points to append so that the last patch is whole."""
-        return (self.num_tokens(length) - 1) * self.stride + self.patch_length - length
-
     def _patches(self, x: Tensor) -> Tensor:
         """`(B, C, L)` to `(B, C, N, P)`, the last patch filled with zeros."""
-        return F.pad(x, (0, self._missing_end(x.shape[-1]))).unfold(-1, self.patch_length, self.stride)
+        return unfold_patches(x, self.patch_length, self.stride)
 
     def _token_mask(self, mask: Tensor | None) -> Tensor | None:
-        """`(B, C, L)` bool to `(B, N)`: tokens with an observed point that the token before doesn't already end on."""
-        if mask is None:
-            return None
-        observed_BL = mask.any(dim=1)
-        points = torch.arange(1, mask.shape[-1] + 1, device=mask.device)
-        end_B1 = (observed_BL * points).amax(dim=1, keepdim=True)
-        previous_end_N = (
-            torch.arange(-1, self.num_tokens(mask.shape[-1]) - 1, device=mask.device) * self.stride
-            + self.patch_length
-        )
-        needed_BN = previous_end_N < end_B1
-        needed_BN[:, 0] = True
-        return self._patches(observed_BL[:, None]).any(dim=-1)[:, 0] & needed_BN
+        """`(B, C, L)` bool to `(B, N)`: which tokens count."""
+        return patch_mask(mask, self.patch_length, self.stride)
 
 
 class LinearPatch(Tokenizer):
@@ -131,14 +115,17 @@ class ConvPatch(Tokenizer):
             raise ValueError(f"tokenizer.kernel_size={kernel_size}: expected an odd number")
         sizes = [num_channels] + [width] * num_layers
         self.convs = nn.ModuleList(
-            nn.Conv1d(size_in, size_out, kernel_size, padding="same") for size_in, size_out in itertools.pairwise(sizes)
+            nn.Conv1d(size_in, size_out, kernel_size, padding="same")
+            for size_in, size_out in itertools.pairwise(sizes)
         )
         self.norm = nn.LayerNorm(2 * width)
         self.projection = nn.Linear(2 * width, d_model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)`."""
-        observed_B1L = torch.ones_like(x[:, :1]) if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
+        observed_B1L = (
+            torch.ones_like(x[:, :1]) if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
+        )
         for conv in self.convs:
             x = F.gelu(conv(x)) * observed_B1L
         count_B1N = self._patches(observed_B1L).sum(dim=-1).clamp(min=1)
@@ -216,7 +203,9 @@ class RocketPatch(Tokenizer):
                 chosen = torch.randint(len(points), (min(len(points), _BIAS_POINTS),), generator=generator)
                 row, point = points[chosen].unbind(dim=1)
                 responses = self._responses_at(view_B1L[:, 0], row, point, dilation)
-                quantiles = (torch.rand(self.num_biases, generator=generator) + _golden(len(self.kernels))[:, None]) % 1
+                quantiles = (
+                    torch.rand(self.num_biases, generator=generator) + _golden(len(self.kernels))[:, None]
+                ) % 1
                 for k, quantile in enumerate(quantiles):
                     self.biases[v, d, :, k] = torch.quantile(responses[:, k], quantile.to(responses))
         features_BNF, mask_BN = self._features(x, mask)
@@ -255,7 +244,7 @@ class RocketPatch(Tokenizer):
 
     def _features(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Raw features of each token `(B, N, F)`, and which tokens count."""
-        batch_size, num_channels, length = x.shape
+        batch_size, _, length = x.shape
         observed = torch.ones_like(x) if mask is None else mask.to(x.dtype)
         observed = observed.reshape(-1, 1, length)
         count = self._window_sum(observed).clamp(min=1)
@@ -273,7 +262,7 @@ class RocketPatch(Tokenizer):
 
     def _window_sum(self, x: Tensor) -> Tensor:
         """Sum over each patch: `(R, K, L)` to `(R, K, N)`."""
-        padded = F.pad(x, (0, self._missing_end(x.shape[-1])))
+        padded = pad_to_patches(x, self.patch_length, self.stride)
         return F.avg_pool1d(padded, self.patch_length, self.stride) * self.patch_length
 
     @staticmethod

@@ -1,0 +1,198 @@
+"""Config to objects. Beside `checks`, the only place that sees a DictConfig."""
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from krontime.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+    from torch import nn
+
+    from krontime.data.series import SeriesSpec
+
+ALLOWED_TARGETS = (
+    "krontime.models.",
+    "krontime.data.sources.",
+    "torch.optim.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.strategies.",
+)
+"""Modules whose classes a config may name as `_target_`; nothing else is ever built."""
+
+
+def register_resolvers() -> None:
+    """Make `${krontime.user_cache:}` and `${krontime.config_hash:}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("krontime.user_cache", _user_cache, replace=True)
+    OmegaConf.register_new_resolver("krontime.config_hash", _root_hash, replace=True)
+
+
+def _user_cache() -> str:
+    import platformdirs
+
+    return platformdirs.user_cache_dir("krontime", appauthor=False)
+
+
+def _root_hash(*, _root_: DictConfig) -> str:
+    from krontime.results.record import config_hash
+
+    return config_hash(plain(_root_))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain dicts and lists, without Hydra's own part.
+
+    Raises:
+        UserError: a value is missing or an interpolation does not resolve.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    missing = sorted(OmegaConf.missing_keys(own))
+    if missing:
+        raise UserError([f"{key}=...: expected a value, and none is given" for key in missing])
+    container = OmegaConf.to_container(own, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` below a node of a plain config, with its dotted key."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            dotted = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                yield dotted, value
+            else:
+                yield from targets(value, dotted)
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            yield from targets(value, f"{key}[{position}]")
+
+
+def refusal(target: Any) -> str | None:
+    """Why a `_target_` may not be built, or None where it may: it has to be a class, defined where it is allowed.
+
+    The class is looked up attribute by attribute, and the module it says it comes from is held against the list too,
+    so that a module which happens to import something dangerous is no way around.
+    """
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
+        return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
+    found: Any = None
+    parts = target.split(".")
+    for size in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:size]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            for part in parts[size:]:
+                found = getattr(found, part)
+        except AttributeError:
+            return f"the name of a class that exists ({parts[-1]} was not found)"
+        break
+    if not inspect.isclass(found) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+        return "a class defined in an allowed module"
+    return None
+
+
+def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
+    """Hydra's `instantiate` on a plain config, behind the list of what may be built.
+
+    Raises:
+        UserError: a `_target_` is not allowed, or the object refuses its arguments.
+    """
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
+    problems = [
+        f"{key}={target!r}: expected {expected}"
+        for key, target in targets(config)
+        if (expected := refusal(target))
+    ]
+    if problems:
+        raise UserError(problems)
+    try:
+        return hydra.utils.instantiate(config, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, ValueError | TypeError):
+            raise UserError(f"{config.get('_target_')}: {cause}") from error
+        raise
+
+
+def source(config: Mapping[str, Any]) -> Any:
+    """The data source of a plain `data` config."""
+    return instantiate(config["source"])
+
+
+def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
+    """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so."""
+    from krontime.models.windowed import Windowed
+
+    options = {key: value for key, value in config["model"].items() if key != "name"}
+    window = (config.get("data") or {}).get("window") or {}
+    length = min(window["length"], spec.length) if window.get("length") else spec.length
+    built = instantiate(options, num_channels=spec.num_channels, length=length, num_classes=spec.num_classes)
+    if length == spec.length:
+        return built
+    return Windowed(built, length=length, stride=window.get("stride") or length)
+
+
+def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
+    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`."""
+    built = []
+    for options in (config["callbacks"] or {}).values():
+        if not options:
+            continue  # switched off with callbacks.NAME=null
+        extra = (
+            {"dirpath": str(run_dir / "checkpoints")}
+            if options["_target_"].endswith(".ModelCheckpoint")
+            else {}
+        )
+        built.append(instantiate(options, **extra))
+    return built
+
+
+def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
+    """The loggers of a plain config, each writing into `run_dir`."""
+    return [
+        instantiate(options, save_dir=str(run_dir))
+        for options in (config["logger"] or {}).values()
+        if options
+    ]
+
+
+def trainer(
+    config: Mapping[str, Any], run_dir: Path, callbacks: list["Callback"], loggers: list["Logger"]
+) -> "Trainer":
+    """Lightning's Trainer from a plain config.
+
+    Raises:
+        UserError: the options do not fit this machine, such as a GPU that is not there.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    options = dict(config["trainer"])
+    if isinstance(options["strategy"], Mapping):
+        options["strategy"] = instantiate(options["strategy"])
+    try:
+        return Trainer(
+            **options,
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=str(run_dir),
+            use_distributed_sampler=False,  # the data module shards, so that a resumed run sees the same order
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {error}") from error

@@ -1,0 +1,153 @@
+"""The command line: `krontime VERB [overrides]`.
+
+Nothing heavy is imported here; each verb imports what it needs when it runs.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from krontime import __version__, configs
+from krontime.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS = {
+    "train": ("krontime.run:train", "train a model on a data set and score it on the test split"),
+    "evaluate": ("krontime.run:evaluate", "score a finished run on its test split again"),
+    "predict": ("krontime.run:predict", "classify new files with a finished run"),
+    "plan": (
+        "krontime.planning:plan",
+        "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
+    ),
+    "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
+}
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `krontime` command; exits with 2 on a mistake of the user's."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return
+    if arguments[0] == "--version":
+        sys.stdout.write(f"krontime {__version__}\n")
+        return
+    verb, *overrides = arguments
+    if verb not in VERBS:
+        _fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}"])
+    if "-h" in overrides or "--help" in overrides:
+        sys.stdout.write(_verb_help(verb))
+        return
+    _run(verb, overrides)
+
+
+def _run(verb: str, overrides: list[str]) -> None:
+    """Compose the verb's config and run it under Hydra."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from krontime.build import register_resolvers
+
+    register_resolvers()
+    command_line = sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
+
+    def task(config: "DictConfig") -> Any:
+        sys.argv = command_line  # what Lightning starts further ranks with
+        return _function(verb)(config)
+
+    try:
+        sys.argv = [f"krontime {verb}", *overrides]
+        hydra.main(version_base="1.3", config_path=str(configs.config_dir()), config_name=verb)(task)()
+    except UserError as error:
+        _fail(error.problems)
+    except (HydraException, OmegaConfBaseException) as error:
+        from krontime.checks import explain_override_errors
+
+        _fail(explain_override_errors(verb, overrides, error))
+    except KeyboardInterrupt:
+        sys.stderr.write("krontime: interrupted\n")
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        sys.argv = command_line
+
+
+def _function(verb: str) -> Callable[["DictConfig"], Any]:
+    module, function = VERBS[verb][0].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _fail(problems: Sequence[str]) -> NoReturn:
+    """Print what is wrong, all of it, and exit; with KRONTIME_TRACEBACK set, the traceback too."""
+    if os.environ.get("KRONTIME_TRACEBACK"):
+        logging.getLogger(__name__).error("traceback asked for by KRONTIME_TRACEBACK", exc_info=True)
+    lines = [f"krontime: {problems[0]}"] if len(problems) == 1 else ["krontime: problems found:"]
+    if len(problems) > 1:
+        lines += [f"  - {problem}" for problem in problems]
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.exit(EXIT_USER_ERROR)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {meaning}" for verb, (_, meaning) in VERBS.items())
+    return (
+        "krontime: classify long time series with Kronecker-decomposed attention.\n\n"
+        f"usage: krontime VERB [key=value ...]\n\nverbs:\n{verbs}\n\n"
+        "krontime VERB --help lists a verb's groups and keys.\n"
+    )
+
+
+def _verb_help(verb: str) -> str:
+    root = configs.config_dir()
+    config = root / f"{verb}.yaml"
+    lines = [f"krontime {verb}: {VERBS[verb][1]}", "", configs.summary(config), ""]
+    lines.append(
+        f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)"
+    )
+    groups = {group: choice for group, choice in configs.default_groups(config).items() if group != "hydra"}
+    nested: dict[str, str] = {}
+    for group, choice in groups.items():
+        for name in choice.strip("[]").split(","):
+            file = root / group / f"{name.strip()}.yaml"
+            if file.is_file():
+                nested |= configs.default_groups(file)
+    groups |= {
+        group: choice for group, choice in nested.items() if (root / group).is_dir() and "/" not in group
+    }
+    if groups:
+        lines += ["", "groups (group=choice; * the default):"]
+        for group, choice in groups.items():
+            chosen = [name.strip() for name in choice.strip("[]").split(",")]
+            names = [name + ("*" if name in chosen else "") for name in configs.options(group)]
+            lines.append(f"  {group:<14} {' '.join(names)}")
+    lines += ["", "keys (key=value), with their defaults:"]
+    files = [("", config)]
+    for group, choice in groups.items():
+        for name in choice.strip("[]").split(","):
+            file = root / group / f"{name.strip()}.yaml"
+            if file.is_file():
+                files += [(group, base) for base in _bases(file)]
+    for prefix, file in files:
+        for key, default, meaning in configs.described_keys(file):
+            dotted = f"{prefix}.{key}" if prefix else key
+            lines.append(f"  {dotted + '=' + default:<44} {meaning}")
+    return "\n".join(lines) + "\n"
+
+
+def _bases(config: Any) -> list[Any]:
+    """A config of a group, after those of its own group that it is built on."""
+    import re
+
+    bases = re.findall(r"^ +- ([\w/]+)\s*$", config.read_text(), flags=re.MULTILINE)
+    files = [config.parent / f"{base}.yaml" for base in bases if base != "_self_"]
+    return [found for file in files if file.is_file() for found in _bases(file)] + [config]

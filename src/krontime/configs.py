@@ -1,0 +1,58 @@
+"""Where the configs are, and what they say of themselves in their comments."""
+
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def config_dir() -> Path:
+    """The checkout's `configs/` when running from one, else the copy that the wheel carries."""
+    checkout = PACKAGE.parent.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "configs").is_dir():
+        return checkout / "configs"
+    return PACKAGE / "configs"
+
+
+def options(group: str) -> list[str]:
+    """Names of the choices of a config group, for example of `data`."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def summary(config: Path) -> str:
+    """The comment that a config opens with, as one line."""
+    lines = []
+    for line in config.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            lines.append(line.lstrip("# ").rstrip())
+    return " ".join(lines)
+
+
+def described_keys(config: Path) -> list[tuple[str, str, str]]:
+    """`(dotted key, default, meaning)` of every key of a config that carries a trailing `# meaning`."""
+    parents: list[tuple[int, str]] = []
+    found = []
+    for line in config.read_text().splitlines():
+        match = re.match(
+            r"^(?P<indent> *)(?P<key>[\w/@-]+):(?: +(?P<value>.*?))?(?: +# (?P<meaning>.*))?$", line
+        )
+        if not match:
+            continue
+        indent = len(match["indent"])
+        parents = [parent for parent in parents if parent[0] < indent]
+        parents.append((indent, match["key"]))
+        if match["meaning"]:
+            found.append((".".join(key for _, key in parents), match["value"] or "", match["meaning"]))
+    return found
+
+
+def default_groups(config: Path) -> dict[str, str]:
+    """`{group: default choice}` of a config's defaults list, read from its text."""
+    text = config.read_text()
+    block = re.search(r"^defaults:\n((?: +-.*\n|\s*#.*\n)+)", text, flags=re.MULTILINE)
+    if not block:
+        return {}
+    found = re.findall(r"^ +- (?:/)?([\w/]+)(?:@[\w.]+)?: *([^#\n]*)", block[1], flags=re.MULTILINE)
+    return {group: choice.strip() for group, choice in found}

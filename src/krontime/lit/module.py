@@ -1,0 +1,123 @@
+"""The one LightningModule: every network is trained, selected and used through it."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from krontime.data.series import SeriesBatch
+from krontime.lit.augment import Augment
+from krontime.lit.metrics import metric_collection
+from krontime.lit.schedule import warmup_cosine
+
+FORMAT_VERSION = 1
+"""Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
+
+
+class SeriesClassifier(pl.LightningModule):
+    """A network with its normaliser, loss, optimiser and metrics.
+
+    Args:
+        network: maps scaled series `(B, C, L)` and a mask to logits `(B, num_classes)`.
+        normalizer: maps raw series and a mask to scaled series.
+        num_classes: number of classes.
+        seed: of the run; every training step is seeded from it and the step's number.
+        augment: changes to training batches, or None.
+        optimizer: makes an optimiser from parameter groups.
+        warmup: share of the steps over which the learning rate rises.
+        final: learning rate at the last step, as a share of the peak.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: `(num_classes,)` weights of the loss, or None.
+        about: plain description (config, sizes, protocol) that travels in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        normalizer: nn.Module,
+        num_classes: int,
+        seed: int = 0,
+        augment: Augment | None = None,
+        optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] | None = None,
+        warmup: float = 0.1,
+        final: float = 0.01,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.normalizer = normalizer
+        self.num_classes = num_classes
+        self.seed = seed
+        self.augment = augment
+        self.optimizer = optimizer
+        self.warmup = warmup
+        self.final = final
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.about = about or {}
+        self.val_metrics = metric_collection(num_classes)
+        self._step_started_s = 0.0
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
+        return self.network(self.normalizer(x, mask), mask)
+
+    def on_train_batch_start(self, batch: SeriesBatch, batch_idx: int) -> None:
+        """Seed the step from the run's seed and its own number, so that a resumed run draws the same numbers."""
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
+        self._step_started_s = time.perf_counter()
+
+    def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
+        """Cross-entropy of one batch."""
+        x, mask = self.normalizer(batch.x, batch.mask), batch.mask
+        targets = F.one_hot(batch.y, self.num_classes).to(x.dtype)
+        if self.augment is not None:
+            x, mask, targets = self.augment(x, mask, targets)
+        logits = self.network(x, mask)
+        loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: SeriesBatch, batch_idx: int) -> None:
+        """Log the speed."""
+        duration_s = time.perf_counter() - self._step_started_s
+        self.log("series_per_s", len(batch.y) / duration_s, prog_bar=True, batch_size=len(batch.y))
+
+    def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
+        """Add one batch to the validation metrics."""
+        self.val_metrics.update(self(batch.x, batch.mask).float().softmax(dim=-1), batch.y)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the validation metrics, once an epoch."""
+        scores = self.val_metrics.compute()
+        self.val_metrics.reset()
+        self.log_dict({f"val/{name}": score for name, score in scores.items() if name != "accuracy"})
+        self.log("val/accuracy", scores["accuracy"], prog_bar=True)
+
+    def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
+        return batch.index.cpu(), self(batch.x, batch.mask).float().softmax(dim=-1).cpu()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser, with weight decay on matrices only, and a learning rate for each step."""
+        assert self.optimizer is not None
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [parameter for parameter in learned if parameter.ndim >= 2]},
+            {"params": [parameter for parameter in learned if parameter.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = self.optimizer([group for group in groups if group["params"]])
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, total_steps=total_steps, warmup=self.warmup, final=self.final)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint say what it is, in plain containers."""
+        checkpoint["krontime"] = {"format_version": FORMAT_VERSION, **self.about}

@@ -1,0 +1,26 @@
+"""The learning rate over a run."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
+    """Linear warm-up over a share of the steps, then a cosine down to a share of the peak.
+
+    Args:
+        optimizer: whose learning rate is the peak.
+        total_steps: optimiser steps of the run.
+        warmup: share of them, 0 to 1.
+        final: factor at the last step, 0 to 1.
+    """
+    warmup_steps = round(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
