@@ -1,0 +1,170 @@
+"""What every network must do. A new `configs/model/NAME.yaml` is found by glob and needs no change here."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from krontime import build
+from krontime.configs import config_dir, options
+from krontime.data.series import SeriesSpec
+
+MODELS = options("model")
+SPECS = [(num_channels, length) for num_channels in (1, 3) for length in (1, 7, 50, 333)]
+NUM_CLASSES = 4
+
+each_model = pytest.mark.parametrize("name", MODELS)
+each_spec = pytest.mark.parametrize(("num_channels", "length"), SPECS)
+
+
+@functools.cache
+def model_config(name: str) -> dict[str, Any]:
+    """What `model=NAME` composes to, with the groups that it brings along."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(f"model/{name}"), resolve=True)
+
+
+def make_network(name: str, num_channels: int, length: int, seed: int = 0) -> nn.Module:
+    """The network of `configs/model/NAME.yaml` with its defaults, fitted to noise and in training mode."""
+    spec = SeriesSpec(num_channels, length, NUM_CLASSES, tuple(str(label) for label in range(NUM_CLASSES)))
+    torch.manual_seed(seed)
+    network = build.network(model_config(name), spec)
+    x, _ = make_batch(num_channels, length)
+    if hasattr(network, "fit_tokens"):
+        network.fit_tokens(x, None)
+    network.train()(x)  # moves running statistics away from where they start
+    return network
+
+
+def make_batch(num_channels: int, length: int, *, batch_size: int = 5, seed: int = 1):
+    """Noise, and a mask with points missing channel by channel; the noise is not yet zeroed there."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch_size, num_channels, length, generator=generator)
+    mask = torch.rand(batch_size, num_channels, length, generator=generator) > 0.2
+    return x, mask
+
+
+def test_the_models_are_found():
+    assert {"patchtst", "tcn"} <= set(MODELS)
+
+
+@each_model
+@each_spec
+@pytest.mark.parametrize("train", [True, False])
+def test_logits_are_finite_and_one_per_class(name, num_channels, length, train):
+    network = make_network(name, num_channels, length).train(train)
+    x, mask = make_batch(num_channels, length)
+    for logits in (network(x), network(x * mask, mask)):
+        assert logits.shape == (len(x), NUM_CLASSES)
+        assert logits.isfinite().all()
+
+
+@each_model
+def test_logits_depend_on_each_channel(name):
+    network = make_network(name, 3, 333).eval()
+    x, _ = make_batch(3, 333)
+    logits = network(x)
+    for channel in range(3):
+        changed = x.clone()
+        changed[:, channel] = changed[:, channel].flip(-1) * 2
+        assert not torch.allclose(network(changed), logits, atol=1e-4)
+
+
+@each_model
+@each_spec
+def test_gradient_reaches_every_parameter(name, num_channels, length):
+    network = make_network(name, num_channels, length).eval()
+    x, mask = make_batch(num_channels, length)
+    network.zero_grad()
+    logits = network(x) + network(x * mask, mask)
+    nn.functional.cross_entropy(logits, torch.arange(len(x)) % NUM_CLASSES).backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        if length == 333:  # with a single token there is nothing to attend to, and queries and keys have gradient 0
+            assert parameter.grad.abs().max() > 0, key
+
+
+@each_model
+@each_spec
+def test_mask_of_true_changes_nothing(name, num_channels, length):
+    network = make_network(name, num_channels, length).eval()
+    x, _ = make_batch(num_channels, length)
+    torch.testing.assert_close(network(x, torch.ones_like(x, dtype=torch.bool)), network(x), atol=1e-5, rtol=0)
+
+
+@each_model
+@each_spec
+def test_padding_and_batch_mates_never_change_logits(name, num_channels, length):
+    network = make_network(name, num_channels, length).eval()
+    x, observed = make_batch(num_channels, length, batch_size=8)
+    own_length = torch.tensor([1, 2, length // 3, length // 2, length - 17, length - 9, length - 1, length])
+    own_length = own_length.clamp(1, length)
+    mask = torch.arange(length) < own_length[:, None, None]
+    together = network(x * mask, mask.expand_as(x))
+    with_missing = network(x * mask * observed, mask & observed)
+    for i, end in enumerate(own_length.tolist()):
+        own, own_observed = x[i : i + 1, :, :end], observed[i : i + 1, :, :end]
+        torch.testing.assert_close(network(own), together[i : i + 1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            network(own * own_observed, own_observed), with_missing[i : i + 1], atol=1e-5, rtol=0
+        )
+
+
+@each_model
+@each_spec
+@pytest.mark.parametrize("train", [True, False])
+def test_series_without_a_single_value_is_harmless(name, num_channels, length, train):
+    network = make_network(name, num_channels, length).train(train)
+    x, mask = make_batch(num_channels, length)
+    for missing in (slice(0, 2), slice(None)):
+        mask[missing] = False
+        network.zero_grad()
+        logits = network(x * mask, mask)
+        logits.square().sum().backward()
+        assert logits.isfinite().all()
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all(), key
+    assert network.eval()(x * mask, mask).isfinite().all()  # running statistics have stayed finite
+
+
+@each_model
+def test_saved_weights_give_the_same_logits(name, tmp_path):
+    network = make_network(name, 3, 50).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    other = make_network(name, 3, 50, seed=1).eval()
+    x, mask = make_batch(3, 50)
+    assert not torch.equal(other(x), network(x))
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(other(x), network(x))
+    assert torch.equal(other(x * mask, mask), network(x * mask, mask))
+
+
+@each_model
+@pytest.mark.parametrize("masked", [True, False])
+def test_bfloat16_autocast_is_close(name, masked):
+    network = make_network(name, 3, 333).eval()
+    x, mask = make_batch(3, 333)
+    mask[0] = False
+    inputs = (x * mask, mask) if masked else (x,)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(*inputs)
+    logits.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    exact = network(*inputs)
+    assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@each_model
+@pytest.mark.parametrize("masked", [True, False])
+def test_compiles_without_graph_breaks(name, masked):
+    network = make_network(name, 3, 50).eval()
+    x, mask = make_batch(3, 50)
+    inputs = (x * mask, mask) if masked else (x,)
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), network(*inputs), atol=1e-5, rtol=0)
