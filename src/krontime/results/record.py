@@ -259,12 +259,20 @@ def _problem_lines(path: Path, error: ValidationError) -> list[str]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Identity of a job: first 12 hex digits of the SHA-256 of its resolved config as canonical JSON.
+    """First 12 hex digits of the SHA-256 of `job_identity(config)` as canonical JSON.
 
-    What does not identify a job is left out: the top-level keys `paths`, `hydra`, `force` and `logger`, and
-    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A string that starts with one of the
-    folders of `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
     The order of keys does not matter.
+    """
+    text = json.dumps(job_identity(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that tells one job from another.
+
+    Left out are the top-level keys `paths`, `hydra`, `force` and `logger`, and `accelerator`, `devices`,
+    `num_nodes` and `strategy` of `trainer`. A string that starts with one of the folders of `paths` counts as
+    relative to it, so that a data set that lies elsewhere is still the same job.
 
     Args:
         config: resolved config in plain types (dicts, lists, strings, numbers, booleans, None).
@@ -287,5 +295,4 @@ def config_hash(config: Mapping[str, Any]) -> str:
     identity = {key: value for key, value in _plain(config).items() if key not in _NOT_IDENTITY}
     if isinstance(trainer := identity.get("trainer"), dict):
         identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
-    text = json.dumps(relative(identity), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return relative(identity)

@@ -1,0 +1,205 @@
+"""The one screen of text that ends a run."""
+
+import re
+import textwrap
+from pathlib import Path
+
+from rich.text import Text
+
+from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.record import METRICS, Protocol, Record, Status
+
+_WIDTH = 96
+_MARGIN = 11
+_METRIC_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "nll": "negative log likelihood",
+    "ece": "calibration error",
+}
+_STYLES = {
+    Status.COMPLETED: "bold green",
+    Status.FAILED: "bold red",
+    Status.OUT_OF_MEMORY: "bold red",
+    Status.INTERRUPTED: "bold yellow",
+}
+_ADVICE = {
+    Status.FAILED: "mend the cause above, then run the same command again",
+    Status.OUT_OF_MEMORY: "take a smaller batch or fewer tokens (krontime plan estimates the memory), then run again",
+    Status.INTERRUPTED: "run the same command again",
+}
+_FILES = (
+    (RECORD, "all numbers, with config, protocol and versions"),
+    (PREDICTIONS, "class probabilities of every test series"),
+    (CONFUSION_MATRIX, "confusion matrix of the test split"),
+    (LEARNING_CURVES, "loss and accuracy over epochs"),
+    ("**/*.ckpt", "checkpoint"),
+)
+
+
+def final_screen(record: Record, run_dir: Path) -> Text:
+    """What was trained on what, under which protocol, with which scores and cost, and where the files are.
+
+    Print it with `Console().print(text, soft_wrap=True, highlight=False)`: paths then stay in one piece, and styles
+    vanish where the output is no terminal.
+
+    Args:
+        record: of the run, however it ended.
+        run_dir: its folder; the files named are those that lie there.
+    """
+    screen = Text()
+    screen.append(f"{record.model} on {record.data}, seed {record.seed}: ", style="bold")
+    screen.append(record.status.replace("_", " "), style=_STYLES[record.status])
+    screen.append("\n\n")
+    if record.error is not None:
+        _paragraph(screen, "Error", record.error)
+    if record.protocol is not None:
+        _paragraph(screen, "Data", _data_line(record.protocol))
+        _paragraph(screen, "Protocol", _protocol_line(record.protocol))
+    _scores(screen, record)
+    _paragraph(screen, "Cost", _cost_line(record))
+    _paragraph(screen, "Computed", _device_line(record))
+    _line(screen, "Folder", str(run_dir))
+    for name, what in _files(run_dir):
+        _line(screen, "", f"{name:<28} {what}")
+    if record.status is Status.COMPLETED:
+        _line(screen, "Next", f"krontime evaluate {_override('run', run_dir)}")
+        _line(screen, "", f"krontime predict {_override('run', run_dir)} input=FILE output=FILE")
+    else:
+        _paragraph(screen, "Next", _ADVICE[record.status])
+    screen.rstrip()
+    return screen
+
+
+def already_done(record: Record, run_dir: Path) -> Text:
+    """Two lines for a job whose completed record was found: its test accuracy, and how to run it all the same."""
+    accuracy = record.metrics.test.get("accuracy")
+    balanced = record.metrics.test.get("balanced_accuracy")
+    screen = Text()
+    screen.append(f"{record.model} on {record.data}, seed {record.seed}: ", style="bold")
+    screen.append("already done", style=_STYLES[Status.COMPLETED])
+    screen.append(f", test accuracy {_score(accuracy)} (balanced {_score(balanced)})")
+    if record.finished_at is not None:
+        screen.append(f", finished {record.finished_at:%Y-%m-%d %H:%M}")
+    screen.append(f"\n{run_dir}  (force=true runs it again)")
+    return screen
+
+
+def format_duration(duration_s: float) -> str:
+    """`duration_s` seconds as `8.3 s`, `2 min 5 s` or `1 h 2 min`."""
+    if duration_s < 59.95:
+        return f"{duration_s:.1f} s"
+    minutes, seconds = divmod(round(duration_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(round(duration_s / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def format_bytes(num_bytes: int) -> str:
+    """`num_bytes` in MiB below one GiB, else in GiB."""
+    mebibytes = num_bytes / 2**20
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
+
+
+def _override(key: str, path: Path) -> str:
+    """`key=path`, quoted for the shell and for Hydra where the path has letters that mean something to them."""
+    if re.fullmatch(r"[\w./:-]+", str(path)):
+        return f"{key}={path}"
+    return f"\"{key}='{path}'\""
+
+
+def _line(screen: Text, head: str, text: str) -> None:
+    screen.append(f"{head:<{_MARGIN}}" if text else head, style="bold")
+    screen.append(text + "\n")
+
+
+def _paragraph(screen: Text, head: str, text: str) -> None:
+    """`text` beside `head`, wrapped; its own line breaks are kept."""
+    for paragraph in text.splitlines() or [""]:
+        for part in textwrap.wrap(paragraph, _WIDTH - _MARGIN, break_long_words=False) or [""]:
+            _line(screen, head, part)
+            head = ""
+
+
+def _data_line(protocol: Protocol) -> str:
+    counts = protocol.train_class_counts
+    line = (
+        f"{protocol.num_train:,} training, {protocol.num_val:,} validation and {protocol.num_test:,} test series; "
+        f"{len(counts)} classes"
+    )
+    if protocol.imbalanced:
+        rarest, commonest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        line += (
+            f", imbalanced: {counts[commonest]:,} training series of {commonest!r}, {counts[rarest]:,} of {rarest!r}"
+        )
+    return line
+
+
+def _protocol_line(protocol: Protocol) -> str:
+    split = f"validation carved from train ({protocol.split_method}"
+    if protocol.group is not None:
+        split += f" by {protocol.group}"
+    if protocol.fold is not None:
+        split += f", fold {protocol.fold}"
+    parts = [
+        f"{split}, seed {protocol.split_seed})",
+        f"checkpoint with the best {protocol.selection_metric}" if protocol.selection_metric else "last checkpoint",
+        f"scaling {protocol.scaling.replace('_', ' ')}",
+    ]
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in protocol.preparation.items()]
+    if protocol.windowing is not None:
+        parts.append("windows of " + ", ".join(f"{name} {value}" for name, value in protocol.windowing.items()))
+    parts.append("test split read once, at the end")
+    return "; ".join(parts)
+
+
+def _scores(screen: Text, record: Record) -> None:
+    val, test = record.metrics.val, record.metrics.test
+    shown = [name for name in METRICS if name in val or name in test]
+    if not shown:
+        return
+    screen.append("\n")
+    screen.append(f"{'':<{_MARGIN}}{'':<24}{'validation':>12}{'test':>12}\n", style="bold")
+    for name in shown:
+        screen.append(f"{'':<{_MARGIN}}{_METRIC_TITLES[name]:<24}{_score(val.get(name)):>12}")
+        screen.append(f"{_score(test.get(name)):>12}\n", style="bold")
+    screen.append("\n")
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _cost_line(record: Record) -> str:
+    parts = []
+    if record.train_time_s is not None:
+        parts.append(f"{format_duration(record.train_time_s)} of training")
+    if record.peak_memory_bytes is not None:
+        where = "process" if record.device.kind == "cpu" else "device"
+        parts.append(f"peak {where} memory {format_bytes(record.peak_memory_bytes)}")
+    if record.num_parameters is not None:
+        parts.append(f"{record.num_parameters:,} parameters")
+    return ", ".join(parts) or "not measured"
+
+
+def _device_line(record: Record) -> str:
+    device = record.device
+    several = f"{device.count} x " if device.count > 1 else ""
+    line = f"on {several}{device.name} ({device.kind}), {device.num_threads} CPU threads"
+    if "torch" in record.versions:
+        line += f", torch {record.versions['torch']}"
+    line += f", config {record.config_hash}"
+    if record.git is not None:
+        line += f", commit {record.git.commit[:10]}{' with changes' if record.git.dirty else ''}"
+    return line
+
+
+def _files(run_dir: Path) -> list[tuple[str, str]]:
+    return [
+        (found.relative_to(run_dir).as_posix(), what)
+        for pattern, what in _FILES
+        for found in sorted(run_dir.glob(pattern))
+    ]
