@@ -180,8 +180,10 @@ def trainer(
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import ProgressBar
 
     options = dict(config["trainer"])
+    options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if isinstance(options["strategy"], Mapping):
         options["strategy"] = instantiate(options["strategy"])
     try:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 VERBS = {
     "train": ("krontime.run:train", "train a model on a data set and score it on the test split"),
-    "evaluate": ("krontime.run:evaluate", "score a finished run on its test split again"),
-    "predict": ("krontime.run:predict", "classify new files with a finished run"),
+    "evaluate": ("krontime.inference:evaluate", "score a finished run on its test split again"),
+    "predict": ("krontime.inference:predict", "classify new files with a finished run"),
     "plan": (
         "krontime.planning:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",

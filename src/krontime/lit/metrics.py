@@ -45,15 +45,17 @@ def _binary_auroc(score: Tensor, positive: Tensor) -> Tensor:
 def metric_collection(num_classes: int) -> MetricCollection:
     """Accuracy, balanced accuracy, macro F1, AUROC, negative log likelihood and expected calibration error.
 
-    Updated with probabilities `(B, num_classes)` and labels `(B,)`; computed once an epoch from what it holds.
+    Updated with probabilities `(B, num_classes)` and labels `(B,)`; computed once an epoch from what it holds. Not
+    synchronised over ranks: each of them sees every series.
     """
+    alone = {"sync_on_compute": False, "validate_args": False}
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro"),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
-            "auroc": MacroAUROC(num_classes),
-            "nll": NegativeLogLikelihood(),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", **alone),
+            "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", **alone),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro", **alone),
+            "auroc": MacroAUROC(num_classes, **alone),
+            "nll": NegativeLogLikelihood(sync_on_compute=False),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, **alone),
         }
     )

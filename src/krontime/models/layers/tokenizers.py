@@ -243,22 +243,33 @@ class RocketPatch(Tokenizer):
         return windows @ self.kernels[:, 0].T
 
     def _features(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Raw features of each token `(B, N, F)`, and which tokens count."""
-        batch_size, _, length = x.shape
-        observed = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-        observed = observed.reshape(-1, 1, length)
-        count = self._window_sum(observed).clamp(min=1)
-        pooled = []
-        for v, view in enumerate(self._views(x, mask)):
-            for d, dilation in enumerate(self.dilations):
-                responses = F.conv1d(view, self.kernels.to(view), padding=4 * dilation, dilation=dilation)
-                for bias in self.biases[v, d]:
-                    above = F.relu(responses - bias[:, None]) * observed
-                    pooled.append(self._window_sum((above > 0).to(x.dtype)) / count)
-                    pooled.append(self._window_sum(above) / count)
-        features = torch.cat(pooled, dim=1)
-        features_BNF = features.reshape(batch_size, -1, features.shape[-1]).transpose(1, 2)
-        return features_BNF, self._token_mask(mask)
+        """Raw features of each token `(B, N, C * F)`, and which tokens count.
+
+        Responses are pooled a few series at a time: on a CPU they then stay in its cache.
+        """
+        batch_size, num_channels, length = x.shape
+        num_rows, num_kernels = batch_size * num_channels, len(self.kernels)
+        observed = None if mask is None else mask.reshape(-1, 1, length).to(x.dtype)
+        count = self._window_sum(x.new_ones(1, 1, length) if observed is None else observed).clamp(min=1)
+        features = x.new_empty(num_rows, count.shape[-1], self.num_features // num_channels)
+        step = max(1, _CPU_POINTS // length) if x.device.type == "cpu" else num_rows
+        kernels = self.kernels.to(x)
+        views = self._views(x, mask)
+        for rows in (slice(start, start + step) for start in range(0, num_rows, step)):
+            weight = count if observed is None else count[rows]
+            column = 0
+            for view, biases in zip(views, self.biases, strict=True):
+                for dilation, bias_per_kernel in zip(self.dilations, biases, strict=True):
+                    responses = F.conv1d(view[rows], kernels, padding=4 * dilation, dilation=dilation)
+                    for bias in bias_per_kernel:
+                        above = (responses - bias[:, None]).relu_()
+                        if observed is not None:
+                            above *= observed[rows]
+                        for pooled in (self._window_sum(above), self._window_sum(above.sign_())):
+                            features[rows, :, column : column + num_kernels] = (pooled / weight).transpose(1, 2)
+                            column += num_kernels
+        features = features.reshape(batch_size, num_channels, *features.shape[1:]).transpose(1, 2).flatten(2)
+        return features, self._token_mask(mask)
 
     def _window_sum(self, x: Tensor) -> Tensor:
         """Sum over each patch: `(R, K, L)` to `(R, K, N)`."""
@@ -276,6 +287,9 @@ class RocketPatch(Tokenizer):
 
 _BIAS_POINTS = 10_000
 """Training points whose responses give the quantiles that biases are drawn from."""
+
+_CPU_POINTS = 8192
+"""Time points whose responses are held at once on a CPU: 84 kernels, 4 bytes each."""
 
 
 def _golden(count: int) -> Tensor:

@@ -1,0 +1,185 @@
+"""From a plain config to the data, the protocol and the module of one run; shared by the verbs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from krontime import build
+from krontime.data.cache import load_cached
+from krontime.data.datamodule import SeriesDataModule, SeriesDataset
+from krontime.data.normalizer import Normalizer
+from krontime.data.prepare import Prepare
+from krontime.data.series import SeriesData, SeriesSpec
+from krontime.data.split import Split, split_indices
+from krontime.errors import UserError
+from krontime.lit.augment import Augment
+from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
+from krontime.results.record import Protocol
+
+FIT_SERIES = 128
+FIT_POINTS = 2**21
+"""Training series that a tokenizer with fixed kernels is fitted to, and their values in all, at most."""
+
+CHECKPOINTS = "checkpoints"
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set split as a config asks, with what was done to it.
+
+    Attributes:
+        data: all series, test included.
+        spec: the sizes that the network is built from.
+        split: positions of the training, validation and test series.
+        protocol: for the record.
+    """
+
+    data: SeriesData
+    spec: SeriesSpec
+    split: Split
+    protocol: Protocol
+
+    def batches(self, config: Mapping[str, Any], *, seed: int) -> SeriesDataModule:
+        """The data module of a run."""
+        options = config["data"]
+        return SeriesDataModule(
+            data=self.data,
+            split=self.split,
+            batch_size=options["batch_size"],
+            eval_batch_size=options["eval_batch_size"],
+            num_workers=options["num_workers"],
+            seed=seed,
+        )
+
+
+def prepare(config: Mapping[str, Any]) -> Experiment:
+    """Read (or parse) the data set of a plain config and split it.
+
+    Raises:
+        UserError: the data cannot be read, or cannot be split as asked.
+    """
+    options = config["data"]
+    data = load_cached(build.source(options), Prepare(**options["prepare"]), Path(config["paths"]["cache"]))
+    split = split_indices(data, **options["validation"], seed=config["seed"])
+    spec = data.spec
+    counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
+    checkpoint = (config["callbacks"] or {}).get("checkpoint") or {}
+    protocol = Protocol(
+        data_sha256=data.sha256,
+        split_method=split.protocol["method"],
+        split_seed=config["seed"],
+        fold=split.protocol.get("fold"),
+        group=data.group_name if split.protocol["method"] == "group" else None,
+        num_train=len(split.train),
+        num_val=len(split.validation),
+        num_test=len(split.test),
+        train_class_counts=dict(zip(spec.class_names, counts.tolist(), strict=True)),
+        selection_metric=checkpoint.get("monitor"),
+        scaling=options["scaling"],
+        preparation={
+            key: value
+            for key, value in options["prepare"].items()
+            if value is not None and (key != "crop_from" or options["prepare"]["crop_length"])
+        },
+        windowing=options["window"] if options["window"]["length"] else None,
+    )
+    return Experiment(data=data, spec=spec, split=split, protocol=protocol)
+
+
+def build_module(config: Mapping[str, Any], spec: SeriesSpec, **extra: Any) -> SeriesClassifier:
+    """The untrained module of a plain config, for data of the given sizes.
+
+    Args:
+        config: resolved, in plain types.
+        spec: sizes of the data.
+        extra: further arguments of `SeriesClassifier`.
+    """
+    augment = config["augment"]
+    return SeriesClassifier(
+        network=build.network(config, spec),
+        normalizer=Normalizer(scaling=config["data"]["scaling"], num_channels=spec.num_channels),
+        num_classes=spec.num_classes,
+        seed=config["seed"],
+        augment=Augment(**augment) if any(augment.values()) else None,
+        optimizer=build.instantiate(config["optim"]["optimizer"]),
+        warmup=config["optim"]["warmup"],
+        final=config["optim"]["final"],
+        label_smoothing=config["loss"]["label_smoothing"],
+        **extra,
+    )
+
+
+def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesClassifier:
+    """The module of a run before its first step: what depends on training data is taken from the training series."""
+    split, data = experiment.split, experiment.data
+    weights = None
+    if config["loss"]["class_weights"] == "balanced":
+        counts = torch.tensor(list(experiment.protocol.train_class_counts.values()), dtype=torch.float32)
+        weights = counts.sum() / (len(counts) * counts)
+    about = {
+        "config": dict(config),
+        "spec": {**asdict(experiment.spec), "class_names": list(experiment.spec.class_names)},
+        "protocol": experiment.protocol.model_dump(mode="json"),
+    }
+    module = build_module(config, experiment.spec, class_weights=weights, about=about)
+    assert isinstance(module.normalizer, Normalizer)
+    module.normalizer.fit(data, split.train)
+    if hasattr(module.network, "fit_tokens"):
+        most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * experiment.spec.length)))
+        chosen = np.random.default_rng(config["seed"]).permutation(split.train)[:most]
+        sample = SeriesDataset(data).__getitems__(np.sort(chosen).tolist())
+        with torch.no_grad():
+            module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
+    return module
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, plain containers and tensors only.
+
+    Raises:
+        UserError: the file is missing, damaged, holds anything else, or is of another format version.
+    """
+    import pickle
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    about = checkpoint.get("krontime") if isinstance(checkpoint, dict) else None
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: not a checkpoint of krontime")
+    if about.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version={about.get('format_version')!r}: this version of krontime reads {FORMAT_VERSION}"
+        )
+    return checkpoint
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that validation selected; the last one where nothing selects."""
+    best = run_dir / CHECKPOINTS / BEST
+    return best if best.is_file() else run_dir / CHECKPOINTS / LAST
+
+
+def load_run(run_dir: Path) -> tuple[SeriesClassifier, dict[str, Any], SeriesSpec]:
+    """The selected module of a run, its config, and the sizes of its data.
+
+    Raises:
+        UserError: the folder is no run's, or its checkpoint cannot be read.
+    """
+    if not run_dir.is_dir():
+        raise UserError(f"run={str(run_dir)!r}: expected the folder of a finished run")
+    checkpoint = load_checkpoint(best_checkpoint(run_dir))
+    about = checkpoint["krontime"]
+    spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+    module = build_module(about["config"], spec)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module.eval(), about["config"], spec

@@ -1,0 +1,210 @@
+"""The verb `train`: one config, one run folder, one record."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from krontime import build, experiment
+from krontime.checks import check_train
+from krontime.errors import UserError
+from krontime.experiment import Experiment
+from krontime.lit.progress import EpochLines
+from krontime.lit.quiet import quiet_lightning
+from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
+from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.predictions import write_predictions
+from krontime.results.record import Metrics, Record, Status, config_hash
+from krontime.results.console import show
+from krontime.results.report import already_done, final_screen
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+
+
+def train(config: DictConfig) -> float | None:
+    """Train, select on validation, score the test split once, and leave a record.
+
+    Returns:
+        The validation score that selected the checkpoint; None on any rank but the first.
+
+    Raises:
+        UserError: something the user gave cannot work; no record is written.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    try:
+        options = build.plain(config)
+        check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
+        record = train_in(options, run_dir)
+    finally:
+        if run_dir.is_dir() and not any(run_dir.iterdir()):
+            run_dir.rmdir()  # Hydra makes it before anything is checked
+    metric = record.protocol.selection_metric if record and record.protocol else None
+    return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
+
+
+def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
+    """Train in a folder, or return the record of the finished run that is there.
+
+    Args:
+        config: resolved and checked, in plain types.
+        run_dir: where everything goes. A run that was cut off there goes on from its last checkpoint.
+
+    Returns:
+        The record; None on any rank but the first.
+
+    Raises:
+        UserError: something the user gave cannot work.
+        KeyboardInterrupt: the user interrupted; the record says so.
+    """
+    is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
+    if is_first and (found := _finished(run_dir, force=config["force"])):
+        show(already_done(found, run_dir))
+        return found
+
+    from lightning.pytorch import seed_everything
+    from lightning.pytorch.callbacks import Timer
+
+    quiet_lightning()
+    seed_everything(config["seed"], verbose=False)
+    started_at, started_s = datetime.now(UTC), time.perf_counter()
+    job = experiment.prepare(config)
+    module = experiment.fitted_module(config, job)
+    fit_tokens_s = time.perf_counter() - started_s
+    if config["compile"]:
+        module.network.compile()
+    timer = Timer()
+    loggers = build.loggers(config, run_dir)
+    trainer = build.trainer(config, run_dir, [*_callbacks(config, run_dir), timer], loggers)
+    batches = job.batches(config, seed=config["seed"])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
+    device = trainer.strategy.root_device.type
+    reset_peak_memory(device)
+
+    def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record:
+        written = Record(
+            status=status,
+            model=config["model"]["name"],
+            data=config["data"]["name"],
+            seed=config["seed"],
+            config=dict(config),
+            config_hash=config_hash(config),
+            protocol=job.protocol,
+            metrics=metrics or Metrics(),
+            num_parameters=sum(parameter.numel() for parameter in module.network.parameters()),
+            train_time_s=timer.time_elapsed("train") + fit_tokens_s,
+            peak_memory_bytes=peak_memory_bytes(device),
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            error=error,
+            **environment(device, trainer.world_size),
+        )
+        if trainer.is_global_zero:
+            written.write(run_dir / RECORD)
+            show(final_screen(written, run_dir))
+        return written
+
+    try:
+        trainer.fit(module, datamodule=batches, ckpt_path=_resume_from(run_dir), weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl+C
+        record(Status.INTERRUPTED, error="interrupted by the user")
+        raise KeyboardInterrupt from None
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            record(Status.FAILED, error=f"{type(error).__name__}: {error}")
+            raise
+        record(Status.OUT_OF_MEMORY, error=str(error).splitlines()[0])
+        raise UserError(
+            f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
+            "tokens (krontime plan estimates the memory)"
+        ) from error
+    except Exception as error:
+        record(Status.FAILED, error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if "wandb" in sys.modules:  # else the next run of this process would log into this one's
+            sys.modules["wandb"].finish()
+    if not trainer.is_global_zero:
+        return None
+    metrics = _write_results(config, job, run_dir)
+    return record(Status.COMPLETED, metrics=metrics)
+
+
+def _finished(run_dir: Path, *, force: bool) -> Record | None:
+    """The record of a completed run in this folder; with `force` the folder is set aside instead."""
+    if not (run_dir / RECORD).is_file():
+        return None
+    found = Record.read(run_dir / RECORD)
+    if force:
+        aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        run_dir.rename(aside)
+        log.info("force=true: the earlier run is kept in %s", aside)
+        return None
+    return found if found.status is Status.COMPLETED else None
+
+
+def _resume_from(run_dir: Path) -> Path | None:
+    """The last checkpoint of a run that was cut off, where it can be read."""
+    last = run_dir / experiment.CHECKPOINTS / experiment.LAST
+    if not last.is_file():
+        return None
+    try:
+        experiment.load_checkpoint(last)
+    except UserError as error:
+        log.warning("%s; the run starts anew", error)
+        return None
+    log.info("Going on from %s", last)
+    return last
+
+
+def _callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
+    """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    callbacks = build.callbacks(config, run_dir)
+    if config["trainer"]["enable_progress_bar"]:
+        callbacks.append(RichProgressBar(leave=False) if sys.stderr.isatty() else EpochLines())
+    return callbacks
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _write_results(config: Mapping[str, Any], job: Experiment, run_dir: Path) -> Metrics:
+    """Score the selected checkpoint on validation and, this once, on test; write predictions and plots."""
+    from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
+    from krontime.score import Scorer, named, scores
+
+    module, _, _ = experiment.load_run(run_dir)
+    scorer = Scorer.of(config)
+    split, labels = job.split, job.data.labels
+    validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])
+    test = {}
+    if len(split.test):
+        probability = scorer.probabilities(module, job.data, split.test)
+        test = scores(probability, labels[split.test])
+        predictions = named(probability, job.data, split.test)
+        write_predictions(predictions, run_dir / PREDICTIONS)
+        plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
+    if (run_dir / "metrics.csv").is_file():
+        plot_learning_curves(
+            run_dir / "metrics.csv", run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric
+        )
+    return Metrics(val=validation, test=test)

@@ -1,0 +1,79 @@
+"""Class probabilities and scores of a module on chosen series: the same path for validation, test and new files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from krontime.data.datamodule import SeriesDataModule
+from krontime.data.series import SeriesData
+from krontime.errors import UserError
+from krontime.lit.metrics import metric_collection
+from krontime.lit.module import SeriesClassifier
+from krontime.lit.quiet import quiet_lightning
+from krontime.results.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Where and in which batches probabilities are computed.
+
+    Attributes:
+        batch_size: series in a batch.
+        accelerator: Lightning's name of the device type.
+        precision: Lightning's name of the number format.
+    """
+
+    batch_size: int
+    accelerator: str
+    precision: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], accelerator: str | None = None) -> "Scorer":
+        """As a run's config says, or on another accelerator."""
+        return cls(
+            batch_size=config["data"]["eval_batch_size"],
+            accelerator=accelerator or config["trainer"]["accelerator"],
+            precision=config["trainer"]["precision"],
+        )
+
+    def probabilities(self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray) -> torch.Tensor:
+        """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order.
+
+        Raises:
+            UserError: the accelerator is not there.
+        """
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+        from lightning.pytorch import Trainer
+
+        quiet_lightning()
+        try:
+            trainer = Trainer(
+                accelerator=self.accelerator,
+                devices=1,
+                precision=self.precision,  # type: ignore[arg-type]
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
+        batches = SeriesDataModule(data=data, batch_size=self.batch_size).eval_dataloader(indices)
+        outputs: Any = trainer.predict(module, batches)
+        assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
+        return torch.cat([probability for _, probability in outputs])
+
+
+def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
+    """Every metric by name, from probabilities `(n, K)` and labels `(n,)`."""
+    metrics = metric_collection(probability.shape[1])
+    metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def named(probability: torch.Tensor, data: SeriesData, indices: np.ndarray) -> Predictions:
+    """Probabilities beside true and predicted class names."""
+    return Predictions.from_codes(indices, data.labels[indices], probability.numpy(), data.class_names)
