@@ -101,6 +101,13 @@ def refusal(target: Any) -> str | None:
     return None
 
 
+def target_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for each `_target_` below a plain config that may not be built."""
+    return [
+        f"{key}={target!r}: expected {expected}" for key, target in targets(config) if (expected := refusal(target))
+    ]
+
+
 def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
     """Hydra's `instantiate` on a plain config, behind the list of what may be built.
 
@@ -110,12 +117,7 @@ def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
     import hydra.utils
     from hydra.errors import InstantiationException
 
-    problems = [
-        f"{key}={target!r}: expected {expected}"
-        for key, target in targets(config)
-        if (expected := refusal(target))
-    ]
-    if problems:
+    if problems := target_problems(config):
         raise UserError(problems)
     try:
         return hydra.utils.instantiate(config, **arguments)
@@ -152,22 +154,14 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
     for options in (config["callbacks"] or {}).values():
         if not options:
             continue  # switched off with callbacks.NAME=null
-        extra = (
-            {"dirpath": str(run_dir / "checkpoints")}
-            if options["_target_"].endswith(".ModelCheckpoint")
-            else {}
-        )
+        extra = {"dirpath": str(run_dir / "checkpoints")} if options["_target_"].endswith(".ModelCheckpoint") else {}
         built.append(instantiate(options, **extra))
     return built
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     """The loggers of a plain config, each writing into `run_dir`."""
-    return [
-        instantiate(options, save_dir=str(run_dir))
-        for options in (config["logger"] or {}).values()
-        if options
-    ]
+    return [instantiate(options, save_dir=str(run_dir)) for options in (config["logger"] or {}).values() if options]
 
 
 def trainer(

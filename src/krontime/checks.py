@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from krontime.build import refusal, targets
+from krontime.build import target_problems
 from krontime.errors import UserError
 from krontime.results.record import METRICS
 
@@ -129,9 +129,7 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
         UserError: with every problem found.
     """
     problems = _schema_problems(_Train, config)
-    problems += [
-        f"{key}={target!r}: expected {expected}" for key, target in targets(config) if (expected := refusal(target))
-    ]
+    problems += target_problems(config)
     if not problems:
         problems += _cross_problems(config, is_multirun=is_multirun)
     if problems:

@@ -63,7 +63,12 @@ def _run(verb: str, overrides: list[str]) -> None:
 
     def task(config: "DictConfig") -> Any:
         sys.argv = command_line  # what Lightning starts further ranks with
-        return _function(verb)(config)
+        try:
+            return _function(verb)(config)
+        except UserError as error:
+            if "-m" in overrides or "--multirun" in overrides:
+                raise  # Hydra says which job it was
+            _fail(error.problems)
 
     try:
         sys.argv = [f"krontime {verb}", *overrides]
@@ -111,9 +116,7 @@ def _verb_help(verb: str) -> str:
     root = configs.config_dir()
     config = root / f"{verb}.yaml"
     lines = [f"krontime {verb}: {VERBS[verb][1]}", "", configs.summary(config), ""]
-    lines.append(
-        f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)"
-    )
+    lines.append(f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
     groups = {group: choice for group, choice in configs.default_groups(config).items() if group != "hydra"}
     nested: dict[str, str] = {}
     for group, choice in groups.items():
@@ -121,9 +124,7 @@ def _verb_help(verb: str) -> str:
             file = root / group / f"{name.strip()}.yaml"
             if file.is_file():
                 nested |= configs.default_groups(file)
-    groups |= {
-        group: choice for group, choice in nested.items() if (root / group).is_dir() and "/" not in group
-    }
+    groups |= {group: choice for group, choice in nested.items() if (root / group).is_dir() and "/" not in group}
     if groups:
         lines += ["", "groups (group=choice; * the default):"]
         for group, choice in groups.items():

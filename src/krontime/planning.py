@@ -1,0 +1,163 @@
+"""The verb `plan`: what a network costs at a length, before anything is trained.
+
+Networks are built and run on fake tensors, which have shapes but no memory, so that the figures are those of the real
+operators on this machine, not of formulas beside them.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from krontime import build
+from krontime.data.series import SeriesSpec
+from krontime.errors import Problems, UserError
+from krontime.models.layers.tokenizers import Tokenizer
+from krontime.ops.decomposition import LevelPlan
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs for one batch.
+
+    Attributes:
+        num_tokens: tokens of the longest series; None for a network without tokens.
+        levels: its level sizes; None for a network without levels.
+        num_parameters: learned parameters.
+        forward_flops: floating-point operations of one forward pass (a multiply-add counts as two), all series.
+        activation_bytes: what a training step keeps from the forward for the backward pass, parameters excluded.
+    """
+
+    num_tokens: int | None
+    levels: LevelPlan | None
+    num_parameters: int
+    forward_flops: int
+    activation_bytes: int
+
+
+def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cost:
+    """What the network of a plain config costs for a batch of the longest series."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    flops = FlopCounterMode(display=False)
+    with FakeTensorMode():
+        network = build.network(config, spec)
+        x = torch.empty(batch_size, spec.num_channels, spec.length)
+        kept: dict[int, tuple[Tensor, int]] = {}
+        own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = (tensor, storage.nbytes())  # the tensor keeps its storage's address its own
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), flops:
+            network(x)
+    return Cost(
+        num_tokens=_num_tokens(network, spec.length),
+        levels=next((found for module in network.modules() for found in _plans(module)), None),
+        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        forward_flops=flops.get_total_flops(),
+        activation_bytes=sum(size for _, size in kept.values()),
+    )
+
+
+def _num_tokens(network: nn.Module, length: int) -> int | None:
+    length = getattr(network, "length", length)  # that of a window, where the series is cut into windows
+    tokenizers = [module for module in network.modules() if isinstance(module, Tokenizer)]
+    return tokenizers[0].num_tokens(length) if tokenizers else None
+
+
+def _plans(module: nn.Module) -> list[LevelPlan]:
+    return [value for value in vars(module).values() if isinstance(value, LevelPlan)]
+
+
+def attention_kinds(config: Mapping[str, Any]) -> list[str | None]:
+    """The kinds that the network of a plain config offers as `attention`; `[None]` where it has no such option."""
+    from hydra.utils import get_class
+
+    annotation = inspect.signature(get_class(config["model"]["_target_"])).parameters.get("attention")
+    if annotation is None or get_origin(annotation.annotation) is not Literal:
+        return [None]
+    return list(get_args(annotation.annotation))
+
+
+def plan(config: DictConfig) -> dict[str | None, Cost]:
+    """Show the cost of a model at a length for each of its attention kinds.
+
+    Raises:
+        UserError: neither a data set nor a length is given, or the model refuses its options.
+    """
+    options = build.plain(config)
+    spec = _spec(options)
+    batch_size = options["batch_size"]
+    if problems := build.target_problems(options):
+        raise UserError(problems)
+    costs = {
+        kind: cost(
+            options if kind is None else {**options, "model": {**options["model"], "attention": kind}},
+            spec,
+            batch_size=batch_size,
+        )
+        for kind in attention_kinds(options)
+    }
+    _show(options, spec, batch_size, costs)
+    return costs
+
+
+def _spec(options: Mapping[str, Any]) -> SeriesSpec:
+    problems = Problems()
+    for key in ("num_channels", "num_classes", "batch_size"):
+        if not isinstance(options[key], int) or options[key] < 1:
+            problems.add(key, options[key], "a whole number of at least 1")
+    length = options["length"]
+    if options.get("data") is None:
+        if not isinstance(length, int) or length < 1:
+            problems.add("length", length, "a number of time points of at least 1, or data=NAME")
+    elif length is not None:
+        problems.add("length", length, "null where data=NAME says the length")
+    problems.raise_if_any()
+    if options.get("data") is None:
+        names = tuple(str(label) for label in range(options["num_classes"]))
+        return SeriesSpec(options["num_channels"], length, len(names), names)
+
+    from krontime.data.cache import load_cached
+    from krontime.data.prepare import Prepare
+
+    data = options["data"]
+    return load_cached(build.source(data), Prepare(**data["prepare"]), options["paths"]["cache"]).spec
+
+
+def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: Mapping[str | None, Cost]) -> None:
+    from rich.table import Table
+
+    from krontime.results.console import show
+
+    first = next(iter(costs.values()))
+    show(
+        f"{options['model']['name']} on {spec.num_channels} x {spec.length:,} points, {spec.num_classes} classes, "
+        f"batch {batch_size}, float32" + (f": {first.num_tokens:,} tokens" if first.num_tokens is not None else "")
+    )
+    table = Table()
+    columns = ["attention", "level sizes", "padding", "parameters", "forward GFLOP", "activations MiB"]
+    for column in columns:
+        table.add_column(column, justify="left" if column in columns[:2] else "right")
+    for kind, found in costs.items():
+        levels = found.levels
+        table.add_row(
+            kind or "-",
+            " x ".join(map(str, levels.sizes)) if levels else "-",
+            f"{levels.waste:.1%}" if levels else "-",
+            f"{found.num_parameters:,}",
+            f"{found.forward_flops / 1e9:,.2f}",
+            f"{found.activation_bytes / MEBIBYTE:,.1f}",
+        )
+    show(table)
