@@ -271,6 +271,16 @@ def test_the_same_data_in_another_folder_is_the_same_job():
     assert config_hash(CONFIG) != config_hash(changed("paths.data", "/mnt/b"))
 
 
+def test_only_what_lies_inside_a_folder_is_relative_to_it():
+    beside = {"paths": {"data": "/a/data"}, "file": "/a/database/x"}
+    assert config_hash(beside) != config_hash({"paths": {"data": "/b/data"}, "file": "/b/database/x"})
+
+
+def test_the_innermost_folder_names_a_path():
+    nested = {"paths": {"root": "/a", "data": "/a/data"}, "file": "/a/data/x"}
+    assert config_hash(nested) == config_hash({"paths": {"root": "/a", "data": "/mnt"}, "file": "/mnt/x"})
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
