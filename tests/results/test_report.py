@@ -28,7 +28,8 @@ Computed   on A Processor (cpu), 2 CPU threads, torch 2.13.0, config 0b9e0b3de2a
 Folder     outputs/one
            record.json                  all numbers, with config, protocol and versions
            confusion_matrix.png         confusion matrix of the test split
-           checkpoints/best.ckpt        checkpoint
+           checkpoints/best.ckpt        checkpoint that was selected
+           checkpoints/last.ckpt        checkpoint to go on from
 Next       krontime evaluate run=outputs/one
            krontime predict run=outputs/one input=FILE output=FILE"""
 
@@ -39,7 +40,7 @@ Error      stopped by the user
 Cost       not measured
 Computed   on A Processor (cpu), 2 CPU threads, torch 2.13.0, config {hash}
 Folder     outputs/two
-Next       run the same command again"""
+Next       run the same command again; it goes on from the last checkpoint if there is one"""
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def plain(text) -> str:
 def test_golden_screen_of_a_completed_run(make_record):
     run_dir = Path("outputs/one")
     (run_dir / "checkpoints").mkdir(parents=True)
-    for name in ("checkpoints/best.ckpt", "record.json", "confusion_matrix.png"):
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "record.json", "confusion_matrix.png"):
         (run_dir / name).touch()
     record = make_record()
     expected = COMPLETED.replace("0b9e0b3de2a2", record.config_hash)
@@ -105,12 +106,23 @@ def test_protocol_details_and_imbalance_are_told(make_record, make_protocol):
             train_class_counts={"normal": 1400, "日本": 7, "V": 90},
             preparation={"resample_length": 2048},
             windowing={"length": 512, "stride": 256},
+            groups_in_train_and_validation=0,
+            groups_in_train_and_test=12,
         )
     )
     text = " ".join(final_screen(record, Path("x")).plain.split())
     assert "(group by patient, fold 1, seed 0); last checkpoint; scaling per series" in text
     assert "resample length 2048; windows of length 512, stride 256" in text
+    assert "stride 256; 12 groups have series in both train and test; test split read once" in text
     assert "3 classes, imbalanced: 1,400 training series of 'normal', 7 of '日本'" in text
+
+
+def test_data_without_a_test_split(make_record, make_protocol):
+    record = make_record(protocol=make_protocol(num_test=0), metrics=Metrics(val={"accuracy": 0.9}))
+    text = final_screen(record, Path("x")).plain
+    assert "0 test series" in text
+    assert "no test split" in text
+    assert "accuracy                       0.900           -" in text
 
 
 def test_long_and_odd_folders_stay_in_one_piece(make_record):

@@ -92,6 +92,11 @@ def test_a_score_that_is_not_defined_is_not_averaged(protocol, record):
     assert rows(first_results_table(records))[0][2].startswith("0.600 (n=1), 1 without this score")
 
 
+def test_data_without_a_test_split_has_no_score(protocol, record):
+    validated = record(protocol=protocol(num_test=0), metrics=Metrics(val={"accuracy": 0.9}))
+    assert rows(first_results_table([validated]))[0][2].startswith("1 without this score<br>125 s")
+
+
 @pytest.mark.parametrize(
     "change",
     [

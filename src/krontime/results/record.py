@@ -79,7 +79,9 @@ class Protocol(_Strict):
         split_seed: seed of that split.
         fold: which fold was validation, for `kfold`.
         group: what must not straddle the split (speaker, patient), or None.
-        num_train, num_val, num_test: series in each part.
+        groups_in_train_and_validation: how many groups have series in both, where the data has groups.
+        groups_in_train_and_test: the same for test against train and validation together.
+        num_train, num_val, num_test: series in each part; no test series where the data has no test split.
         train_class_counts: training series of each class, by class name.
         selection_metric: validation metric that chose the checkpoint; None where the last one was taken.
         scaling: `per_series`, `per_channel` or `none`.
@@ -92,6 +94,8 @@ class Protocol(_Strict):
     split_seed: int
     fold: NonNegativeInt | None = None
     group: str | None = None
+    groups_in_train_and_validation: NonNegativeInt | None = None
+    groups_in_train_and_test: NonNegativeInt | None = None
     num_train: NonNegativeInt
     num_val: NonNegativeInt
     num_test: NonNegativeInt
@@ -168,7 +172,8 @@ class Record(_Strict):
         config: the resolved config, plain types only.
         config_hash: `config_hash(config)`; checked.
         protocol: None where a run failed before its data was split.
-        metrics: scores on `val` and `test`; a completed run has its test accuracy.
+        metrics: scores on `val` and `test`; a completed run on data with a test split has its
+            test accuracy.
         num_parameters: trainable and fixed parameters; None where there is no such count.
         train_time_s: wall-clock seconds of fitting.
         peak_memory_bytes: see `krontime.results.environment.peak_memory_bytes`.
@@ -210,7 +215,8 @@ class Record(_Strict):
             problems.append("finished_at is before started_at")
         if self.status is Status.COMPLETED:
             missing = [name for name in ("protocol", "train_time_s", "finished_at") if getattr(self, name) is None]
-            if self.metrics.test.get("accuracy") is None:
+            scored = self.protocol is None or self.protocol.num_test > 0
+            if scored and self.metrics.test.get("accuracy") is None:
                 missing.append("metrics.test.accuracy")
             problems += [f"a completed run needs {name}" for name in missing]
             if self.error is not None:

@@ -28,14 +28,16 @@ _STYLES = {
 _ADVICE = {
     Status.FAILED: "mend the cause above, then run the same command again",
     Status.OUT_OF_MEMORY: "take a smaller batch or fewer tokens (krontime plan estimates the memory), then run again",
-    Status.INTERRUPTED: "run the same command again",
+    Status.INTERRUPTED: "run the same command again; it goes on from the last checkpoint if there is one",
 }
 _FILES = (
     (RECORD, "all numbers, with config, protocol and versions"),
     (PREDICTIONS, "class probabilities of every test series"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
-    ("**/*.ckpt", "checkpoint"),
+    ("config.yaml", "the resolved config"),
+    ("**/best.ckpt", "checkpoint that was selected"),
+    ("**/last.ckpt", "checkpoint to go on from"),
 )
 
 
@@ -152,7 +154,13 @@ def _protocol_line(protocol: Protocol) -> str:
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in protocol.preparation.items()]
     if protocol.windowing is not None:
         parts.append("windows of " + ", ".join(f"{name} {value}" for name, value in protocol.windowing.items()))
-    parts.append("test split read once, at the end")
+    for other, shared in (
+        ("validation", protocol.groups_in_train_and_validation),
+        ("test", protocol.groups_in_train_and_test),
+    ):
+        if shared:
+            parts.append(f"{shared:,} groups have series in both train and {other}")
+    parts.append("test split read once, at the end" if protocol.num_test else "no test split")
     return "; ".join(parts)
 
 

@@ -17,7 +17,12 @@ from krontime.results.files import RECORD, replacing
 from krontime.results.record import MetricName, Protocol, Record, Status, config_hash, job_identity
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-_COUNTS = ("num_train", "num_val", "train_class_counts")  # these may follow the seed of a split by group
+_COUNTS = (
+    "num_train",
+    "num_val",
+    "train_class_counts",
+    "groups_in_train_and_validation",
+)  # these may follow the seed of a split by group
 _SEEDS = ("split_seed", "fold")
 
 
@@ -167,6 +172,7 @@ _BLANK: dict[str, Any] = {
     "num_train": 0,
     "num_val": 0,
     "train_class_counts": {},
+    "groups_in_train_and_validation": None,
 }
 
 
@@ -199,7 +205,7 @@ def _newest_of_each_job(runs: Sequence[Record], where: str, notes: list[str]) ->
     for job in jobs.values():
         job.sort(key=lambda record: (record.status is Status.COMPLETED, record.started_at))
         newest.append(job[-1])
-        scores = {record.metrics.test["accuracy"] for record in job if record.status is Status.COMPLETED}
+        scores = {record.metrics.test.get("accuracy") for record in job if record.status is Status.COMPLETED}
         if len(scores) > 1:
             notes.append(f"{where}: runs of seed {job[-1].seed} do not repeat; the newest is shown.")
     return sorted(newest, key=lambda record: record.seed)
