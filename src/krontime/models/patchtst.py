@@ -63,7 +63,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _track(self, mean_D: Tensor, square_D: Tensor, count: Tensor) -> None:
-        """Move the running statistics, with the unbiased variance as PyTorch does; not at all for fewer than two tokens."""
+        """Move the running statistics, with the unbiased variance as PyTorch does; none for fewer than two tokens."""
         running_mean, running_var, batches = self.running_mean, self.running_var, self.num_batches_tracked
         assert running_mean is not None
         assert running_var is not None
