@@ -4,7 +4,7 @@ Shape letters: B batch, C channels, L time points, n series.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,14 @@ class SeriesSpec:
     sampling_rate_hz: float | None = None
 
 
+class _MappedFile(NamedTuple):
+    """Where the values of a pickled `SeriesData` lie."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class SeriesData:
     """Labelled series of one data set, as flat arrays that may be memory maps.
@@ -48,6 +56,7 @@ class SeriesData:
         groups: int64 `(n,)` codes of what must not straddle a split (speaker, patient), or None.
         group_name: what a group is, for the record.
         sampling_rate_hz: points per second, where known.
+        sha256: checksum of the content (values, labels, split, names), wherever it is stored; None outside the cache.
     """
 
     values: np.ndarray
@@ -60,9 +69,23 @@ class SeriesData:
     groups: np.ndarray | None = None
     group_name: str | None = None
     sampling_rate_hz: float | None = None
+    sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled memory map would carry all of its values along; another process reopens the file instead."""
+        state = dict(self.__dict__)
+        if isinstance(self.values, np.memmap):
+            state["values"] = _MappedFile(str(self.values.filename), self.values.offset, self.values.shape)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(mapped := state["values"], _MappedFile):
+            values = np.memmap(mapped.path, np.float32, mode="r", offset=mapped.offset, shape=mapped.shape)
+            state = {**state, "values": values}
+        self.__dict__.update(state)
 
     @property
     def lengths(self) -> np.ndarray:

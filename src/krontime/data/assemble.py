@@ -1,0 +1,148 @@
+"""From what a file holds (raw labels, a list of arrays) to a checked `SeriesData`; shared by all sources."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels as class numbers.
+
+    Attributes:
+        codes: int64 `(n,)`, index into `class_names`.
+        class_names: the classes that occur, in label order.
+    """
+
+    codes: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def flatten(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lay `(C, L_i)` arrays one after the other, as `SeriesData.values` and `SeriesData.offsets`."""
+    lengths = np.array([s.shape[-1] for s in series], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if not series:
+        return np.empty(0, np.float32), offsets
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which `checked` reports
+        return np.concatenate([np.asarray(s, dtype=np.float32).ravel() for s in series]), offsets
+
+
+def label_texts(y: np.ndarray) -> np.ndarray:
+    """Labels of any plain type as text: `1`, `1.0` and `"1"` are the same class, white space does not count.
+
+    Raises:
+        UserError: a label is missing (NaN), or is a number that is not whole (a regression target).
+    """
+    if y.dtype.kind in "SU":
+        texts = y.astype(str)
+        return np.char.strip(texts)
+    if y.dtype.kind == "f":
+        if np.isnan(y).any():
+            raise UserError(f"the label of {_these(np.flatnonzero(np.isnan(y)))} is missing")
+        if not np.array_equal(y, np.floor(y)) or np.isinf(y).any():
+            raise UserError(
+                f"labels such as {y[y != np.floor(y)][0] if np.isfinite(y).all() else np.inf!s} are not classes: "
+                "expected whole numbers or text"
+            )
+        return y.astype(np.int64).astype(str)
+    if y.dtype.kind in "iub":
+        return y.astype(np.int64).astype(str)
+    raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
+
+
+def class_order(texts: np.ndarray) -> list[str]:
+    """Distinct labels in the order people expect: by number where all are numbers, else by text."""
+    distinct = [str(t) for t in np.unique(texts)]
+    try:
+        return sorted(distinct, key=float)
+    except ValueError:
+        return distinct
+
+
+def encode_labels(y: np.ndarray, is_test: np.ndarray, classes: np.ndarray | None = None) -> Labels:
+    """Number the labels from 0, in the order of `classes` where given, without the classes that no series has.
+
+    Args:
+        y: `(n,)` labels: text, whole numbers, or (with `classes`) positions in `classes`.
+        is_test: bool `(n,)`; names come from the training series only.
+        classes: `(K,)` class names, or None.
+
+    Raises:
+        UserError: a label that is no class or out of range, or one that only test series have.
+    """
+    if classes is not None and y.dtype.kind not in "SU":
+        names = [str(c).strip() for c in classes.tolist()]
+        positions = label_texts(y).astype(np.int64)
+        if (wrong := np.flatnonzero((positions < 0) | (positions >= len(names)))).size:
+            raise UserError(
+                f"y={positions[wrong[0]]} of {_these(wrong)}: expected 0 to {len(names) - 1}, "
+                f"a position in the {len(names)} classes"
+            )
+    else:
+        texts = label_texts(y)
+        names = class_order(texts) if classes is None else [str(c).strip() for c in classes.tolist()]
+        number = {name: i for i, name in enumerate(names)}
+        if strangers := sorted(set(texts.tolist()) - set(number)):
+            raise UserError(f"y holds {strangers[:5]}, not among the classes {names[:20]}")
+        positions = np.array([number[t] for t in texts.tolist()], dtype=np.int64)
+    if len(set(names)) < len(names):
+        raise UserError(f"classes={names}: expected each name once")
+    used = np.unique(positions)
+    if unseen := [names[i] for i in used if i not in set(positions[~is_test].tolist())]:
+        raise UserError(f"class {', '.join(map(repr, unseen[:5]))} has test series but no training series")
+    return Labels(np.searchsorted(used, positions).astype(np.int64), tuple(names[i] for i in used))
+
+
+def encode_groups(group: np.ndarray) -> np.ndarray:
+    """Groups of any plain type as int64 codes."""
+    return np.unique(group, return_inverse=True)[1].astype(np.int64).reshape(-1)
+
+
+def value_problems(values: np.ndarray, offsets: np.ndarray, num_channels: int) -> list[str]:
+    """What is wrong with the values, whatever they are used for; an empty list where nothing is."""
+    if len(offsets) < 2:
+        return ["there is no series"]
+    problems = []
+    if num_channels < 1:
+        problems.append("the series have no channels")
+    if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
+        problems.append(f"{_these(empty)} has no time points")
+    if (infinite := np.flatnonzero(np.isinf(values))).size:
+        where = np.unique(np.searchsorted(offsets * num_channels, infinite, side="right") - 1)
+        problems.append(f"{_these(where)} holds infinite values (or larger than float32 can hold)")
+    if values.size and np.isnan(values).all():
+        problems.append("all values are missing")
+    return problems
+
+
+def checked(data: SeriesData, where: str) -> SeriesData:
+    """Return `data` where it can be trained on.
+
+    Raises:
+        UserError: names every problem, each beginning with `where` (the file or the data set).
+    """
+    problems = value_problems(data.values, data.offsets, data.num_channels)
+    if len(data):
+        train = data.labels[~data.is_test]
+        if not len(train):
+            problems.append("there is no training series")
+        elif len(np.unique(train)) < 2:
+            problems.append(
+                f"all {len(train)} training series are of class {data.class_names[train[0]]!r}: "
+                "expected at least two classes"
+            )
+        assert (data.labels != UNKNOWN_LABEL).all()
+    if problems:
+        raise UserError(f"{where}: {p}" for p in problems)
+    return data
+
+
+def _these(indices: np.ndarray) -> str:
+    """`series 3, 7, 9, ... (12 in all)`, for a message."""
+    shown = ", ".join(str(i) for i in indices[:5])
+    return f"series {shown}" + (f", ... ({len(indices)} in all)" if len(indices) > 5 else "")

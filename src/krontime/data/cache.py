@@ -1,0 +1,217 @@
+"""Parsed data sets on disk: read once, then opened as memory maps, checked against their checksums.
+
+One data set is one folder: a `.npy` file per array and `meta.json`, built under a temporary name and renamed when whole,
+so that a folder with the final name is complete. Its name is a hash of what was read (paths, sizes, modification
+times, options) and of how it is stored: changed input is parsed anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from krontime.data.assemble import checked
+from krontime.data.prepare import Prepare
+from krontime.data.series import SeriesData
+from krontime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+"""Part of every folder's name: raise it when the arrays, or what sources make of a file, change."""
+
+ARRAYS = {
+    "values": np.float32,
+    "offsets": np.int64,
+    "labels": np.int64,
+    "is_test": np.bool_,
+    "groups": np.int64,
+}
+PLAIN = ("class_names", "num_channels", "has_missing", "group_name", "sampling_rate_hz")
+
+
+class Source(Protocol):
+    """What a data source offers, whatever it reads."""
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of what `load` would read, as JSON values; raises `UserError` where files are missing."""
+
+    def load(self) -> SeriesData:
+        """Read everything into memory; raises `UserError` with all problems of the files."""
+
+
+class _DamagedError(Exception):
+    """The folder is there but cannot be trusted."""
+
+
+def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> SeriesData:
+    """Open the data set's memory maps, after parsing it if that was not done before.
+
+    Processes that ask at the same time share one parse. Opening reads the labels and offsets but no values, however
+    large they are; sizes and modification times are compared with those noted, and the arrays are hashed only if
+    these differ. A damaged folder is reported as a warning and built again.
+
+    Args:
+        source: where the series come from.
+        prepare: resampling and cropping applied to each series before it is stored.
+        cache_dir: folder of all cached data sets, made if absent.
+
+    Returns:
+        The data set with read-only memory-mapped values and its content checksum in `sha256`.
+
+    Raises:
+        UserError: the source's files are missing or wrong, or the cache cannot be written.
+    """
+    identity = {"source": source.describe(), "prepare": prepare.describe(), "format": FORMAT_VERSION}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+    kind = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(identity["source"].get("name", "data")))[:40]
+    cache_dir = Path(cache_dir)
+    folder = cache_dir / f"{kind}-{key}"
+    with contextlib.suppress(FileNotFoundError, _DamagedError):
+        return _open(folder, refresh=False)
+
+    from filelock import FileLock
+
+    with _cache_errors(cache_dir):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache_dir / f"{folder.name}.lock")
+        lock.acquire()
+    try:
+        try:
+            return _open(folder, refresh=True)
+        except FileNotFoundError:
+            pass
+        except _DamagedError as error:
+            log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
+        log.info("Parsing %s into %s", kind, folder)
+        data = checked(prepare.apply(source.load()), kind)
+        with _cache_errors(cache_dir):
+            _build(folder, data, identity)
+            return _open(folder, refresh=False)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _cache_errors(cache_dir: Path) -> Iterator[None]:
+    """Say what to do where the cache folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"paths.cache={str(cache_dir)!r}: the data cache cannot be written ({error.strerror or error}); "
+            "expected a writable folder with room (paths.cache=FOLDER or the environment variable KRONTIME_CACHE)"
+        ) from error
+
+
+def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
+    """Write the folder under a temporary name, `meta.json` last, and rename it. The caller holds the lock."""
+    for stale in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        arrays = {}
+        for name, dtype in ARRAYS.items():
+            if (array := getattr(data, name)) is None:
+                continue
+            array = np.ascontiguousarray(array, dtype=dtype)
+            with open(building / f"{name}.npy", "wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            arrays[name] = {
+                "sha256": _sha256(array),
+                "dtype": array.dtype.str,
+                "shape": list(array.shape),
+                **_stat(building / f"{name}.npy"),
+            }
+        plain = {name: getattr(data, name) for name in PLAIN}
+        meta = {"identity": identity, "arrays": arrays, **plain, "class_names": list(data.class_names)}
+        _write_meta(building, {**meta, "sha256": _content_sha256(meta)})
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _open(folder: Path, *, refresh: bool) -> SeriesData:
+    """Memory-map the folder's arrays.
+
+    Args:
+        folder: the cached data set.
+        refresh: hash arrays whose size or modification time changed, and note the new ones where the content is
+            whole (the caller holds the lock).
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        _DamagedError: anything in it is not as it was written.
+    """
+    text = (folder / "meta.json").read_text() if folder.is_dir() else None
+    if text is None:
+        raise FileNotFoundError(folder)
+    try:
+        meta = json.loads(text)
+        if meta["sha256"] != _content_sha256(meta):
+            raise _DamagedError("meta.json does not match its checksum")
+        arrays = {}
+        moved = False
+        for name, noted in meta["arrays"].items():
+            path = folder / f"{name}.npy"
+            array = np.load(path, mmap_mode="r" if name == "values" else None, allow_pickle=False)
+            if array.dtype.str != noted["dtype"] or list(array.shape) != noted["shape"]:
+                raise _DamagedError(f"{path.name} has another type or shape than was written")
+            found = _stat(path)
+            if found != {key: noted[key] for key in found}:
+                if not refresh:
+                    raise _DamagedError(f"{path.name} was touched")
+                if _sha256(array) != noted["sha256"]:
+                    raise _DamagedError(f"{path.name} does not match its checksum")
+                moved = True
+            noted.update(found)
+            arrays[name] = array
+        plain = {name: meta[name] for name in PLAIN} | {"class_names": tuple(meta["class_names"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise _DamagedError(f"{type(error).__name__}: {error}") from error
+    if moved:
+        with contextlib.suppress(OSError):  # a read-only cache is hashed at each opening
+            _write_meta(folder, meta)
+    return SeriesData(**arrays, **plain, sha256=meta["sha256"])
+
+
+def _write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    temporary = folder / "meta.json.tmp"
+    with open(temporary, "w") as file:
+        json.dump(meta, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / "meta.json")
+
+
+def _stat(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(
+        memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b""
+    ).hexdigest()
+
+
+def _content_sha256(meta: dict[str, Any]) -> str:
+    """Checksum of the data set's content: the same wherever and from whichever file it was made."""
+    content = {name: noted["sha256"] for name, noted in meta["arrays"].items()}
+    return hashlib.sha256(
+        json.dumps([content, {k: meta[k] for k in PLAIN}], sort_keys=True).encode()
+    ).hexdigest()
+

@@ -1,0 +1,219 @@
+"""The one data module: batches of any data set, gathered from its memory map, in an order that a resume repeats.
+
+Shape letters: B batch, C channels, L time points.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from krontime.data.series import SeriesBatch, SeriesData
+from krontime.data.split import Split
+
+
+class SeriesDataset(Dataset[SeriesBatch]):
+    """Gathers whole batches: `__getitems__` takes positions in the data and gives one `SeriesBatch`.
+
+    Equal lengths are read in one indexed copy; unequal lengths are padded to the longest of the batch.
+    """
+
+    def __init__(self, data: SeriesData) -> None:
+        self.data = data
+        self.masked = data.has_missing or not data.equal_length
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> SeriesBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> SeriesBatch:
+        data = self.data
+        index = np.asarray(indices, dtype=np.int64)
+        if data.equal_length:
+            # `asarray` drops the memory-map subclass, whose every view costs extra.
+            all_series = np.asarray(data.values).reshape(len(data), data.num_channels, -1)
+            x = torch.from_numpy(all_series[index])
+        else:
+            lengths = data.offsets[index + 1] - data.offsets[index]
+            padded = np.full((len(index), data.num_channels, int(lengths.max())), np.nan, np.float32)
+            for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
+                padded[row, :, :length] = data.series(i)
+            x = torch.from_numpy(padded)
+        mask = None
+        if self.masked:
+            missing = x.isnan()
+            x.masked_fill_(missing, 0.0)
+            mask = ~missing
+        return SeriesBatch(x=x, mask=mask, y=torch.from_numpy(data.labels[index]), index=torch.from_numpy(index))
+
+
+class TrainBatches(Sampler[list[int]]):
+    """Shuffled batches of one rank, a pure function of (seed, epoch), which can begin in the middle of an epoch.
+
+    Each rank gets the same number of series, none of them twice: what is left over after an even division sits out
+    that epoch. A last batch of a single series is left out too (batch statistics of one series are degenerate) unless it
+    is the only batch.
+
+    Args:
+        indices: positions to draw from.
+        batch_size: series in a batch of one rank.
+        seed: of the order.
+        position: gives (epoch, batches of it already done) when iteration begins.
+        rank: of this process.
+        world_size: number of ranks.
+    """
+
+    def __init__(
+        self,
+        indices: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        position: Callable[[], tuple[int, int]],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+        self.seed = seed
+        self.position = position
+        self.rank = rank
+        self.world_size = world_size
+        self.num_series = len(indices) // world_size
+        assert self.num_series >= 1
+        full, rest = divmod(self.num_series, batch_size)
+        self.num_batches = full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, done = self.position()
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.indices)
+        mine = order[self.rank :: self.world_size][: self.num_series]
+        for batch in range(done, self.num_batches):
+            yield mine[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+class ConsecutiveBatches(Sampler[list[int]]):
+    """All of `indices` in order, on every rank."""
+
+    def __init__(self, indices: np.ndarray, *, batch_size: int) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            yield self.indices[start : start + self.batch_size].tolist()
+
+
+class ResumableLoader(DataLoader[SeriesBatch]):
+    """Tells Lightning that a mid-epoch resume is handled: `TrainBatches` asks the trainer where it stands."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+class SeriesDataModule(L.LightningDataModule):
+    """Batches of `SeriesBatch` for every stage.
+
+    Training is sharded over ranks here (build the trainer with `use_distributed_sampler=False`). Validation, test and
+    prediction run whole on every rank: their metrics are exact, without the duplicates that padding shards would add.
+
+    Args:
+        data: the series.
+        split: which of them train, validate and test; None for new files, which can only be predicted.
+        batch_size: training series in a batch of one device.
+        eval_batch_size: series in a batch elsewhere; None for `batch_size`.
+        num_workers: processes that gather batches; 0 gathers in the training process.
+        seed: of the training order.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: SeriesData,
+        split: Split | None = None,
+        batch_size: int,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.data = data
+        self.split = split
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.dataset = SeriesDataset(data)
+
+    def train_dataloader(self) -> DataLoader[SeriesBatch]:
+        assert self.split is not None
+        trainer = self.trainer
+        batches = TrainBatches(
+            self.split.train,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            position=(lambda: (0, 0)) if trainer is None else (lambda: fit_position(trainer)),
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        return self._loader(batches)
+
+    def val_dataloader(self) -> DataLoader[SeriesBatch]:
+        assert self.split is not None
+        return self.eval_dataloader(self.split.validation)
+
+    def test_dataloader(self) -> DataLoader[SeriesBatch]:
+        assert self.split is not None
+        return self.eval_dataloader(self.split.test)
+
+    def predict_dataloader(self) -> DataLoader[SeriesBatch]:
+        """All series of the data, in order."""
+        return self.eval_dataloader(np.arange(len(self.data)))
+
+    def eval_dataloader(self, indices: np.ndarray) -> DataLoader[SeriesBatch]:
+        """The series at `indices`, in that order."""
+        return self._loader(ConsecutiveBatches(indices, batch_size=self.eval_batch_size))
+
+    def _loader(self, batches: Sampler[list[int]]) -> DataLoader[SeriesBatch]:
+        return ResumableLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=_as_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        )
+
+
+def fit_position(trainer: L.Trainer) -> tuple[int, int]:
+    """(epoch, batches of it already trained on), also between a checkpoint's restoring and the first step after it.
+
+    Lightning makes the first iterator before it tells a sampler its epoch, and with workers the first batches are then
+    drawn from epoch 0's order (Lightning issue 21938). Its progress counters are right at that moment, so they are read
+    when iteration begins.
+    """
+    epoch = trainer.fit_loop.epoch_progress.current
+    batch = trainer.fit_loop.epoch_loop.batch_progress
+    if epoch.processed >= epoch.started:  # between epochs
+        return epoch.processed, 0
+    if batch.is_last_batch and batch.current.processed == batch.current.ready:  # all steps done, epoch not closed yet
+        return epoch.processed + 1, 0
+    return epoch.processed, batch.current.processed
+
+
+def _as_is(batch: SeriesBatch) -> SeriesBatch:
+    return batch

@@ -1,0 +1,137 @@
+"""Optional resampling and cropping, applied to every series when a data set is cached and to new files alike."""
+
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from krontime.data.assemble import flatten
+from krontime.data.series import SeriesData
+from krontime.errors import Problems, UserError
+
+MAX_RATIO_TERM = 10_000
+"""Largest numerator or denominator of a resampling ratio; finer ratios would only make the filter longer."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What is done to each series before a model sees it: first resampling, then cropping.
+
+    Attributes:
+        resample_hz: new sampling rate; needs a data set whose sampling rate is known.
+        resample_length: new number of time points, the same for every series.
+        crop_length: keep at most this many time points (after resampling); shorter series stay whole.
+        crop_from: which part to keep: `start`, `center` or `end`.
+
+    Raises:
+        UserError: names every key whose value cannot work.
+    """
+
+    resample_hz: float | None = None
+    resample_length: int | None = None
+    crop_length: int | None = None
+    crop_from: str = "start"
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        if self.resample_hz is not None and not 0 < self.resample_hz < float("inf"):
+            problems.add("data.prepare.resample_hz", self.resample_hz, "a rate above 0, or null")
+        for key in ("resample_length", "crop_length"):
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                problems.add(f"data.prepare.{key}", value, "a whole number of at least 1, or null")
+        if self.resample_hz is not None and self.resample_length is not None:
+            problems.add(
+                "data.prepare.resample_length",
+                self.resample_length,
+                "null where resample_hz is set (or the reverse)",
+            )
+        if self.crop_from not in ("start", "center", "end"):
+            problems.add("data.prepare.crop_from", self.crop_from, "start, center or end")
+        problems.raise_if_any()
+
+    def describe(self) -> dict[str, Any]:
+        """The options as plain values, for the record and the cache key."""
+        return asdict(self)
+
+    def apply(self, data: SeriesData) -> SeriesData:
+        """Resample and crop every series; `data` itself where nothing is to be done.
+
+        Raises:
+            UserError: `resample_hz` is set and the sampling rate is not known.
+        """
+        if self.resample_hz is None and self.resample_length is None and self.crop_length is None:
+            return data
+        rate = data.sampling_rate_hz
+        ratio = None
+        if self.resample_hz is not None:
+            if rate is None:
+                raise UserError(
+                    f"data.prepare.resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
+                    "use data.prepare.resample_length, or state the rate in the file (key fs of an .npz container)"
+                )
+            ratio = Fraction(self.resample_hz / rate).limit_denominator(MAX_RATIO_TERM)
+            if not ratio:
+                raise UserError(
+                    f"data.prepare.resample_hz={self.resample_hz}: expected at least {rate / MAX_RATIO_TERM:g}, "
+                    f"for data of {rate:g} Hz"
+                )
+            rate = float(rate * ratio)
+        elif self.resample_length is not None:
+            lengths = data.lengths
+            equal = lengths.size > 0 and bool((lengths == lengths[0]).all())
+            rate = rate * self.resample_length / int(lengths[0]) if rate is not None and equal else None
+
+        values, offsets = flatten([self._one(data.series(i), ratio) for i in range(len(data))])
+        return replace(
+            data,
+            values=values,
+            offsets=offsets,
+            sampling_rate_hz=rate,
+            has_missing=bool(np.isnan(values).any()),
+            sha256=None,
+        )
+
+    def _one(self, x: np.ndarray, ratio: Fraction | None) -> np.ndarray:
+        """One series `(C, L)` to `(C, L')`."""
+        if self.resample_length is not None:
+            ratio = Fraction(self.resample_length, x.shape[-1])
+        if ratio is not None and ratio != 1:
+            x = resample(x, ratio)
+        if self.crop_length is None or x.shape[-1] <= self.crop_length:
+            return x
+        spare = x.shape[-1] - self.crop_length
+        start = {"start": 0, "center": spare // 2, "end": spare}[self.crop_from]
+        return x[:, start : start + self.crop_length]
+
+
+def resample(x: np.ndarray, ratio: Fraction) -> np.ndarray:
+    """Polyphase resampling of `(C, L)` to `(C, ceil(L * ratio))`, anti-aliased, missing values kept missing.
+
+    Missing values are bridged by straight lines for the filter, and a new point is missing where the nearest old
+    point was. The filter sees each channel without the line from its first to its last point, so that a constant
+    offset gives no ripple at the ends.
+    """
+    from scipy.signal import resample_poly
+
+    num_channels, length = x.shape
+    new_length = -(-length * ratio.numerator // ratio.denominator)
+    nearest = np.minimum(
+        np.rint(np.arange(new_length) * (ratio.denominator / ratio.numerator)).astype(np.int64), length - 1
+    )
+    if length == 1:
+        return x[:, nearest]
+    out = np.empty((num_channels, new_length), np.float32)
+    points = np.arange(length)
+    for channel in range(num_channels):
+        missing = np.isnan(x[channel])
+        if missing.all():
+            out[channel] = np.nan
+            continue
+        filled = x[channel].astype(np.float64)
+        if missing.any():
+            filled[missing] = np.interp(points[missing], points[~missing], filled[~missing])
+        out[channel] = resample_poly(filled, ratio.numerator, ratio.denominator, padtype="line")
+        out[channel, missing[nearest]] = np.nan
+    return out

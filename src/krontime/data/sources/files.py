@@ -1,0 +1,40 @@
+"""What sources that read files share: a file's identity for the cache key, and its absence told well."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from krontime.errors import UserError
+
+
+def file_identity(path: Path, key: str) -> dict[str, Any]:
+    """Absolute path, size and modification time of a file that must be there.
+
+    Args:
+        path: the file.
+        key: config key that names it, for the message.
+
+    Raises:
+        UserError: names the key, the path, files of similar name, and how the data folder is set.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        siblings = [p.name for p in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.4)
+        hint = f" (in that folder: {', '.join(near)})" if near else ""
+        raise UserError(
+            f"{key}={str(path)!r}: {what}{hint}; expected a file ({key}=FILE; the folder of the named data sets is set "
+            "by paths.data=FOLDER or the environment variable KRONTIME_DATA)"
+        )
+    status = path.stat()
+    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def name_from_path(path: str) -> str:
+    """Short name of a data set for folders and records: the file's name without its ending and `_TRAIN`.
+
+    >>> name_from_path("recordings/Pump_TRAIN.ts")
+    'Pump'
+    """
+    stem = Path(path).stem
+    return stem[: -len("_TRAIN")] if stem.upper().endswith("_TRAIN") and len(stem) > len("_TRAIN") else stem

@@ -1,0 +1,245 @@
+"""A user's own series in one `.npz` container.
+
+Keys: `X (n, C, L)` (or `(n, L)` for one channel) for series of equal length, else `X_flat (C, total)` with
+`offsets (n + 1)`; `y (n,)` labels (whole numbers or text); `split (n,)`, 0 train and 1 test; optional `classes` (names,
+in the order of whole-number labels), `group (n,)` (what must not straddle a split), `fs` (sampling rate, Hz) and `scale`
+(one number, or one for each channel, to multiply the values by). Missing values are NaN, or a code named when reading.
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krontime.data.assemble import Labels, checked, encode_groups, encode_labels
+from krontime.data.series import SeriesData
+from krontime.data.sources.files import file_identity
+from krontime.errors import UserError
+
+READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError)
+
+
+class NpzSource:
+    """Reads a container; see the module's text for its keys.
+
+    Args:
+        path: the file.
+        missing_value: number that stands for a missing value in the file (before `scale`), besides NaN.
+        missing_channels: channels that use `missing_value`; None for all.
+        group_name: what a group is (speaker, patient), for the record.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        missing_value: float | None = None,
+        missing_channels: list[int] | None = None,
+        group_name: str = "group",
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.missing_value = missing_value
+        self.missing_channels = None if missing_channels is None else [int(c) for c in missing_channels]
+        self.group_name = group_name
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the file and the options; raises `UserError` where the file is missing."""
+        return {
+            "name": self.path.stem,
+            "kind": "npz",
+            "file": file_identity(self.path, "data.path"),
+            "missing_value": self.missing_value,
+            "missing_channels": self.missing_channels,
+            "group_name": self.group_name,
+        }
+
+    def load(self) -> SeriesData:
+        """Read the container.
+
+        Raises:
+            UserError: names all problems of the file.
+        """
+        raw = read_container(
+            self.path, missing_value=self.missing_value, missing_channels=self.missing_channels, required=("y", "split")
+        )
+        assert raw.y is not None
+        assert raw.is_test is not None
+        try:
+            labels: Labels = encode_labels(raw.y, raw.is_test, raw.classes)
+        except UserError as error:
+            raise UserError(f"{self.path}: {p}" for p in error.problems) from error
+        data = SeriesData(
+            values=raw.values,
+            offsets=raw.offsets,
+            labels=labels.codes,
+            is_test=raw.is_test,
+            class_names=labels.class_names,
+            num_channels=raw.num_channels,
+            has_missing=bool(np.isnan(raw.values).any()),
+            groups=None if raw.group is None else encode_groups(raw.group),
+            group_name=None if raw.group is None else self.group_name,
+            sampling_rate_hz=raw.sampling_rate_hz,
+        )
+        return checked(data, str(self.path))
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a container holds, values scaled; fields are None where the file has no such key."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+    num_channels: int
+    y: np.ndarray | None
+    is_test: np.ndarray | None
+    classes: np.ndarray | None
+    group: np.ndarray | None
+    sampling_rate_hz: float | None
+
+
+def read_container(
+    path: Path,
+    *,
+    missing_value: float | None,
+    missing_channels: list[int] | None,
+    required: tuple[str, ...],
+) -> Container:
+    """Read and check a container's arrays; pickled objects are never loaded.
+
+    Args:
+        path: the file.
+        missing_value: code of a missing value, besides NaN, before scaling.
+        missing_channels: channels that use the code; None for all.
+        required: keys that must be there besides the values.
+
+    Raises:
+        UserError: names all problems of the file.
+    """
+    problems: list[str] = []
+    keys = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{path}: expected an .npz container, found a single array")
+            held = list(file.files)
+            for key in keys:
+                if key in held:
+                    try:
+                        arrays[key] = file[key]
+                    except READ_ERRORS as error:
+                        problems.append(f"{key} cannot be read ({_reason(error)})")
+    except UserError:
+        raise
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: cannot be read as an .npz container ({_reason(error)})") from error
+
+    if ("X" in held) == ("X_flat" in held):
+        problems.append(f"expected one of the keys X (equal lengths) and X_flat (with offsets); it has {sorted(held)}")
+    if "X_flat" in held and "offsets" not in held:
+        problems.append("X_flat needs the key offsets (n + 1 whole numbers from 0 to the number of time points)")
+    problems += [f"the key {key} ({KEY_MEANING[key]}) is missing" for key in required if key not in held]
+    if problems:
+        raise UserError(f"{path}: {p}" for p in problems)
+
+    values, offsets, num_channels = _shape_problems(arrays, problems)
+    num_series = len(offsets) - 1
+    for key in ("y", "split", "group"):
+        if key in arrays and arrays[key].shape != (num_series,):
+            problems.append(f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series")
+    split = arrays.get("split")
+    if split is not None and not np.isin(split, (0, 1)).all():
+        problems.append(f"split holds {_first_other(split, (0, 1))!r}: expected 0 (train) or 1 (test)")
+    if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "SUiu"):
+        problems.append(f"classes has shape {arrays['classes'].shape}, type {arrays['classes'].dtype}: expected names")
+    if "group" in arrays and arrays["group"].dtype.kind not in "SUiub":
+        problems.append(f"group is of type {arrays['group'].dtype}: expected whole numbers or text")
+    scale = arrays.get("scale", np.float64(1))
+    if scale.dtype.kind not in "iuf" or scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
+        problems.append(f"scale={scale.tolist()!r}: expected one finite number, or one for each channel")
+    rate = arrays.get("fs")
+    if rate is not None and (rate.dtype.kind not in "iuf" or rate.size != 1 or not 0 < float(rate.item()) < np.inf):
+        problems.append(f"fs={rate.tolist()!r}: expected one sampling rate above 0, in Hz")
+    if missing_channels is not None and (wrong := [c for c in missing_channels if not 0 <= c < num_channels]):
+        problems.append(f"missing_channels={wrong}: expected channels from 0 to {num_channels - 1}")
+    if problems:
+        raise UserError(f"{path}: {p}" for p in problems)
+
+    return Container(
+        values=_scaled(values, offsets, num_channels, scale, missing_value, missing_channels),
+        offsets=offsets,
+        num_channels=num_channels,
+        y=arrays.get("y"),
+        is_test=None if split is None else split.astype(bool),
+        classes=arrays.get("classes"),
+        group=arrays.get("group"),
+        sampling_rate_hz=None if rate is None else float(rate.item()),
+    )
+
+
+KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
+
+
+def _reason(error: BaseException) -> str:
+    if "allow_pickle" in str(error):
+        return "it holds Python objects, which are never loaded: save plain numbers or text"
+    return f"{type(error).__name__}: {error}"
+
+
+def _first_other(array: np.ndarray, allowed: tuple[int, ...]) -> Any:
+    return array[~np.isin(array, allowed)].ravel()[0].item()
+
+
+def _shape_problems(arrays: dict[str, np.ndarray], problems: list[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    """The raw values as they lie in the file, offsets and number of channels; notes what is wrong with them."""
+    key = "X" if "X" in arrays else "X_flat"
+    values = arrays[key]
+    if values.dtype.kind not in "iufb":
+        problems.append(f"{key} is of type {values.dtype}: expected real numbers")
+    if key == "X":
+        if values.ndim == 2:
+            values = values[:, None, :]
+        if values.ndim != 3:
+            problems.append(f"X has shape {values.shape}: expected (series, channels, time points)")
+            return values, np.zeros(1, np.int64), 1
+        num_series, num_channels, length = values.shape
+        return values, np.arange(num_series + 1, dtype=np.int64) * length, num_channels
+    if values.ndim == 1:
+        values = values[None, :]
+    raw = arrays["offsets"]
+    if values.ndim != 2:
+        problems.append(f"X_flat has shape {values.shape}: expected (channels, time points)")
+    if raw.ndim != 1 or raw.dtype.kind not in "iu" or len(raw) < 1:
+        problems.append(f"offsets has shape {raw.shape}, type {raw.dtype}: expected n + 1 whole numbers")
+        return values, np.zeros(1, np.int64), len(values)
+    offsets = raw.astype(np.int64)
+    if offsets[0] != 0 or offsets[-1] != values.shape[-1] or (np.diff(offsets) < 0).any():
+        problems.append(
+            f"offsets run from {offsets[0]} to {offsets[-1]}: expected rising numbers from 0 to {values.shape[-1]}, "
+            "the number of time points in X_flat"
+        )
+    return values, offsets, len(values)
+
+
+def _scaled(
+    values: np.ndarray,
+    offsets: np.ndarray,
+    num_channels: int,
+    scale: np.ndarray,
+    missing_value: float | None,
+    missing_channels: list[int] | None,
+) -> np.ndarray:
+    """Values times `scale` (in float64) as flat float32, each series one `(C, L_i)` block, with NaN where missing."""
+    out = np.empty(num_channels * int(offsets[-1]), np.float32)
+    factors = np.broadcast_to(scale, (num_channels,)).astype(np.float64)[:, None]
+    for i, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        raw = values[i] if values.ndim == 3 else values[:, start:stop]
+        block = out[start * num_channels : stop * num_channels].reshape(num_channels, -1)
+        with np.errstate(over="ignore"):  # beyond float32: becomes infinite and is reported as such
+            np.multiply(raw, factors, out=block, dtype=np.float64, casting="same_kind")
+        if missing_value is not None:
+            channels = slice(None) if missing_channels is None else missing_channels
+            block[channels] = np.where(raw[channels] == missing_value, np.nan, block[channels])
+    return out

@@ -1,0 +1,170 @@
+"""Which series train, which validate and which test. Validation is carved from the training split; test is as given."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
+
+from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.errors import Problems, UserError
+
+METHODS = ("auto", "stratified", "group", "kfold")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions in a `SeriesData`, disjoint and together all of it.
+
+    Attributes:
+        train: int64, rising.
+        validation: int64, rising.
+        test: int64, rising; empty where the data has no test split.
+        protocol: how it was made, as plain values for the record.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    protocol: dict[str, Any]
+
+
+def split_indices(
+    data: SeriesData, *, method: str = "auto", fraction: float = 0.2, num_folds: int = 5, fold: int = 0, seed: int = 0
+) -> Split:
+    """Carve validation from the training series; the test series and their labels play no part.
+
+    Args:
+        data: the series.
+        method: `stratified` (a random part of each class), `group` (whole groups, classes balanced as well as they
+            allow), `kfold` (fold `fold` of `num_folds` stratified folds; ignores groups), or `auto` (`group` where the
+            data has groups, else `stratified`).
+        fraction: share of the training series that validates (`stratified`, `group`); with few groups as near as
+            whole groups allow, and at least one series for each class with `stratified`.
+        num_folds: number of folds (`kfold`).
+        fold: which of them validates (`kfold`).
+        seed: of the shuffle.
+
+    A class with a single training series stays in train under `stratified` and `kfold`.
+
+    Raises:
+        UserError: names every option that cannot work with this data.
+    """
+    problems = Problems()
+    if method not in METHODS:
+        problems.add("data.validation.method", method, f"one of {', '.join(METHODS)}")
+    if not 0 < fraction < 1:
+        problems.add("data.validation.fraction", fraction, "a share above 0 and below 1")
+    if num_folds < 2:
+        problems.add("data.validation.num_folds", num_folds, "a whole number of at least 2")
+    elif not 0 <= fold < num_folds:
+        problems.add("data.validation.fold", fold, f"a whole number from 0 to {num_folds - 1} (num_folds - 1)")
+    problems.raise_if_any()
+
+    train = np.flatnonzero(~data.is_test)
+    y = data.labels[train]
+    assert (y != UNKNOWN_LABEL).all()
+    if method == "auto":
+        method = "group" if data.groups is not None else "stratified"
+    if method == "stratified":
+        validates = _stratified(y, fraction, seed)
+    elif method == "group":
+        if data.groups is None:
+            raise UserError("data.validation.method='group': the data has no groups; expected auto, stratified or kfold")
+        validates = _grouped(y, data.groups[train], fraction, seed, data.group_name or "group")
+    else:
+        validates = _kfold(y, num_folds, fold, seed)
+
+    in_validation = np.zeros(len(train), bool)
+    in_validation[validates] = True
+    split = Split(
+        train=train[~in_validation],
+        validation=train[in_validation],
+        test=np.flatnonzero(data.is_test),
+        protocol={},
+    )
+    split.protocol.update(
+        method=method,
+        seed=seed,
+        num_train=len(split.train),
+        num_validation=len(split.validation),
+        num_test=len(split.test),
+        **({"num_folds": num_folds, "fold": fold} if method == "kfold" else {"fraction": fraction}),
+        **_group_facts(data, split),
+    )
+    return split
+
+
+def _group_facts(data: SeriesData, split: Split) -> dict[str, Any]:
+    """Whether groups straddle, said beside every score."""
+    if data.groups is None:
+        return {"group_name": None}
+    train, validation, test = (set(data.groups[part].tolist()) for part in (split.train, split.validation, split.test))
+    return {
+        "group_name": data.group_name,
+        "groups_in_train_and_validation": len(train & validation),
+        "groups_in_train_and_test": len((train | validation) & test),
+    }
+
+
+def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    counts = np.bincount(y)
+    shared = np.flatnonzero(counts[y] >= 2)  # a class of one series can only be trained on
+    num_classes = len(np.unique(y[shared]))
+    num_validation = max(round(fraction * len(y)), num_classes)
+    if num_classes == 0 or len(shared) - num_validation < num_classes:
+        raise UserError(
+            f"data.validation.fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no room "
+            "for at least one series of each class in training and in validation; expected a smaller share or more series"
+        )
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=num_validation, random_state=seed)
+    return shared[next(splitter.split(np.zeros(len(shared)), y[shared]))[1]]
+
+
+def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, group_name: str) -> np.ndarray:
+    """The fold of whole groups that loses fewest classes from training and validation, then nearest to `fraction`."""
+    num_groups = len(np.unique(groups))
+    if num_groups < 2 or np.bincount(y).max() < 2:
+        raise UserError(
+            f"data.validation.method='group': {len(y)} training series come from {num_groups} groups ({group_name}); "
+            "expected at least 2 groups and 2 series of one class, or data.validation.method=stratified"
+        )
+    num_folds = int(np.clip(round(1 / fraction), 2, min(num_groups, np.bincount(y).max())))
+    num_classes = len(np.unique(y))
+
+    def badness(validates: np.ndarray) -> tuple[int, int, float]:
+        trains = np.setdiff1d(np.arange(len(y)), validates)
+        return (
+            num_classes - len(np.unique(y[trains])),
+            num_classes - len(np.unique(y[validates])),
+            abs(len(validates) / len(y) - fraction),
+        )
+
+    splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    best = min(_folds(splitter, y, groups), key=badness)
+    if badness(best)[0]:
+        raise UserError(
+            f"data.validation.method='group': any {group_name} put aside for validation takes a whole class out of "
+            "training; expected data.validation.method=stratified"
+        )
+    return best
+
+
+def _kfold(y: np.ndarray, num_folds: int, fold: int, seed: int) -> np.ndarray:
+    counts = np.bincount(y)
+    if num_folds > counts.max() or counts.max() < 2:
+        raise UserError(
+            f"data.validation.num_folds={num_folds}: expected at most {counts.max()}, the number of series in the "
+            "largest training class, and at least two such series"
+        )
+    shared = np.flatnonzero(counts[y] >= 2)
+    splitter = StratifiedKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    return shared[_folds(splitter, y[shared], None)[fold]]
+
+
+def _folds(splitter: StratifiedKFold | StratifiedGroupKFold, y: np.ndarray, groups: np.ndarray | None) -> list[np.ndarray]:
+    with warnings.catch_warnings():
+        # Classes smaller than the number of folds are normal here: they miss from some folds.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        return [validates for _, validates in splitter.split(np.zeros(len(y)), y, groups)]
