@@ -1,5 +1,6 @@
 """What every network must do. A new `configs/model/NAME.yaml` is found by glob and needs no change here."""
 
+import copy
 import functools
 from typing import Any
 
@@ -30,6 +31,11 @@ def model_config(name: str) -> dict[str, Any]:
 
 def make_network(name: str, num_channels: int, length: int, seed: int = 0) -> nn.Module:
     """The network of `configs/model/NAME.yaml` with its defaults, fitted to noise and in training mode."""
+    return copy.deepcopy(fitted_network(name, num_channels, length, seed))
+
+
+@functools.cache
+def fitted_network(name: str, num_channels: int, length: int, seed: int) -> nn.Module:
     spec = SeriesSpec(num_channels, length, NUM_CLASSES, tuple(str(label) for label in range(NUM_CLASSES)))
     torch.manual_seed(seed)
     network = build.network(model_config(name), spec)

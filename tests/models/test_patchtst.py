@@ -222,9 +222,16 @@ class TestMaskedBatchNorm:
 
 def test_all_wrong_options_are_named_at_once():
     with pytest.raises(UserError) as caught:
-        make_patchtst(num_heads=5, attention="flash", norm="none", head="first")
-    assert len(caught.value.problems) == 4
-    for text in ("model.num_heads=5", "model.attention='flash'", "naive, fused", "model.norm='none'", "model.head"):
+        make_patchtst(num_heads=5, attention="flash", norm="none", head="first", attention_dropout=1.5)
+    assert len(caught.value.problems) == 5
+    for text in (
+        "model.attention_dropout=1.5",
+        "model.num_heads=5",
+        "model.attention='flash'",
+        "naive, fused",
+        "model.norm='none'",
+        "model.head",
+    ):
         assert text in str(caught.value)
 
 

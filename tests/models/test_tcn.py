@@ -137,7 +137,7 @@ def test_dropout_zeroes_whole_channels():
 
 def test_all_wrong_options_are_named_at_once():
     with pytest.raises(UserError) as caught:
-        make_tcn(kernel_size=1, num_levels=0)
-    assert len(caught.value.problems) == 2
-    assert "model.kernel_size=1" in str(caught.value)
-    assert "model.num_levels=0" in str(caught.value)
+        make_tcn(channels=0, kernel_size=1, num_levels=0, dropout=-0.1)
+    assert len(caught.value.problems) == 4
+    for text in ("model.channels=0", "model.kernel_size=1", "model.num_levels=0", "model.dropout=-0.1"):
+        assert text in str(caught.value)

@@ -183,7 +183,7 @@ class PatchTST(nn.Module):
         head_dropout: share of features dropped before the last linear layer.
 
     Raises:
-        UserError: if an option has none of the values above.
+        UserError: with every option that cannot work.
     """
 
     def __init__(
@@ -206,7 +206,9 @@ class PatchTST(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
-        if num_heads < 1 or d_model % num_heads:
+        if d_model < 1:
+            problems.add("model.d_model", d_model, "an integer of at least 1")
+        elif num_heads < 1 or d_model % num_heads:
             problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
         for key, value, kind in (
             ("model.attention", attention, AttentionImplementation),
@@ -215,6 +217,13 @@ class PatchTST(nn.Module):
         ):
             if value not in get_args(kind):
                 problems.add(key, value, f"one of {', '.join(get_args(kind))}")
+        for key, share in (
+            ("model.dropout", dropout),
+            ("model.attention_dropout", attention_dropout),
+            ("model.head_dropout", head_dropout),
+        ):
+            if not 0 <= share < 1:
+                problems.add(key, share, "a share of at least 0 and less than 1")
         problems.raise_if_any()
 
         self.head_pooling = head

@@ -63,7 +63,7 @@ class TCN(nn.Module):
         dropout: share of hidden channels dropped after each convolution.
 
     Raises:
-        UserError: if an option is out of range.
+        UserError: with every option that cannot work.
     """
 
     def __init__(
@@ -79,10 +79,14 @@ class TCN(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
+        if channels < 1:
+            problems.add("model.channels", channels, "an integer of at least 1")
         if kernel_size < 2:
             problems.add("model.kernel_size", kernel_size, "at least 2")
         if num_levels is not None and num_levels < 1:
             problems.add("model.num_levels", num_levels, "at least 1, or null to cover the longest series")
+        if not 0 <= dropout < 1:
+            problems.add("model.dropout", dropout, "a share of at least 0 and less than 1")
         problems.raise_if_any()
 
         if num_levels is None:
