@@ -33,26 +33,24 @@ def flatten(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def label_texts(y: np.ndarray) -> np.ndarray:
-    """Labels of any plain type as text: `1`, `1.0` and `"1"` are the same class, white space does not count.
+    """Labels of any plain type as text, without white space around them; the numbers 1 and 1.0 are the same class.
 
     Raises:
-        UserError: a label is missing (NaN), or is a number that is not whole (a regression target).
+        UserError: a label is missing, or a number that is not whole (something to predict by regression).
     """
     if y.dtype.kind in "SU":
-        texts = y.astype(str)
-        return np.char.strip(texts)
+        texts = np.char.strip(y.astype(str))
+        if (empty := np.flatnonzero(texts == "")).size:
+            raise UserError(f"the label of {_these(empty)} is missing")
+        return texts
     if y.dtype.kind == "f":
-        if np.isnan(y).any():
-            raise UserError(f"the label of {_these(np.flatnonzero(np.isnan(y)))} is missing")
-        if not np.array_equal(y, np.floor(y)) or np.isinf(y).any():
-            raise UserError(
-                f"labels such as {y[y != np.floor(y)][0] if np.isfinite(y).all() else np.inf!s} are not classes: "
-                "expected whole numbers or text"
-            )
-        return y.astype(np.int64).astype(str)
-    if y.dtype.kind in "iub":
-        return y.astype(np.int64).astype(str)
-    raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
+        if (missing := np.flatnonzero(np.isnan(y))).size:
+            raise UserError(f"the label of {_these(missing)} is missing")
+        if (broken := y[(y != np.floor(y)) | (np.abs(y) > 2**53)]).size:
+            raise UserError(f"labels such as {broken[0]} are not classes: expected whole numbers or text")
+    elif y.dtype.kind not in "iub":
+        raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
+    return y.astype(np.int64).astype(str)
 
 
 def class_order(texts: np.ndarray) -> list[str]:
@@ -64,38 +62,51 @@ def class_order(texts: np.ndarray) -> list[str]:
         return distinct
 
 
+def class_texts(y: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """Each series' class name: `y` itself, or what its whole numbers stand for in `classes`.
+
+    Raises:
+        UserError: a label is none, or out of the range of `classes`, or `classes` are not distinct.
+    """
+    texts = label_texts(y)
+    if classes is None:
+        return texts
+    names = label_texts(classes)
+    if len(set(names.tolist())) < len(names):
+        raise UserError(f"classes={names.tolist()}: expected each name once")
+    if y.dtype.kind in "SU":
+        if strangers := sorted(set(texts.tolist()) - set(names.tolist())):
+            raise UserError(f"y holds {strangers[:5]}, not among the classes {names[:20].tolist()}")
+        return texts
+    positions = texts.astype(np.int64)
+    if (wrong := np.flatnonzero((positions < 0) | (positions >= len(names)))).size:
+        raise UserError(
+            f"y={positions[wrong[0]]} of {_these(wrong)}: expected 0 to {len(names) - 1}, "
+            f"a position in the {len(names)} classes"
+        )
+    return names[positions]
+
+
 def encode_labels(y: np.ndarray, is_test: np.ndarray, classes: np.ndarray | None = None) -> Labels:
-    """Number the labels from 0, in the order of `classes` where given, without the classes that no series has.
+    """Number the classes from 0, in the order of `classes` where given, without those that no series has.
 
     Args:
         y: `(n,)` labels: text, whole numbers, or (with `classes`) positions in `classes`.
-        is_test: bool `(n,)`; names come from the training series only.
+        is_test: bool `(n,)`; every class must have a training series.
         classes: `(K,)` class names, or None.
 
     Raises:
         UserError: a label that is no class or out of range, or one that only test series have.
     """
-    if classes is not None and y.dtype.kind not in "SU":
-        names = [str(c).strip() for c in classes.tolist()]
-        positions = label_texts(y).astype(np.int64)
-        if (wrong := np.flatnonzero((positions < 0) | (positions >= len(names)))).size:
-            raise UserError(
-                f"y={positions[wrong[0]]} of {_these(wrong)}: expected 0 to {len(names) - 1}, "
-                f"a position in the {len(names)} classes"
-            )
-    else:
-        texts = label_texts(y)
-        names = class_order(texts) if classes is None else [str(c).strip() for c in classes.tolist()]
-        number = {name: i for i, name in enumerate(names)}
-        if strangers := sorted(set(texts.tolist()) - set(number)):
-            raise UserError(f"y holds {strangers[:5]}, not among the classes {names[:20]}")
-        positions = np.array([number[t] for t in texts.tolist()], dtype=np.int64)
-    if len(set(names)) < len(names):
-        raise UserError(f"classes={names}: expected each name once")
-    used = np.unique(positions)
-    if unseen := [names[i] for i in used if i not in set(positions[~is_test].tolist())]:
+    texts = class_texts(y, classes)
+    names = class_order(texts)
+    if classes is not None:
+        used = set(names)
+        names = [name for name in label_texts(classes).tolist() if name in used]
+    if unseen := [name for name in names if name not in set(texts[~is_test].tolist())]:
         raise UserError(f"class {', '.join(map(repr, unseen[:5]))} has test series but no training series")
-    return Labels(np.searchsorted(used, positions).astype(np.int64), tuple(names[i] for i in used))
+    number = {name: i for i, name in enumerate(names)}
+    return Labels(np.array([number[t] for t in texts.tolist()], dtype=np.int64), tuple(names))
 
 
 def encode_groups(group: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Parsed data sets on disk: read once, then opened as memory maps, checked against their checksums.
 
-One data set is one folder: a `.npy` file per array and `meta.json`, built under a temporary name and renamed when whole,
-so that a folder with the final name is complete. Its name is a hash of what was read (paths, sizes, modification
+One data set is one folder: a `.npy` file per array and `meta.json`, built under a temporary name and renamed when
+whole, so that a folder with the final name is complete. Its name is a hash of what was read (paths, sizes, modification
 times, options) and of how it is stored: changed input is parsed anew.
 """
 
@@ -71,7 +71,7 @@ def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> Seri
     Raises:
         UserError: the source's files are missing or wrong, or the cache cannot be written.
     """
-    identity = {"source": source.describe(), "prepare": prepare.describe(), "format": FORMAT_VERSION}
+    identity: dict[str, Any] = {"source": source.describe(), "prepare": prepare.describe(), "format": FORMAT_VERSION}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
     kind = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(identity["source"].get("name", "data")))[:40]
     cache_dir = Path(cache_dir)
@@ -203,15 +203,10 @@ def _stat(path: Path) -> dict[str, int]:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(
-        memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b""
-    ).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _content_sha256(meta: dict[str, Any]) -> str:
     """Checksum of the data set's content: the same wherever and from whichever file it was made."""
     content = {name: noted["sha256"] for name, noted in meta["arrays"].items()}
-    return hashlib.sha256(
-        json.dumps([content, {k: meta[k] for k in PLAIN}], sort_keys=True).encode()
-    ).hexdigest()
-
+    return hashlib.sha256(json.dumps([content, {k: meta[k] for k in PLAIN}], sort_keys=True).encode()).hexdigest()

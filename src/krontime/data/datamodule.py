@@ -56,8 +56,8 @@ class TrainBatches(Sampler[list[int]]):
     """Shuffled batches of one rank, a pure function of (seed, epoch), which can begin in the middle of an epoch.
 
     Each rank gets the same number of series, none of them twice: what is left over after an even division sits out
-    that epoch. A last batch of a single series is left out too (batch statistics of one series are degenerate) unless it
-    is the only batch.
+    that epoch. A last batch of a single series is left out too (batch statistics of one series are degenerate) unless
+    it is the only batch.
 
     Args:
         indices: positions to draw from.
@@ -206,14 +206,14 @@ def fit_position(trainer: L.Trainer) -> tuple[int, int]:
     drawn from epoch 0's order (Lightning issue 21938). Its progress counters are right at that moment, so they are read
     when iteration begins.
     """
-    epoch = trainer.fit_loop.epoch_progress.current
-    batch = trainer.fit_loop.epoch_loop.batch_progress
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     if epoch.processed >= epoch.started:  # between epochs
         return epoch.processed, 0
-    if batch.is_last_batch and batch.current.processed == batch.current.ready:  # all steps done, epoch not closed yet
-        return epoch.processed + 1, 0
-    return epoch.processed, batch.current.processed
+    if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and batch.processed == batch.ready:
+        return epoch.processed + 1, 0  # all steps are done, and the epoch is not closed yet
+    return epoch.processed, batch.processed
 
 
-def _as_is(batch: SeriesBatch) -> SeriesBatch:
+def _as_is(batch: Any) -> Any:
     return batch

@@ -128,4 +128,4 @@ class SeriesBatch(NamedTuple):
     x: torch.Tensor
     mask: torch.Tensor | None
     y: torch.Tensor
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for

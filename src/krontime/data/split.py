@@ -71,7 +71,9 @@ def split_indices(
         validates = _stratified(y, fraction, seed)
     elif method == "group":
         if data.groups is None:
-            raise UserError("data.validation.method='group': the data has no groups; expected auto, stratified or kfold")
+            raise UserError(
+                "data.validation.method='group': the data has no groups; expected auto, stratified or kfold"
+            )
         validates = _grouped(y, data.groups[train], fraction, seed, data.group_name or "group")
     else:
         validates = _kfold(y, num_folds, fold, seed)
@@ -115,8 +117,8 @@ def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     num_validation = max(round(fraction * len(y)), num_classes)
     if num_classes == 0 or len(shared) - num_validation < num_classes:
         raise UserError(
-            f"data.validation.fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no room "
-            "for at least one series of each class in training and in validation; expected a smaller share or more series"
+            f"data.validation.fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no "
+            "room for one series of each class in training and in validation; expected a smaller share or more series"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=num_validation, random_state=seed)
     return shared[next(splitter.split(np.zeros(len(shared)), y[shared]))[1]]
@@ -163,7 +165,9 @@ def _kfold(y: np.ndarray, num_folds: int, fold: int, seed: int) -> np.ndarray:
     return shared[_folds(splitter, y[shared], None)[fold]]
 
 
-def _folds(splitter: StratifiedKFold | StratifiedGroupKFold, y: np.ndarray, groups: np.ndarray | None) -> list[np.ndarray]:
+def _folds(
+    splitter: StratifiedKFold | StratifiedGroupKFold, y: np.ndarray, groups: np.ndarray | None
+) -> list[np.ndarray]:
     with warnings.catch_warnings():
         # Classes smaller than the number of folds are normal here: they miss from some folds.
         warnings.filterwarnings("ignore", message="The least populated class")

@@ -1,11 +1,13 @@
 """A user's own series in one `.npz` container.
 
 Keys: `X (n, C, L)` (or `(n, L)` for one channel) for series of equal length, else `X_flat (C, total)` with
-`offsets (n + 1)`; `y (n,)` labels (whole numbers or text); `split (n,)`, 0 train and 1 test; optional `classes` (names,
-in the order of whole-number labels), `group (n,)` (what must not straddle a split), `fs` (sampling rate, Hz) and `scale`
-(one number, or one for each channel, to multiply the values by). Missing values are NaN, or a code named when reading.
+`offsets (n + 1)`; `y (n,)` labels (whole numbers or text); `split (n,)`, 0 train and 1 test; optional `classes`
+(names, in the order of whole-number labels), `group (n,)` (what must not straddle a split), `fs` (sampling rate, Hz)
+and `scale` (one number, or one for each channel, to multiply the values by). Missing values are NaN, or a code named
+when reading.
 """
 
+import itertools
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,7 +21,16 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
 
-READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError)
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+    NotImplementedError,
+)
 
 
 class NpzSource:
@@ -156,7 +167,7 @@ def read_container(
         problems.append(f"classes has shape {arrays['classes'].shape}, type {arrays['classes'].dtype}: expected names")
     if "group" in arrays and arrays["group"].dtype.kind not in "SUiub":
         problems.append(f"group is of type {arrays['group'].dtype}: expected whole numbers or text")
-    scale = arrays.get("scale", np.float64(1))
+    scale = arrays.get("scale", np.ones(()))
     if scale.dtype.kind not in "iuf" or scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
         problems.append(f"scale={scale.tolist()!r}: expected one finite number, or one for each channel")
     rate = arrays.get("fs")
@@ -234,7 +245,7 @@ def _scaled(
     """Values times `scale` (in float64) as flat float32, each series one `(C, L_i)` block, with NaN where missing."""
     out = np.empty(num_channels * int(offsets[-1]), np.float32)
     factors = np.broadcast_to(scale, (num_channels,)).astype(np.float64)[:, None]
-    for i, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
         raw = values[i] if values.ndim == 3 else values[:, start:stop]
         block = out[start * num_channels : stop * num_channels].reshape(num_channels, -1)
         with np.errstate(over="ignore"):  # beyond float32: becomes infinite and is reported as such

@@ -17,19 +17,19 @@ LOWEST_FREQUENCY, HIGHEST_FREQUENCY = 0.12, 0.4
 
 
 class SyntheticSource:
-    r"""Multi-scale series with a class that neither range tells alone.
+    """Multi-scale series with a class that neither range tells alone.
 
     Each series is white noise plus two patterns, for K classes:
 
-    - **Short range**, `m` in 0..K-1: six bursts, `w(t) cos(2 pi f_m t + phase)` under a Hann window `w` of 48 points, at
-      random places and with random phases. Only the carrier `f_m` (0.12 to 0.4 cycles a point, evenly spaced) tells `m`;
-      averaging over a dozen points or more removes it.
+    - **Short range**, `m` in 0..K-1: six bursts, `w(t) cos(2 pi f_m t + phase)` under a Hann window `w` of 48 points,
+      at random places and with random phases. Only the carrier `f_m` (0.12 to 0.4 cycles a point, evenly spaced)
+      tells `m`; averaging over a few dozen points removes it.
     - **Long range**, `a` in 0..K-1: two equal slow bumps, Hann windows of L/16 points, whose centres lie `d_a` apart
-      (L/4 to 3L/4, evenly spaced). The first bump's place is drawn from the same range whatever `a` is. Every window shorter
-      than L/8 sees at most one bump, and the same bumps for every `a`.
+      (L/4 to 3L/4, evenly spaced). The first bump's place is drawn from the same range whatever `a` is. A window
+      shorter than L/8 sees at most one bump, and the same bumps for every `a`.
 
-    The class is `y = (m + a) mod K`. The pairs `(m, a)` are balanced, so that `P(y | m) = P(y | a) = 1 / K`: with one range
-    alone the best classifier is at chance, and with both the answer is exact.
+    The class is `y = (m + a) mod K`. The pairs `(m, a)` are balanced, so that `P(y | m) = P(y | a) = 1 / K`: with one
+    range alone the best classifier is at chance; with both the answer is exact.
 
     Args:
         num_train: training series.

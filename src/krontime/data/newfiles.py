@@ -1,0 +1,170 @@
+"""Reads the series of one new file, for prediction: `.npz`, `.npy`, `.ts`, `.csv` or `.tsv`."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from krontime.data.assemble import class_texts, flatten, value_problems
+from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.data.sources.files import file_identity
+from krontime.data.sources.npz import READ_ERRORS, read_container
+from krontime.data.sources.ts import parse_ts
+from krontime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".npz", ".npy", ".ts", ".csv", ".tsv")
+SPLITS = ("all", "train", "test")
+LABEL_COLUMNS = ("label", "class", "y")
+MISSING = ("", "nan", "na", "?", "null", "none")
+"""How text files write a missing value, in lower case."""
+
+
+def read_series(
+    path: str | Path,
+    *,
+    class_names: Sequence[str],
+    split: str = "all",
+    sampling_rate_hz: float | None = None,
+    missing_value: float | None = None,
+    missing_channels: list[int] | None = None,
+) -> SeriesData:
+    """Read a file of series, with or without labels.
+
+    Formats, by the file's ending:
+
+    - `.npz`: the container of `krontime.data.sources.npz`, where only the values are needed.
+    - `.npy`: one array, `(n, L)` for one channel or `(n, C, L)`; NaN is missing.
+    - `.ts`: aeon's text format, with or without class labels.
+    - `.csv`, `.tsv`: one series of one channel in each row, one value in each field. An empty field, NaN or ? is
+      missing, and empty fields at a row's end are not part of the series. A first row without numbers, or with a column
+      `label`, `class` or `y`, is a header, and that column (at most one) holds labels.
+
+    Args:
+        path: the file.
+        class_names: the model's classes; a label that is none of them counts as unknown.
+        split: which series of an `.npz` container to take: `all`, `train` or `test`.
+        sampling_rate_hz: for files that do not state it.
+        missing_value: code of a missing value in an `.npz` container, as the training data had it.
+        missing_channels: channels that use the code; None for all.
+
+    Returns:
+        The series in the order of the file, with `UNKNOWN_LABEL` where there is no label.
+
+    Raises:
+        UserError: names all problems of the file.
+    """
+    path = Path(path).expanduser()
+    problems: list[str] = []
+    if path.suffix.lower() not in SUFFIXES:
+        problems.append(f"input={str(path)!r}: expected a file of type {', '.join(SUFFIXES)}")
+    if split not in SPLITS:
+        problems.append(f"split={split!r}: expected {', '.join(SPLITS)}")
+    elif split != "all" and path.suffix.lower() != ".npz":
+        problems.append(f"split={split!r}: expected all, since only an .npz container has a split")
+    if problems:
+        raise UserError(problems)
+    file_identity(path, "input")
+
+    labels: np.ndarray | None = None
+    if path.suffix.lower() == ".npz":
+        required = () if split == "all" else ("split",)
+        raw = read_container(path, missing_value=missing_value, missing_channels=missing_channels, required=required)
+        values, offsets, num_channels = raw.values, raw.offsets, raw.num_channels
+        sampling_rate_hz = raw.sampling_rate_hz or sampling_rate_hz
+        try:
+            labels = None if raw.y is None else class_texts(raw.y, raw.classes)
+        except UserError as error:
+            log.warning("%s: its labels are left aside (%s)", path, error)
+        if split != "all":
+            assert raw.is_test is not None
+            chosen = np.flatnonzero(raw.is_test == (split == "test"))
+            blocks = [values[offsets[i] * num_channels : offsets[i + 1] * num_channels] for i in chosen]
+            values, offsets = flatten([block.reshape(num_channels, -1) for block in blocks])
+            labels = None if labels is None else labels[chosen]
+    else:
+        reader = {".npy": _read_npy, ".ts": _read_ts}.get(path.suffix.lower(), _read_csv)
+        series, labels = reader(path)
+        values, offsets = flatten(series)
+        num_channels = series[0].shape[0] if series else 1
+
+    if problems := value_problems(values, offsets, num_channels):
+        raise UserError(f"{path}: {p}" for p in problems)
+    return SeriesData(
+        values=values,
+        offsets=offsets,
+        labels=_positions(labels, len(offsets) - 1, class_names, path),
+        is_test=np.ones(len(offsets) - 1, bool),
+        class_names=tuple(class_names),
+        num_channels=num_channels,
+        has_missing=bool(np.isnan(values).any()),
+        sampling_rate_hz=sampling_rate_hz,
+    )
+
+
+def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence[str], path: Path) -> np.ndarray:
+    if labels is None:
+        return np.full(num_series, UNKNOWN_LABEL, np.int64)
+    position = {name: i for i, name in enumerate(class_names)}
+    if strangers := sorted(set(labels.tolist()) - set(position) - {""}):
+        log.warning("%s: labels %s are not among the model's classes and count as unknown", path, strangers[:5])
+    return np.array([position.get(label, UNKNOWN_LABEL) for label in labels.tolist()], np.int64)
+
+
+def _read_npy(path: Path) -> tuple[list[np.ndarray], None]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
+        found = f"shape {array.shape}, type {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
+        raise UserError(f"{path}: found {found}, expected numbers (series, points) or (series, channels, points)")
+    return list(array[:, None, :] if array.ndim == 2 else array), None
+
+
+def _read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
+    parsed = parse_ts(path)
+    return parsed.series, parsed.labels
+
+
+def _read_csv(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",") if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as text with one series in each row ({error})") from error
+    header = [field.strip().lower() for field in rows[0]] if rows else []
+    columns = [i for i, name in enumerate(header) if name in LABEL_COLUMNS]
+    if len(columns) > 1:
+        raise UserError(f"{path}: columns {[header[i] for i in columns]} all look like labels; expected one of them")
+    label_column = columns[0] if columns else None
+    if columns or (header and all(_number(field) is None for field in header)):
+        rows = rows[1:]
+
+    series, labels, problems = [], [], []
+    for number, fields in enumerate(rows):
+        if label_column is not None:
+            labels.append(fields.pop(label_column).strip() if label_column < len(fields) else "")
+        while fields and not fields[-1].strip():
+            fields.pop()
+        numbers = [_number(field) for field in fields]
+        if None in numbers:
+            column = numbers.index(None)
+            problems.append(f"{path}: series {number}: value {column} is {fields[column]!r}: expected a number")
+        series.append(np.array([[np.nan if n is None else n for n in numbers]], np.float64))
+    if problems:
+        raise UserError([*problems[:10], *([f"{path}: ... ({len(problems)} in all)"] if len(problems) > 10 else [])])
+    return series, None if label_column is None else np.array(labels)
+
+
+def _number(field: str) -> float | None:
+    """The value of a field, NaN where it is missing, None where it is no number."""
+    if field.strip().lower() in MISSING:
+        return float("nan")
+    try:
+        return float(field)
+    except ValueError:
+        return None
