@@ -1,0 +1,283 @@
+"""KronTime (arXiv 2403.04882): a long series as a hierarchy of tokens, with Kronecker-decomposed attention.
+
+Shape letters: B batch, C channels, L time points, R rows (B * C, or B where channels are mixed), N padded tokens,
+D model width, h depth, k_i size of level i (lowest first).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from krontime.errors import Problems
+from krontime.models.layers.attention import AttentionKind, LevelAttention
+from krontime.models.layers.tokenizers import Tokenizer
+from krontime.ops.attention import Order
+from krontime.ops.decomposition import LevelPlan, plan_levels
+
+Positions = Literal["levels", "none"]
+Head = Literal["levels", "mean"]
+
+
+class LevelPositions(nn.Module):
+    """One learned table per level, summed: `sum(k_i)` rows instead of N."""
+
+    def __init__(self, *, plan: LevelPlan, d_model: int) -> None:
+        super().__init__()
+        self.tables = nn.ParameterList(torch.empty(size, d_model) for size in plan.sizes)
+        for table in self.tables:
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, sizes: Sequence[int]) -> Tensor:
+        """Positions `(N, D)` of the tokens of a batch trimmed to the given level sizes."""
+        positions = self.tables[0][: sizes[0]]
+        for table, size in zip(list(self.tables)[1:], sizes[1:], strict=True):
+            positions = (table[:size, None] + positions).flatten(0, 1)
+        return positions
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward network, each on a residual branch."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        num_heads: int,
+        ffn_dim: int,
+        plan: LevelPlan,
+        attention: AttentionKind,
+        order: Order,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(d_model)
+        self.attention = LevelAttention(d_model=d_model, num_heads=num_heads, plan=plan, kind=attention, order=order)
+        self.norm_feed_forward = nn.LayerNorm(d_model)
+        self.feed_forward = nn.Sequential(nn.Linear(d_model, ffn_dim), nn.GELU(), nn.Linear(ffn_dim, d_model))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """`(R, N, D)` and its mask to `(R, N, D)`."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
+        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+
+
+def mean_features(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the valid tokens, zero where there is none: `(R, N, D)` to `(R, D)`."""
+    if mask is None:
+        return x.mean(dim=1)
+    weight = mask[..., None].to(x.dtype)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def level_features(x: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
+    """Features of every level: for i = 0..h the tokens' mean within groups of the i lowest levels, then the maximum
+    over the groups. Level 0 is the maximum over tokens, level h the mean over all.
+
+    Args:
+        x: `(R, N, D)`, `prod(sizes) == N`.
+        mask: bool `(R, N)` or `(1, N)`, true where a token is valid; None where all are. Groups without a valid token
+            don't count; a series without any gets zeros.
+        sizes: level sizes, lowest first.
+
+    Returns:
+        `(R, (h + 1) * D)`, level 0 first.
+    """
+    features = []
+    total = x if mask is None else x * mask[..., None]
+    count = None if mask is None else mask[..., None].to(x.dtype)
+    group_size = 1
+    for size in (1, *sizes):
+        group_size *= size
+        total = total.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else total
+        if count is None:
+            features.append((total / group_size).amax(dim=1))
+            continue
+        count = count.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else count
+        mean = (total / count.clamp(min=1)).masked_fill(count == 0, torch.finfo(x.dtype).min)
+        features.append(mean.amax(dim=1).where((count > 0).any(dim=1), 0))
+    return torch.cat(features, dim=-1)
+
+
+class KronTime(nn.Module):
+    """KronTime: tokens of a series seen as a tensor with one axis per level, attention factorised over the levels.
+
+    The backbone is PatchTST's with pre-norm blocks: by default each channel is a series of its own, all channels share
+    the weights, and the features of the channels that hold any observed token are averaged before the last layer.
+
+    The source publishes neither positions nor padding nor scale where they could be read. Here positions are one
+    learned table per level, summed; padded and unobserved tokens give nothing to any score, and outputs are
+    renormalised by the same product applied to the mask (see `krontime.ops.attention`).
+
+    Args:
+        num_channels: C.
+        length: longest series, in time points.
+        num_classes: number of logits.
+        tokenizer: makes the tokenizer, called as `tokenizer(num_channels=..., d_model=d_model)`.
+        depth: number of levels, sizes chosen by `plan_levels`; None where `level_sizes` are given.
+        level_sizes: explicit level sizes, lowest first; None where `depth` is given.
+        d_model: D.
+        num_heads: H; divides `d_model`.
+        num_layers: blocks.
+        ffn_dim: hidden width of the feed-forward networks.
+        attention: `kronecker`, `pooled` (queries and keys summed over the other levels), `axial` (a softmax for each
+            group of tokens along a level), `full` (one level) or `none` (attention maps left out).
+        order: in which order levels are applied, `bottom_up`, `top_down` or `parallel` (mean of the levels). The first
+            two are equal for `kronecker` and `pooled`, whose products commute.
+        positions: `levels` (one learned table per level, summed) or `none`.
+        head: `levels` (features pooled at every level, joined) or `mean`.
+        channel_mixing: the tokenizer sees all channels at once, instead of one at a time.
+        pooled_skip: join the tokenizer's features pooled over the whole series, where it has them, to the last layer.
+        pooled_dropout: share of those features dropped.
+        dropout: share dropped on each residual branch.
+        checkpointing: keep only each block's input for the backward pass, and compute the rest again.
+
+    Raises:
+        UserError: with every option that cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        length: int,
+        num_classes: int,
+        tokenizer: Callable[..., Tokenizer],
+        depth: int | None = 2,
+        level_sizes: Sequence[int] | None = None,
+        d_model: int = 128,
+        num_heads: int = 8,
+        num_layers: int = 3,
+        ffn_dim: int = 256,
+        attention: AttentionKind = "kronecker",
+        order: Order = "bottom_up",
+        positions: Positions = "levels",
+        head: Head = "levels",
+        channel_mixing: bool = False,
+        pooled_skip: bool = True,
+        pooled_dropout: float = 0.0,
+        dropout: float = 0.1,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        problems = Problems()
+        if d_model < 1:
+            problems.add("model.d_model", d_model, "an integer of at least 1")
+        elif num_heads < 1 or d_model % num_heads:
+            problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
+        for key, value, options in (
+            ("model.attention", attention, AttentionKind),
+            ("model.order", order, Order),
+            ("model.positions", positions, Positions),
+            ("model.head", head, Head),
+        ):
+            if value not in get_args(options):
+                problems.add(key, value, f"one of {', '.join(get_args(options))}")
+        if attention in ("full", "none") and order != "bottom_up":
+            problems.add("model.order", order, f"bottom_up, since model.attention={attention} has no order of levels")
+        for key, share in (("model.dropout", dropout), ("model.pooled_dropout", pooled_dropout)):
+            if not 0 <= share < 1:
+                problems.add(key, share, "a share of at least 0 and less than 1")
+        problems.raise_if_any()
+
+        self.channel_mixing = channel_mixing
+        self.checkpointing = checkpointing
+        self.tokenizer = tokenizer(num_channels=num_channels if channel_mixing else 1, d_model=d_model)
+        self.plan = plan_levels(self.tokenizer.num_tokens(length), depth=depth, sizes=level_sizes)
+        self.positions = LevelPositions(plan=self.plan, d_model=d_model) if positions == "levels" else None
+        self.blocks = nn.ModuleList(
+            Block(
+                d_model=d_model,
+                num_heads=num_heads,
+                ffn_dim=ffn_dim,
+                plan=self.plan,
+                attention=attention,
+                order=order,
+                dropout=dropout,
+            )
+            for _ in range(num_layers)
+        )
+        self.head_by_level = head == "levels"
+        self.num_pooled = self.tokenizer.num_pooled if pooled_skip else 0
+        num_features = d_model * (self.plan.depth + 1 if self.head_by_level else 1)
+        self.norm_head = nn.LayerNorm(num_features)
+        self.pooled_dropout = nn.Dropout(pooled_dropout)
+        self.head = nn.Linear(num_features + self.num_pooled, num_classes)
+        for module in (*self.blocks.modules(), self.head):
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def fit_tokens(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Let the tokenizer set what depends on training data.
+
+        Args:
+            x: `(B, C, L)` normalised training series.
+            mask: `(B, C, L)` bool, or None.
+        """
+        self.tokenizer.fit(*self._rows(x, mask))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Classify.
+
+        Args:
+            x: `(B, C, L)`, 0 where not observed; L may be less than the `length` the network was built for.
+            mask: `(B, C, L)` bool, true where observed; None when all is.
+
+        Returns:
+            Logits `(B, num_classes)`.
+        """
+        batch_size = len(x)
+        tokens, token_mask, pooled = self.tokenizer(*self._rows(x, mask))
+        observed = None if token_mask is None else token_mask.any(dim=1)
+        tokens, token_mask, sizes = self._pad(tokens, token_mask)
+        if self.positions is not None:
+            tokens = tokens + self.positions(sizes)
+        for block in self.blocks:
+            if self.checkpointing and self.training:
+                tokens = checkpoint(block, tokens, token_mask, use_reentrant=False)
+            else:
+                tokens = block(tokens, token_mask)
+        if self.head_by_level:
+            features = level_features(tokens, token_mask, sizes)
+        else:
+            features = mean_features(tokens, token_mask)
+        features = self.norm_head(_channel_mean(features, observed, batch_size))
+        if self.num_pooled:
+            pooled = self.pooled_dropout(_channel_mean(pooled, observed, batch_size))
+            features = torch.cat([features, pooled], dim=-1)
+        return self.head(features)
+
+    def _rows(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`(B, C, L)` to what the tokenizer sees: itself, or each channel as a series, `(B * C, 1, L)`."""
+        if self.channel_mixing:
+            return x, mask
+        return x.flatten(0, 1)[:, None], None if mask is None else mask.flatten(0, 1)[:, None]
+
+    def _pad(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+        """Append zero tokens up to whole slices of the trimmed plan; the mask stays None where nothing is padded."""
+        num_tokens = tokens.shape[1]
+        sizes = self.plan.trim(num_tokens)
+        padding = LevelPlan(sizes, num_tokens).padded_tokens - num_tokens
+        if padding > 0:
+            if mask is None:
+                mask = torch.ones(1, num_tokens, dtype=torch.bool, device=tokens.device)
+            tokens, mask = F.pad(tokens, (0, 0, 0, padding)), F.pad(mask, (0, padding))
+        return tokens, mask, sizes
+
+
+def _channel_mean(features: Tensor, observed: Tensor | None, batch_size: int) -> Tensor:
+    """`(R, F)` to `(B, F)`: the mean over the channels that hold an observed token (of zeros, where none does).
+
+    Args:
+        features: `(R, F)`.
+        observed: bool `(R,)`; None where all channels are observed.
+        batch_size: B.
+    """
+    features = features.unflatten(0, (batch_size, -1))
+    return mean_features(features, None if observed is None else observed.unflatten(0, (batch_size, -1)))
