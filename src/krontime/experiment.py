@@ -45,7 +45,7 @@ class Experiment:
     split: Split
     protocol: Protocol
 
-    def batches(self, config: Mapping[str, Any], *, seed: int) -> SeriesDataModule:
+    def batches(self, config: Mapping[str, Any]) -> SeriesDataModule:
         """The data module of a run."""
         options = config["data"]
         return SeriesDataModule(
@@ -54,7 +54,7 @@ class Experiment:
             batch_size=options["batch_size"],
             eval_batch_size=options["eval_batch_size"],
             num_workers=options["num_workers"],
-            seed=seed,
+            seed=config["seed"],
         )
 
 
@@ -70,12 +70,15 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
     checkpoint = (config["callbacks"] or {}).get("checkpoint") or {}
+    assert data.sha256 is not None  # cached data has a checksum
     protocol = Protocol(
         data_sha256=data.sha256,
         split_method=split.protocol["method"],
         split_seed=config["seed"],
         fold=split.protocol.get("fold"),
         group=data.group_name if split.protocol["method"] == "group" else None,
+        groups_in_train_and_validation=split.protocol.get("groups_in_train_and_validation"),
+        groups_in_train_and_test=split.protocol.get("groups_in_train_and_test"),
         num_train=len(split.train),
         num_val=len(split.validation),
         num_test=len(split.test),
@@ -130,12 +133,13 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
     module = build_module(config, experiment.spec, class_weights=weights, about=about)
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
-    if hasattr(module.network, "fit_tokens"):
+    fit_tokens = getattr(module.network, "fit_tokens", None)
+    if fit_tokens is not None:
         most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * experiment.spec.length)))
         chosen = np.random.default_rng(config["seed"]).permutation(split.train)[:most]
         sample = SeriesDataset(data).__getitems__(np.sort(chosen).tolist())
         with torch.no_grad():
-            module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
+            fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
     return module
 
 

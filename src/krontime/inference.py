@@ -10,14 +10,15 @@ from krontime import build, experiment
 from krontime.data.newfiles import read_series
 from krontime.data.prepare import Prepare
 from krontime.errors import Problems, UserError
+from krontime.results.console import show
 from krontime.results.files import RECORD
 from krontime.results.predictions import check_output, write_predictions
-from krontime.results.record import Record
-from krontime.results.console import show
+from krontime.results.record import MetricName, Record
+from krontime.results.report import evaluation
 from krontime.score import Scorer, named, scores
 
 
-def evaluate(config: DictConfig) -> dict[str, float]:
+def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     """Score the selected checkpoint of a run on its test split again.
 
     Raises:
@@ -30,12 +31,14 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     job = experiment.prepare(_moved(trained, paths))
     record = Record.read(run_dir / RECORD)
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
-        raise UserError(f"run={str(run_dir)!r}: the data set {record.data!r} is not the one that the run was trained on")
+        raise UserError(
+            f"run={str(run_dir)!r}: the data set {record.data!r} is not the one that the run was trained on"
+        )
     if not len(job.split.test):
         raise UserError(f"run={str(run_dir)!r}: the data set {record.data!r} has no test split to score")
     scorer = Scorer.of(trained, options["accelerator"])
     found = scores(scorer.probabilities(module, job.data, job.split.test), job.data.labels[job.split.test])
-    show(evaluation_screen(record, found))
+    show(evaluation(record, run_dir, found))
     return found
 
 
@@ -74,7 +77,7 @@ def predict(config: DictConfig) -> Path:
         problems.add(
             "input",
             options["input"],
-            f"series of at most {spec.length} points, as in training; series {int(data.lengths.argmax())} has {longest}",
+            f"series of at most {spec.length} points, as in training (series {data.lengths.argmax()} has {longest})",
         )
     problems.raise_if_any()
     indices = np.arange(len(data))
@@ -82,4 +85,5 @@ def predict(config: DictConfig) -> Path:
     probability = scorer.probabilities(module, data, indices)
     predictions = named(probability, data, indices)
     write_predictions(predictions, output)
+    show(f"{len(data)} series of {options['input']} classified: {output}")
     return output

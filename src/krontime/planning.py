@@ -47,8 +47,10 @@ def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cos
     from torch.utils.flop_counter import FlopCounterMode
 
     flops = FlopCounterMode(display=False)
-    with FakeTensorMode():
+    with torch.device("meta"):  # initialisation may look at values, which fake tensors don't have
         network = build.network(config, spec)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="cpu")
         x = torch.empty(batch_size, spec.num_channels, spec.length)
         kept: dict[int, tuple[Tensor, int]] = {}
         own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}

@@ -16,13 +16,13 @@ from krontime import build, experiment
 from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
-from krontime.lit.progress import EpochLines
+from krontime.lit.progress import EpochLines, History
 from krontime.lit.quiet import quiet_lightning
+from krontime.results.console import show
 from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.predictions import write_predictions
-from krontime.results.record import Metrics, Record, Status, config_hash
-from krontime.results.console import show
+from krontime.results.record import MetricName, Metrics, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
 
 if TYPE_CHECKING:
@@ -82,22 +82,24 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
 
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
-    started_at, started_s = datetime.now(UTC), time.perf_counter()
+    started_at = datetime.now(UTC)
     job = experiment.prepare(config)
+    started_s = time.perf_counter()
     module = experiment.fitted_module(config, job)
     fit_tokens_s = time.perf_counter() - started_s
     if config["compile"]:
         module.network.compile()
-    timer = Timer()
+    timer, history = Timer(), History()
     loggers = build.loggers(config, run_dir)
-    trainer = build.trainer(config, run_dir, [*_callbacks(config, run_dir), timer], loggers)
-    batches = job.batches(config, seed=config["seed"])
+    trainer = build.trainer(config, run_dir, [*_callbacks(config, run_dir), timer, history], loggers)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
     device = trainer.strategy.root_device.type
     reset_peak_memory(device)
 
-    def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record:
+    def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
+        if not trainer.is_global_zero:
+            return None
         written = Record(
             status=status,
             model=config["model"]["name"],
@@ -115,17 +117,17 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             error=error,
             **environment(device, trainer.world_size),
         )
-        if trainer.is_global_zero:
-            written.write(run_dir / RECORD)
-            show(final_screen(written, run_dir))
+        written.write(run_dir / RECORD)
+        show(final_screen(written, run_dir))
         return written
 
     try:
-        trainer.fit(module, datamodule=batches, ckpt_path=_resume_from(run_dir), weights_only=True)
+        trainer.fit(module, datamodule=job.batches(config), ckpt_path=_resume_from(run_dir), weights_only=True)
+        metrics = _write_results(config, job, history, run_dir) if trainer.is_global_zero else None
     except SystemExit:  # Lightning's answer to Ctrl+C
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if not _is_out_of_memory(error):
             record(Status.FAILED, error=f"{type(error).__name__}: {error}")
             raise
@@ -134,15 +136,9 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
             "tokens (krontime plan estimates the memory)"
         ) from error
-    except Exception as error:
-        record(Status.FAILED, error=f"{type(error).__name__}: {error}")
-        raise
     finally:
         if "wandb" in sys.modules:  # else the next run of this process would log into this one's
             sys.modules["wandb"].finish()
-    if not trainer.is_global_zero:
-        return None
-    metrics = _write_results(config, job, run_dir)
     return record(Status.COMPLETED, metrics=metrics)
 
 
@@ -187,7 +183,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _write_results(config: Mapping[str, Any], job: Experiment, run_dir: Path) -> Metrics:
+def _write_results(config: Mapping[str, Any], job: Experiment, history: History, run_dir: Path) -> Metrics:
     """Score the selected checkpoint on validation and, this once, on test; write predictions and plots."""
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
     from krontime.score import Scorer, named, scores
@@ -196,15 +192,12 @@ def _write_results(config: Mapping[str, Any], job: Experiment, run_dir: Path) ->
     scorer = Scorer.of(config)
     split, labels = job.split, job.data.labels
     validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])
-    test = {}
+    test: dict[MetricName, float | None] = {}
     if len(split.test):
         probability = scorer.probabilities(module, job.data, split.test)
         test = scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
-    if (run_dir / "metrics.csv").is_file():
-        plot_learning_curves(
-            run_dir / "metrics.csv", run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric
-        )
+    plot_learning_curves(history.rows, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
     return Metrics(val=validation, test=test)

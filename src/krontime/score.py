@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from krontime.lit.metrics import metric_collection
 from krontime.lit.module import SeriesClassifier
 from krontime.lit.quiet import quiet_lightning
 from krontime.results.predictions import Predictions
+from krontime.results.record import MetricName
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ class Scorer:
         return torch.cat([probability for _, probability in outputs])
 
 
-def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
+def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
     """Every metric by name, from probabilities `(n, K)` and labels `(n,)`."""
     metrics = metric_collection(probability.shape[1])
     metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
-    return {name: float(value) for name, value in metrics.compute().items()}
+    found = metrics.compute()
+    return {name: float(found[name]) for name in get_args(MetricName)}
 
 
 def named(probability: torch.Tensor, data: SeriesData, indices: np.ndarray) -> Predictions:

@@ -22,6 +22,9 @@ class Normalizer(nn.Module):
     A channel that does not vary is shifted but not scaled.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, *, scaling: Scaling, num_channels: int) -> None:
         super().__init__()
         if scaling not in ("series", "channel", "none"):

@@ -1,45 +1,69 @@
 """The one metric collection, for every model and split."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassCalibrationError,
-    MulticlassF1Score,
-)
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities.data import dim_zero_cat
 
 
-class NegativeLogLikelihood(MeanMetric):
-    """Mean of `-log p` of the true class, from probabilities `(B, K)`."""
+class NegativeLogLikelihood(Metric):
+    """Mean of `-log p` of the true class, from probabilities `(B, K)` and labels `(B,)`."""
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch."""
+        chosen = preds.gather(1, target[:, None]).clamp(min=torch.finfo(preds.dtype).tiny)
+        self.total += -chosen.log().sum()
+        self.count += len(target)
+
+    def compute(self) -> Tensor:
+        """The mean over all batches."""
+        return (self.total / self.count).float()
+
+
+class MacroAUROC(Metric):
+    """One-against-rest area under the ROC curve, averaged over the classes that have both positives and negatives.
+
+    torchmetrics' own macro average counts a class without positives as 0, which would depend on the split.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    preds: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("preds", [], dist_reduce_fx="cat")
+        self.add_state("target", [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of probabilities `(B, K)` and labels `(B,)`."""
-        chosen = preds.gather(1, target[:, None])
-        super().update(-chosen.clamp(min=torch.finfo(preds.dtype).tiny).log())
-
-
-class MacroAUROC(MulticlassAUROC):
-    """One-against-rest area under the ROC curve, averaged over the classes that have both positives and negatives.
-
-    torchmetrics counts a class without positives as 0 in its average, which would depend on the split.
-    """
+        self.preds.append(preds)
+        self.target.append(target)
 
     def compute(self) -> Tensor:
         """The mean over the classes where the area is defined; NaN where there is none."""
-        preds = torch.cat(self.preds) if isinstance(self.preds, list) else self.preds
-        target = torch.cat(self.target) if isinstance(self.target, list) else self.target
-        counts = torch.bincount(target, minlength=self.num_classes)
-        defined = (counts > 0) & (counts < len(target))
-        areas = [_binary_auroc(preds[:, k], target == k) for k in range(self.num_classes) if defined[k]]
+        preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        areas = []
+        for label in range(preds.shape[1]):
+            positive = target == label
+            if positive.any() and not positive.all():
+                areas.append(binary_auroc(preds[:, label], positive.long()))
         return torch.stack(areas).mean() if areas else preds.new_tensor(float("nan"))
-
-
-def _binary_auroc(score: Tensor, positive: Tensor) -> Tensor:
-    from torchmetrics.functional.classification import binary_auroc
-
-    return binary_auroc(score, positive.long())
 
 
 def metric_collection(num_classes: int) -> MetricCollection:
@@ -48,14 +72,14 @@ def metric_collection(num_classes: int) -> MetricCollection:
     Updated with probabilities `(B, num_classes)` and labels `(B,)`; computed once an epoch from what it holds. Not
     synchronised over ranks: each of them sees every series.
     """
-    alone = {"sync_on_compute": False, "validate_args": False}
+    alone: dict[str, Any] = {"sync_on_compute": False}
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", **alone),
-            "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", **alone),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro", **alone),
-            "auroc": MacroAUROC(num_classes, **alone),
-            "nll": NegativeLogLikelihood(sync_on_compute=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, **alone),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False, **alone),
+            "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", validate_args=False, **alone),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False, **alone),
+            "auroc": MacroAUROC(**alone),
+            "nll": NegativeLogLikelihood(**alone),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False, **alone),
         }
     )

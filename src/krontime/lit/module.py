@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +35,8 @@ class SeriesClassifier(pl.LightningModule):
         class_weights: `(num_classes,)` weights of the loss, or None.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class SeriesClassifier(pl.LightningModule):
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
         loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.y))
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.y))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SeriesBatch, batch_idx: int) -> None:
@@ -98,18 +101,18 @@ class SeriesClassifier(pl.LightningModule):
         """Compute the validation metrics, once an epoch."""
         scores = self.val_metrics.compute()
         self.val_metrics.reset()
-        self.log_dict({f"val/{name}": score for name, score in scores.items() if name != "accuracy"})
-        self.log("val/accuracy", scores["accuracy"], prog_bar=True)
+        for name, score in scores.items():  # the same on every rank, which Lightning can't know
+            self.log(f"val/{name}", score, prog_bar=name == "accuracy", sync_dist=True)
 
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
         return batch.index.cpu(), self(batch.x, batch.mask).float().softmax(dim=-1).cpu()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, with weight decay on matrices only, and a learning rate for each step."""
         assert self.optimizer is not None
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in learned if parameter.ndim >= 2]},
             {"params": [parameter for parameter in learned if parameter.ndim < 2], "weight_decay": 0.0},
         ]

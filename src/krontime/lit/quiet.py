@@ -8,6 +8,8 @@ NOT_NEWS = (
     r"The '\w+_dataloader' does not have many workers",  # gathering from the memory map is faster without
     r"Checkpoint directory .* exists and is not empty",  # a run that is resumed
     r"The number of training batches .* is smaller than the logging interval",  # losses are logged each epoch too
+    r"Experiment logs directory .* exists and is not empty",  # a run that is resumed
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning and PyTorch
 )
 
 

@@ -28,10 +28,11 @@ class Windowed(nn.Module):
 
     def fit_tokens(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Pass the windows of training series on to a network whose tokenizer is fitted."""
-        if hasattr(self.network, "fit_tokens"):
+        fit_tokens = getattr(self.network, "fit_tokens", None)
+        if fit_tokens is not None:
             windows, window_mask, counts_BW = self._cut(x, mask)
             chosen = slice(None) if counts_BW is None else counts_BW.flatten()
-            self.network.fit_tokens(windows[chosen], None if window_mask is None else window_mask[chosen])
+            fit_tokens(windows[chosen], None if window_mask is None else window_mask[chosen])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(B, C, L)` and its mask to logits `(B, num_classes)`."""

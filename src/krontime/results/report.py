@@ -2,12 +2,14 @@
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
-from krontime.results.record import METRICS, Protocol, Record, Status
+from krontime.results.record import METRICS, MetricName, Protocol, Record, Status
 
 _WIDTH = 96
 _MARGIN = 11
@@ -60,7 +62,7 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     if record.protocol is not None:
         _paragraph(screen, "Data", _data_line(record.protocol))
         _paragraph(screen, "Protocol", _protocol_line(record.protocol))
-    _scores(screen, record)
+    _scores(screen, validation=record.metrics.val, test=record.metrics.test)
     _paragraph(screen, "Cost", _cost_line(record))
     _paragraph(screen, "Computed", _device_line(record))
     _line(screen, "Folder", str(run_dir))
@@ -71,6 +73,24 @@ def final_screen(record: Record, run_dir: Path) -> Text:
         _line(screen, "", f"krontime predict {_override('run', run_dir)} input=FILE output=FILE")
     else:
         _paragraph(screen, "Next", _ADVICE[record.status])
+    screen.rstrip()
+    return screen
+
+
+def evaluation(record: Record, run_dir: Path, found: Mapping[MetricName, float | None]) -> Text:
+    """The test scores of a run computed again, beside those in its record.
+
+    Args:
+        record: of the run.
+        run_dir: its folder.
+        found: score by metric name.
+    """
+    screen = Text()
+    screen.append(f"{record.model} on {record.data}, seed {record.seed}: ", style="bold")
+    screen.append("test split scored again", style="bold green")
+    screen.append("\n")
+    _scores(screen, recorded=record.metrics.test, now=found)
+    _line(screen, "Folder", str(run_dir))
     screen.rstrip()
     return screen
 
@@ -164,16 +184,19 @@ def _protocol_line(protocol: Protocol) -> str:
     return "; ".join(parts)
 
 
-def _scores(screen: Text, record: Record) -> None:
-    val, test = record.metrics.val, record.metrics.test
-    shown = [name for name in METRICS if name in val or name in test]
+def _scores(screen: Text, **columns: Mapping[Any, float | None]) -> None:
+    """A table of metrics, one column for each mapping from metric name to score."""
+    shown = [name for name in METRICS if any(name in scores for scores in columns.values())]
     if not shown:
         return
     screen.append("\n")
-    screen.append(f"{'':<{_MARGIN}}{'':<24}{'validation':>12}{'test':>12}\n", style="bold")
+    heads = "".join(f"{title:>12}" for title in columns)
+    screen.append(f"{'':<{_MARGIN}}{'':<24}{heads}\n", style="bold")
     for name in shown:
-        screen.append(f"{'':<{_MARGIN}}{_METRIC_TITLES[name]:<24}{_score(val.get(name)):>12}")
-        screen.append(f"{_score(test.get(name)):>12}\n", style="bold")
+        screen.append(f"{'':<{_MARGIN}}{_METRIC_TITLES[name]:<24}")
+        *others, last = (f"{_score(scores.get(name)):>12}" for scores in columns.values())
+        screen.append("".join(others))
+        screen.append(f"{last}\n", style="bold")
     screen.append("\n")
 
 

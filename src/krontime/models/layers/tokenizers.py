@@ -115,17 +115,14 @@ class ConvPatch(Tokenizer):
             raise ValueError(f"tokenizer.kernel_size={kernel_size}: expected an odd number")
         sizes = [num_channels] + [width] * num_layers
         self.convs = nn.ModuleList(
-            nn.Conv1d(size_in, size_out, kernel_size, padding="same")
-            for size_in, size_out in itertools.pairwise(sizes)
+            nn.Conv1d(size_in, size_out, kernel_size, padding="same") for size_in, size_out in itertools.pairwise(sizes)
         )
         self.norm = nn.LayerNorm(2 * width)
         self.projection = nn.Linear(2 * width, d_model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)`."""
-        observed_B1L = (
-            torch.ones_like(x[:, :1]) if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
-        )
+        observed_B1L = torch.ones_like(x[:, :1]) if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
         for conv in self.convs:
             x = F.gelu(conv(x)) * observed_B1L
         count_B1N = self._patches(observed_B1L).sum(dim=-1).clamp(min=1)
@@ -162,6 +159,13 @@ class RocketPatch(Tokenizer):
         difference: whether the first difference of the series is convolved beside the series.
         seed: of the sampling of biases.
     """
+
+    kernels: Tensor
+    biases: Tensor
+    token_mean: Tensor
+    token_scale: Tensor
+    pooled_mean: Tensor
+    pooled_scale: Tensor
 
     def __init__(
         self,
@@ -203,9 +207,7 @@ class RocketPatch(Tokenizer):
                 chosen = torch.randint(len(points), (min(len(points), _BIAS_POINTS),), generator=generator)
                 row, point = points[chosen].unbind(dim=1)
                 responses = self._responses_at(view_B1L[:, 0], row, point, dilation)
-                quantiles = (
-                    torch.rand(self.num_biases, generator=generator) + _golden(len(self.kernels))[:, None]
-                ) % 1
+                quantiles = (torch.rand(self.num_biases, generator=generator) + _golden(len(self.kernels))[:, None]) % 1
                 for k, quantile in enumerate(quantiles):
                     self.biases[v, d, :, k] = torch.quantile(responses[:, k], quantile.to(responses))
         features_BNF, mask_BN = self._features(x, mask)
@@ -218,8 +220,8 @@ class RocketPatch(Tokenizer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)` and pooled features `(B, P)`."""
-        with torch.no_grad():
-            features_BNF, mask_BN = self._features(x, mask)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):  # biases are close to responses
+            features_BNF, mask_BN = self._features(x.float(), mask)
             pooled_BF = (self._pool(features_BNF, mask_BN) - self.pooled_mean) / self.pooled_scale
             features_BNF = (features_BNF - self.token_mean) / self.token_scale
         tokens_BND = self.projection(features_BNF)
