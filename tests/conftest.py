@@ -1,0 +1,38 @@
+"""One thread, one cache folder for the whole session, and configs composed as the command line composes them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from krontime import build
+from krontime.configs import config_dir
+
+Compose = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Small tensors gain nothing from more threads; no test reads or writes the user's own cache."""
+    torch.set_num_threads(1)
+    build.register_resolvers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KRONTIME_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def compose(environment: None) -> Compose:
+    """`compose("data=synthetic", "seed=1")`: the plain, resolved config of `krontime train` with these overrides.
+
+    Another verb's config is asked for with `verb="plan"`.
+    """
+
+    def composed(*overrides: str, verb: str = "train") -> dict[str, Any]:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return build.plain(hydra_compose(verb, list(overrides)))
+
+    return composed
