@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from krontime.errors import UserError
 
@@ -29,8 +30,9 @@ ALLOWED_TARGETS = (
 
 
 def register_resolvers() -> None:
-    """Make `${krontime.user_cache:}` and `${krontime.config_hash:}` known to OmegaConf."""
+    """Make `${krontime.user_cache:}`, `${krontime.stem:PATH}` and `${krontime.config_hash:}` known to OmegaConf."""
     OmegaConf.register_new_resolver("krontime.user_cache", _user_cache, replace=True)
+    OmegaConf.register_new_resolver("krontime.stem", lambda path: Path(path).stem, replace=True)
     OmegaConf.register_new_resolver("krontime.config_hash", _root_hash, replace=True)
 
 
@@ -53,26 +55,32 @@ def plain(config: DictConfig) -> dict[str, Any]:
         UserError: a value is missing or an interpolation does not resolve.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    missing = sorted(OmegaConf.missing_keys(own))
+    missing = [key for key, value in leaves(OmegaConf.to_container(own)) if value == "???"]
     if missing:
         raise UserError([f"{key}=...: expected a value, and none is given" for key in missing])
-    container = OmegaConf.to_container(own, resolve=True)
+    try:
+        container = OmegaConf.to_container(own, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every `_target_` below a node of a plain config, with its dotted key."""
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value below a node of a plain config that is no dict or list, with its dotted key."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            dotted = f"{key}.{name}" if key else str(name)
-            if name == "_target_":
-                yield dotted, value
-            else:
-                yield from targets(value, dotted)
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list):
         for position, value in enumerate(node):
-            yield from targets(value, f"{key}[{position}]")
+            yield from leaves(value, f"{key}[{position}]")
+    else:
+        yield key, node
+
+
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` below a node of a plain config, with its dotted key."""
+    return ((found, value) for found, value in leaves(node, key) if found.rpartition(".")[2] == "_target_")
 
 
 def refusal(target: Any) -> str | None:
