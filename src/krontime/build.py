@@ -67,20 +67,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value below a node of a plain config that is no dict or list, with its dotted key."""
+    """Every value below a node of a plain config that is no container, and every `_target_`, with its dotted key."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from leaves(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
+            dotted = f"{key}.{name}" if key else str(name)
+            if name == "_target_":
+                yield dotted, value
+            else:
+                yield from leaves(value, dotted)
+    elif isinstance(node, list | tuple):  # a checkpoint may hold tuples
         for position, value in enumerate(node):
             yield from leaves(value, f"{key}[{position}]")
     else:
         yield key, node
-
-
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every `_target_` below a node of a plain config, with its dotted key."""
-    return ((found, value) for found, value in leaves(node, key) if found.rpartition(".")[2] == "_target_")
 
 
 def refusal(target: Any) -> str | None:
@@ -91,42 +90,50 @@ def refusal(target: Any) -> str | None:
     """
     if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
-    found: Any = None
     parts = target.split(".")
-    for size in range(len(parts) - 1, 0, -1):
+    found: Any = importlib.import_module(parts[0])
+    for size, part in enumerate(parts[1:], start=2):  # in the order in which Hydra looks
         try:
-            found = importlib.import_module(".".join(parts[:size]))
-        except ModuleNotFoundError:
-            continue
-        try:
-            for part in parts[size:]:
-                found = getattr(found, part)
+            found = getattr(found, part)
         except AttributeError:
-            return f"the name of a class that exists ({parts[-1]} was not found)"
-        break
+            try:
+                found = importlib.import_module(".".join(parts[:size]))
+            except ImportError:
+                return f"the name of a class that exists ({part!r} was not found)"
     if not inspect.isclass(found) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
         return "a class defined in an allowed module"
     return None
 
 
 def target_problems(config: Mapping[str, Any]) -> list[str]:
-    """A line for each `_target_` below a plain config that may not be built."""
-    return [
-        f"{key}={target!r}: expected {expected}" for key, target in targets(config) if (expected := refusal(target))
-    ]
+    """A line for each `_target_` below a plain config that may not be built, and for each interpolation left in it.
+
+    Hydra would resolve the latter (escaped, or read from a checkpoint) while it builds, and so could make targets that
+    were never looked at.
+    """
+    problems = []
+    for key, value in leaves(config):
+        if key.rpartition(".")[2] == "_target_":
+            if expected := refusal(value):
+                problems.append(f"{key}={value!r}: expected {expected}")
+        elif isinstance(value, str) and "${" in value:
+            problems.append(f"{key}={value!r}: expected a value without ${{, which starts an interpolation")
+    return problems
 
 
 def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
     """Hydra's `instantiate` on a plain config, behind the list of what may be built.
 
     Raises:
-        UserError: a `_target_` is not allowed, or the object refuses its arguments.
+        UserError: a `_target_` is missing or not allowed, or the object refuses its arguments.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
 
     if problems := target_problems(config):
         raise UserError(problems)
+    if "_target_" not in config:
+        raise UserError(f"_target_ is missing in {dict(config)!r}: expected the class to build")
     try:
         return hydra.utils.instantiate(config, **arguments)
     except InstantiationException as error:

@@ -1,0 +1,269 @@
+"""Only allow-listed classes are ever built, and nothing is imported or run to find out that one is not."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from krontime import build
+from krontime.configs import config_dir
+from krontime.data.series import SeriesSpec
+from krontime.errors import UserError
+from krontime.models.windowed import Windowed
+
+ALLOWED = [
+    "krontime.models.krontime.KronTime",
+    "krontime.models.layers.tokenizers.RocketPatch",
+    "krontime.data.sources.synthetic.SyntheticSource",
+    "torch.optim.AdamW",
+    "torch.optim.adamw.AdamW",
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "lightning.pytorch.loggers.CSVLogger",
+    "lightning.pytorch.strategies.FSDPStrategy",
+]
+
+REFUSED = [
+    # elsewhere, and look-alikes of what is allowed
+    "os.system",
+    "builtins.eval",
+    "eval",
+    "",
+    "torch.load",
+    "torch.nn.Linear",
+    "pickle.loads",
+    "hydra.utils.instantiate",
+    "hydra.utils.get_method",
+    "functools.partial",
+    "subprocess.Popen",
+    "krontime.build.instantiate",
+    "krontime.models",
+    "krontime.modelsx.KronTime",
+    "xkrontime.models.krontime.KronTime",
+    "torch.optimx.AdamW",
+    "lightning.pytorch.Trainer",
+    # by way of what an allowed module imports
+    "krontime.models.krontime.torch.load",
+    "krontime.models.krontime.nn.Module",
+    "krontime.models.windowed.nn.Module",
+    "krontime.models.krontime.plan_levels",
+    "krontime.models.krontime.checkpoint",
+    "krontime.models.krontime.F.gelu",
+    "krontime.data.sources.ucr.shutil.rmtree",
+    "krontime.data.sources.ucr.importlib.import_module",
+    "krontime.data.sources.npz.np.load",
+    "krontime.data.sources.npz.SeriesData",
+    "torch.optim.lr_scheduler.partial",
+    "torch.optim.adam.Tensor",
+    "lightning.pytorch.loggers.csv_logs.os.system",
+    "lightning.pytorch.callbacks.torch.load",
+    # functions, methods, modules and attributes of allowed classes
+    "krontime.models.layers.patches.num_patches",
+    "krontime.data.sources.synthetic.SyntheticSource.load",
+    "krontime.models.krontime.KronTime.__class__",
+    "krontime.models.krontime.KronTime.__base__",
+    "krontime.models.krontime.KronTime.__init__.__globals__",
+    "krontime.models.krontime.KronTime.__init__.__builtins__.eval",
+    "krontime.models.krontime",
+    "torch.optim.lr_scheduler",
+    # no name at all
+    "krontime.models.",
+    "krontime.models..os.system",
+    "krontime.models.krontime.Nothing",
+    "krontime.models.nothing.Nothing",
+    "krontime.models.krontime.KronTime\n",
+    "../krontime.models.krontime.KronTime",
+    None,
+    3,
+    True,
+    ["torch.optim.AdamW"],
+    {"_target_": "torch.optim.AdamW"},
+    {},
+    torch.optim.AdamW,
+    eval,
+]
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file that appears as soon as the module `krontime_trap` is imported."""
+    sprung = tmp_path / "sprung"
+    code = f"open({str(sprung)!r}, 'w').close()\nclass Trap:\n    def __init__(self, *args, **options):\n        pass\n"
+    (tmp_path / "krontime_trap.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield sprung
+    sys.modules.pop("krontime_trap", None)
+
+
+def test_the_trap_would_spring(trap: Path):
+    hydra.utils.instantiate({"_target_": "krontime_trap.Trap"})
+    assert trap.exists()
+
+
+@pytest.mark.parametrize("target", ALLOWED)
+def test_allowed_classes(target: str):
+    assert build.refusal(target) is None
+
+
+@pytest.mark.parametrize("target", REFUSED, ids=repr)
+def test_refused(target: Any):
+    assert build.refusal(target) is not None
+    with pytest.raises(UserError, match=r"_target_=.*expected"):
+        build.instantiate({"_target_": target})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "krontime_trap.Trap",
+        "krontime_trap",
+        "krontime.models.krontime_trap.Trap",
+        "krontime.models.krontime.krontime_trap.Trap",
+        "torch.optim.krontime_trap.Trap",
+        "lightning.pytorch.callbacks.krontime_trap.Trap",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda target: {"_target_": target},
+        lambda target: {"_target_": target, "_partial_": True},
+        lambda target: {"_target_": target, "_args_": [1], "_recursive_": False, "_convert_": "all"},
+        lambda target: {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": {"_target_": target}},
+        lambda target: {"_target_": "torch.optim.AdamW", "_args_": [{"_target_": target}], "_partial_": True},
+        lambda target: {"_target_": "torch.optim.AdamW", "_recursive_": False, "a": {"b": [[{"_target_": target}]]}},
+        lambda target: {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": ({"_target_": target},)},
+        lambda target: {
+            "_target_": "torch.optim.AdamW",
+            "_partial_": True,
+            "lr": f"${{oc.create:{{_target_: {target}}}}}",
+        },
+        lambda target: {
+            "_target_": "torch.optim.AdamW",
+            "_partial_": True,
+            "betas": [f"${{oc.create:{{_target_: {target}}}}}"],
+        },
+        lambda target: {"_target_": f"${{oc.decode:{target}}}"},
+        lambda target: {"_target_": {"_target_": target}},
+        lambda target: {"_target_": [target]},
+    ],
+)
+def test_what_is_refused_is_not_even_imported(wrap, target, trap: Path):
+    with pytest.raises(UserError):
+        build.instantiate(wrap(target))
+    assert not trap.exists()
+    assert "krontime_trap" not in sys.modules
+
+
+def test_an_escaped_interpolation_of_a_command_line_is_refused(trap: Path):
+    config = OmegaConf.create(
+        {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": r"\${oc.create:{_target_: krontime_trap.Trap}}"}
+    )
+    with pytest.raises(UserError, match=r"lr=.*interpolation"):
+        build.instantiate(build.plain(config))
+    assert not trap.exists()
+
+
+def test_the_class_that_was_checked_is_the_class_that_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package may have an attribute and a submodule of the same name; Hydra takes the attribute."""
+    package = tmp_path / "krontime_double"
+    package.mkdir()
+    (package / "__init__.py").write_text("class part:\n    class Thing: pass\n")
+    (package / "part.py").write_text("class Thing: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(build, "ALLOWED_TARGETS", ("krontime_double.part.",))
+    # Hydra would build the nested class, whose module is the package: not on the list.
+    assert hydra.utils.get_class("krontime_double.part.Thing").__module__ == "krontime_double"
+    assert build.refusal("krontime_double.part.Thing") is not None
+
+
+def test_all_problems_of_a_config_at_once():
+    config = {
+        "a": {"_target_": "os.system"},
+        "b": [{"_target_": "builtins.eval"}],
+        "c": {"_target_": "torch.optim.SGD"},
+    }
+    found = build.target_problems(config)
+    assert [line.split("=")[0] for line in found] == ["a._target_", "b[0]._target_"]
+
+
+def test_a_missing_target_is_said():
+    with pytest.raises(UserError, match="_target_ is missing"):
+        build.instantiate({"lr": 0.1})
+
+
+def test_every_target_of_the_configs_may_be_built():
+    found = [
+        line.split("_target_:")[1].split("#")[0].strip()
+        for file in config_dir().rglob("*.yaml")
+        for line in file.read_text().splitlines()
+        if "_target_:" in line
+    ]
+    assert len(found) > 10
+    assert [target for target in found if build.refusal(target)] == []
+
+
+def test_nothing_else_hands_a_config_to_hydra():
+    """`instantiate` of Hydra is only called behind the list."""
+
+    def calls_hydra(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute):
+            return node.attr in ("instantiate", "call") and "hydra" in ast.unparse(node.value)
+        names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+        return bool(names & {"instantiate", "call"}) and "hydra" in (getattr(node, "module", None) or "")
+
+    files = Path(build.__file__).parent.rglob("*.py")
+    callers = {file.name for file in files if any(map(calls_hydra, ast.walk(ast.parse(file.read_text()))))}
+    assert callers == {"build.py"}
+
+
+def test_an_object_that_refuses_its_arguments_gives_a_user_error():
+    spec = SeriesSpec(1, 100, 2, ("a", "b"))
+    tcn = {"name": "tcn", "_target_": "krontime.models.tcn.TCN"}
+    with pytest.raises(UserError, match="nonsense"):
+        build.network({"model": {**tcn, "nonsense": 1}}, spec)
+    linear = {"_target_": "krontime.models.layers.tokenizers.LinearPatch", "_partial_": True}
+    krontime = {"name": "krontime", "_target_": "krontime.models.krontime.KronTime"}
+    with pytest.raises(UserError, match=r"tokenizer\.stride=9, tokenizer\.patch_length=8"):
+        build.network({"model": {**krontime, "tokenizer": {**linear, "patch_length": 8, "stride": 9}}}, spec)
+    with pytest.raises(UserError, match=r"(?s)model\.num_heads=7.*model\.dropout=2"):
+        build.network({"model": {**krontime, "tokenizer": linear, "num_heads": 7, "dropout": 2}}, spec)
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ({"length": None, "stride": None}, None),
+        ({"length": 40, "stride": None}, (40, 40)),
+        ({"length": 40, "stride": 10}, (40, 10)),
+        ({"length": 100, "stride": 10}, None),
+        ({"length": 400, "stride": None}, None),
+    ],
+)
+def test_windows_wrap_a_network_where_they_are_shorter_than_the_series(window, expected):
+    tcn = {"name": "tcn", "_target_": "krontime.models.tcn.TCN", "channels": 4}
+    built = build.network({"model": tcn, "data": {"window": window}}, SeriesSpec(2, 100, 3, ("a", "b", "c")))
+    assert (isinstance(built, Windowed) and (built.length, built.stride)) == (expected or False)
+    assert built(torch.zeros(2, 2, 100)).shape == (2, 3)
+
+
+def test_plain_names_every_missing_value_at_once():
+    config = OmegaConf.create({"a": "???", "b": {"c": ["???", 1]}, "hydra": {"x": "???"}})
+    with pytest.raises(UserError) as error:
+        build.plain(config)
+    assert [problem.split("=")[0] for problem in error.value.problems] == ["a", "b.c[0]"]
+
+
+def test_plain_resolves_and_leaves_hydra_out():
+    config = OmegaConf.create({"a": 1, "b": ["${a}", {"c": "${a}"}], "hydra": {"x": 1}})
+    found = build.plain(config)
+    assert found == {"a": 1, "b": [1, {"c": 1}]}
+    assert type(found["b"]) is list
+    assert type(found["b"][1]) is dict
+    with pytest.raises(UserError, match="nowhere"):
+        build.plain(OmegaConf.create({"a": "${nowhere}"}))
