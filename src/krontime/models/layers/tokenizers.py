@@ -200,10 +200,11 @@ class RocketPatch(Tokenizer):
         """Draw the biases from, and take the feature statistics over, the training series given."""
         generator = torch.Generator().manual_seed(self.seed)
         observed_BCL = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        rows = observed_BCL.flatten(0, 1)
+        points = observed_BCL.flatten(0, 1).nonzero()
+        if not len(points):
+            return
         for v, view_B1L in enumerate(self._views(x, mask)):
             for d, dilation in enumerate(self.dilations):
-                points = rows.nonzero()
                 chosen = torch.randint(len(points), (min(len(points), _BIAS_POINTS),), generator=generator)
                 row, point = points[chosen].unbind(dim=1)
                 responses = self._responses_at(view_B1L[:, 0], row, point, dilation)
