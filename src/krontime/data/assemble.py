@@ -120,7 +120,7 @@ def value_problems(values: np.ndarray, offsets: np.ndarray, num_channels: int) -
         return ["there is no series"]
     problems = []
     if num_channels < 1:
-        problems.append("the series have no channels")
+        return ["the series have no channels"]
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         problems.append(f"{_these(empty)} has no time points")
     if (infinite := np.flatnonzero(np.isinf(values))).size:

@@ -156,11 +156,10 @@ def _open(folder: Path, *, refresh: bool) -> SeriesData:
         FileNotFoundError: there is no such folder.
         _DamagedError: anything in it is not as it was written.
     """
-    text = (folder / "meta.json").read_text() if folder.is_dir() else None
-    if text is None:
+    if not folder.is_dir():
         raise FileNotFoundError(folder)
     try:
-        meta = json.loads(text)
+        meta = json.loads((folder / "meta.json").read_text())
         if meta["sha256"] != _content_sha256(meta):
             raise _DamagedError("meta.json does not match its checksum")
         arrays = {}
@@ -209,4 +208,5 @@ def _sha256(array: np.ndarray) -> str:
 def _content_sha256(meta: dict[str, Any]) -> str:
     """Checksum of the data set's content: the same wherever and from whichever file it was made."""
     content = {name: noted["sha256"] for name, noted in meta["arrays"].items()}
-    return hashlib.sha256(json.dumps([content, {k: meta[k] for k in PLAIN}], sort_keys=True).encode()).hexdigest()
+    content |= {name: meta[name] for name in ("class_names", "num_channels", "sampling_rate_hz")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -129,14 +129,14 @@ def read_container(
         UserError: names all problems of the file.
     """
     problems: list[str] = []
-    keys = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
     arrays: dict[str, np.ndarray] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise UserError(f"{path}: expected an .npz container, found a single array")
             held = list(file.files)
-            for key in keys:
+            for key in KEYS:
                 if key in held:
                     try:
                         arrays[key] = file[key]
@@ -173,6 +173,8 @@ def read_container(
     rate = arrays.get("fs")
     if rate is not None and (rate.dtype.kind not in "iuf" or rate.size != 1 or not 0 < float(rate.item()) < np.inf):
         problems.append(f"fs={rate.tolist()!r}: expected one sampling rate above 0, in Hz")
+    if num_channels < 1:
+        problems.append("the series have no channels")
     if missing_channels is not None and (wrong := [c for c in missing_channels if not 0 <= c < num_channels]):
         problems.append(f"missing_channels={wrong}: expected channels from 0 to {num_channels - 1}")
     if problems:
@@ -190,6 +192,7 @@ def read_container(
     )
 
 
+KEYS = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
 KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
 
 

@@ -117,6 +117,8 @@ def _download(name: str, folder: Path) -> None:
                 shutil.rmtree(building, ignore_errors=True)
     except (OSError, HTTPException, UserError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise UserError(
             f"data.name={name!r}: the data set is not on this machine and could not be downloaded "
             f"({type(error).__name__}: {reason}). Place {name}_TRAIN.ts and {name}_TEST.ts in {target} by hand "

@@ -1,0 +1,171 @@
+"""Validation comes from train only, whatever the data; test series never play a part."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from krontime.data.series import SeriesData
+from krontime.data.split import split_indices
+from krontime.errors import UserError
+
+
+def labelled(labels, is_test, groups=None) -> SeriesData:
+    n = len(labels)
+    return SeriesData(
+        values=np.zeros(n, np.float32),
+        offsets=np.arange(n + 1, dtype=np.int64),
+        labels=np.asarray(labels, np.int64),
+        is_test=np.asarray(is_test, bool),
+        class_names=tuple(map(str, range(max(labels) + 1))),
+        num_channels=1,
+        has_missing=False,
+        groups=None if groups is None else np.asarray(groups, np.int64),
+        group_name=None if groups is None else "speaker",
+    )
+
+
+@st.composite
+def data_sets(draw) -> SeriesData:
+    n = draw(st.integers(4, 60))
+    num_classes = draw(st.integers(2, 5))
+    labels = draw(st.lists(st.integers(0, num_classes - 1), min_size=n, max_size=n))
+    is_test = draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    groups = draw(st.none() | st.lists(st.integers(0, 8), min_size=n, max_size=n))
+    if all(is_test):
+        is_test[0] = False
+    return labelled(labels, is_test, groups)
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["auto", "stratified", "group", "kfold"]),
+        "fraction": st.floats(0.05, 0.6),
+        "num_folds": st.just(3),
+        "fold": st.integers(0, 2),
+        "seed": st.integers(0, 5),
+    }
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=data_sets(), options=OPTIONS)
+def test_parts_are_disjoint_and_cover_and_groups_stay_whole(data, options):
+    try:
+        split = split_indices(data, **options)
+    except UserError as error:
+        assert "data.validation." in str(error)
+        return
+    joined = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(joined.tolist()) == list(range(len(data)))
+    assert data.is_test[split.test].all()
+    assert not data.is_test[np.concatenate([split.train, split.validation])].any()
+    assert len(split.train)
+    assert len(split.validation)
+    assert set(data.labels[split.validation]) <= set(data.labels[split.train])
+    if split.protocol["method"] == "group":
+        assert not set(data.groups[split.train]) & set(data.groups[split.validation])
+    for part in (split.train, split.validation, split.test):
+        assert part.dtype == np.int64
+        assert (np.diff(part) > 0).all()
+    counts = [split.protocol[key] for key in ("num_train", "num_validation", "num_test")]
+    assert counts == [len(split.train), len(split.validation), len(split.test)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=data_sets(), options=OPTIONS, shuffle=st.randoms())
+def test_test_labels_and_groups_play_no_part(data, options, shuffle):
+    def result(data):
+        try:
+            split = split_indices(data, **options)
+        except UserError as error:
+            return str(error)
+        return split.train.tolist(), split.validation.tolist()
+
+    other = data.labels.copy()
+    other[data.is_test] = shuffle.randint(0, len(data.class_names) - 1)
+    changed = replace(data, labels=other)
+    if data.groups is not None:
+        groups = data.groups.copy()
+        groups[data.is_test] = 99
+        changed = replace(changed, groups=groups)
+    assert result(changed) == result(data)
+
+
+def test_the_seed_decides():
+    data = labelled([0, 1] * 50, [False] * 100)
+    first, again, other = (split_indices(data, seed=seed).validation.tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_stratified_shares_follow_the_classes():
+    data = labelled([0] * 60 + [1] * 30 + [2] * 10, [False] * 100)
+    split = split_indices(data, method="stratified", fraction=0.2)
+    assert np.bincount(data.labels[split.validation]).tolist() == [12, 6, 2]
+
+
+@pytest.mark.parametrize("method", ["stratified", "kfold"])
+def test_a_class_of_one_series_is_trained_on(method):
+    data = labelled([0] * 10 + [1] * 10 + [2], [False] * 21)
+    for fold in range(5):
+        assert 20 in split_indices(data, method=method, fold=fold, seed=fold).train
+
+
+def test_folds_are_a_partition_of_the_training_series():
+    data = labelled([0, 1, 2] * 10, [False] * 24 + [True] * 6)
+    folds = [split_indices(data, method="kfold", num_folds=4, fold=fold, seed=3).validation for fold in range(4)]
+    assert sorted(np.concatenate(folds).tolist()) == list(range(24))
+
+
+def test_auto_takes_groups_where_there_are_any():
+    labels, is_test = [0, 1] * 10, [False] * 20
+    assert split_indices(labelled(labels, is_test)).protocol["method"] == "stratified"
+    assert split_indices(labelled(labels, is_test, np.arange(20) // 2)).protocol["method"] == "group"
+
+
+def test_groups_that_straddle_are_counted_in_the_protocol():
+    data = labelled([0, 1] * 10, [False] * 16 + [True] * 4, [0] * 10 + [1] * 10)
+    protocol = split_indices(data, method="stratified").protocol
+    assert protocol["groups_in_train_and_validation"] >= 1
+    assert protocol["groups_in_train_and_test"] == 1
+
+
+def test_group_validation_keeps_every_class_in_training():
+    """The only group of class 2 must not be put aside, whatever the seed."""
+    labels = [0, 1] * 12 + [2] * 6
+    groups = list(np.repeat(np.arange(4), 6)) + [9] * 6
+    for seed in range(8):
+        split = split_indices(labelled(labels, [False] * 30, groups), method="group", seed=seed)
+        assert 2 in labelled(labels, [False] * 30).labels[split.train]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "random"}, "data.validation.method='random'"),
+        ({"fraction": 0.0}, "data.validation.fraction=0.0"),
+        ({"fraction": 1.0}, "data.validation.fraction=1.0"),
+        ({"num_folds": 1}, "data.validation.num_folds=1"),
+        ({"method": "kfold", "fold": 5}, "data.validation.fold=5"),
+        ({"fold": -1}, "data.validation.fold=-1"),
+        ({"method": "kfold", "num_folds": 11}, "at most 10"),
+        ({"method": "group"}, "has no groups"),
+        ({"method": "stratified", "fraction": 0.95}, "no room"),
+    ],
+)
+def test_options_that_cannot_work_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        split_indices(labelled([0, 1] * 10, [False] * 20), **options)
+
+
+def test_all_wrong_options_are_named_at_once():
+    with pytest.raises(UserError) as caught:
+        split_indices(labelled([0, 1], [False] * 2), method="x", fraction=2, num_folds=0)
+    assert len(caught.value.problems) == 3
+
+
+def test_too_few_groups_are_told_with_their_name():
+    with pytest.raises(UserError, match=r"1 groups \(speaker\)"):
+        split_indices(labelled([0, 1] * 5, [False] * 10, [3] * 10))
