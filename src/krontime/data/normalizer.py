@@ -58,16 +58,14 @@ class Normalizer(nn.Module):
         if self.scaling == "channel":
             scaled = (x - self.mean) / self.scale
             return scaled if mask is None else scaled * mask
-        if mask is None:
-            mean = x.mean(dim=-1, keepdim=True)
-            centred = x - mean
-            deviation = centred.square().mean(dim=-1, keepdim=True).sqrt()
-        else:
-            count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
-            mean = x.sum(dim=-1, keepdim=True) / count
-            centred = (x - mean) * mask
-            deviation = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
-        return centred / torch.where(deviation > _RELATIVE * mean.abs(), deviation, 1.0)
+        count = x.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        mean = x.sum(dim=-1, keepdim=True) / count
+        centred = x - mean if mask is None else (x - mean) * mask
+        peak = centred.abs().amax(dim=-1, keepdim=True)
+        varies = peak > _RELATIVE * mean.abs()
+        centred = centred / torch.where(varies, peak, 1.0)  # else the squares of very small units would be 0
+        deviation = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
+        return centred / torch.where(varies, deviation, 1.0)
 
 
 _RELATIVE = 1e-6
