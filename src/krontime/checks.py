@@ -1,20 +1,26 @@
 """All problems of a config in one error, before anything is built or read."""
 
-import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from krontime.arguments import argument_problems, worded
 from krontime.build import target_problems
 from krontime.errors import UserError
 from krontime.results.record import METRICS
+
+BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS} | {"train/loss": "min"}
+"""Metrics that can be monitored, and which way is better."""
+
+_GROUPS = ("tokenizer", "decomposition")
+"""Config groups that a model may bring, at the top level."""
 
 
 class _Section(BaseModel):
     """A part of a config: no unknown keys, no silent conversion of text to numbers."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Prepare(_Section):
@@ -47,13 +53,17 @@ class _Validation(_Section):
     def _fold_exists(self) -> "_Validation":
         if self.fold >= self.num_folds:
             raise ValueError(f"fold={self.fold} does not exist: expected 0 to {self.num_folds - 1}")
+        if self.fold and self.method != "kfold":
+            raise ValueError(
+                f"fold={self.fold} has no effect with method={self.method}: expected method=kfold, or fold=0"
+            )
         return self
 
 
 class _Data(_Section):
-    model_config = ConfigDict(extra="allow", strict=True)  # a source's own keys, such as `path`
+    model_config = ConfigDict(extra="allow")  # a source's own keys, such as `path`
 
-    name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
+    name: str = Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")
     source: dict[str, JsonValue]
     prepare: _Prepare
     window: _Window
@@ -65,22 +75,33 @@ class _Data(_Section):
 
 
 class _Model(_Section):
-    model_config = ConfigDict(extra="allow", strict=True)  # each network's own options
+    model_config = ConfigDict(extra="allow")  # each network's own options
 
     name: str = Field(min_length=1)
 
 
+class _Optimizer(_Section):
+    model_config = ConfigDict(extra="allow")  # each optimiser's own options
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
 class _Optim(_Section):
-    optimizer: dict[str, JsonValue]
+    optimizer: _Optimizer
     warmup: float = Field(ge=0, le=1)
     final: float = Field(ge=0, le=1)
 
 
 class _Trainer(_Section):
-    model_config = ConfigDict(extra="allow", strict=True)  # Lightning's own options, checked by Lightning
+    model_config = ConfigDict(extra="allow")  # Lightning's own options, checked by Lightning
 
-    devices: int | Literal["auto"] | list[int]
+    accelerator: str
+    devices: Annotated[int, Field(ge=-1)] | Literal["auto"] | list[int]
     max_epochs: int = Field(ge=1)
+    gradient_clip_val: float | None = Field(ge=0)
+    accumulate_grad_batches: int = Field(ge=1)
+    log_every_n_steps: int = Field(ge=0)
 
 
 class _Loss(_Section):
@@ -102,14 +123,14 @@ class _Paths(_Section):
 
 
 class _Train(_Section):
-    model_config = ConfigDict(extra="allow", strict=True)  # groups that a model brings, such as `decomposition`
+    model_config = ConfigDict(extra="allow")  # groups that a model brings, such as `decomposition`
 
     data: _Data
     model: _Model
     optim: _Optim
     trainer: _Trainer
     callbacks: dict[str, dict[str, JsonValue] | None] | None
-    logger: dict[str, dict[str, JsonValue] | None] | None
+    logger: dict[str, dict[str, JsonValue] | None] | None = None  # absent with logger=[]
     loss: _Loss
     augment: _Augment
     paths: _Paths
@@ -131,24 +152,66 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
     problems = _schema_problems(_Train, config)
     problems += target_problems(config)
     if not problems:
+        problems += argument_problems(config)
         problems += _cross_problems(config, is_multirun=is_multirun)
     if problems:
         raise UserError(problems)
 
 
+def accelerator_problem(key: str, accelerator: Any) -> str | None:
+    """A line where a GPU is asked for and this machine has none."""
+    import torch
+
+    if accelerator == "cuda" or accelerator == "gpu":
+        present = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    elif accelerator == "mps":
+        present = torch.backends.mps.is_available()
+    else:
+        return None
+    return None if present else f"{key}={accelerator!r}: there is none on this machine; expected cpu, or auto"
+
+
 def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str]:
-    problems = []
+    problems = [
+        f"{key}={config[key]!r}: there is no such key" for key in config if key not in (*_Train.model_fields, *_GROUPS)
+    ]
+    source = config["data"]["source"]
+    problems += [
+        f"data.{key}={value!r}: has no effect, since {source['_target_']} does not take it"
+        for key, value in config["data"].items()
+        if key not in _Data.model_fields and key not in source
+    ]
+    if problem := accelerator_problem("trainer.accelerator", config["trainer"]["accelerator"]):
+        problems.append(problem)
     devices = config["trainer"]["devices"]
+    if devices in (0, []):
+        problems.append(f"trainer.devices={devices}: expected at least 1, or -1 for all")
     if is_multirun and devices != 1:
         problems.append(
             f"trainer.devices={devices}: several devices in one process of a multirun would train different jobs on "
             "each; expected trainer.devices=1, or one command for each job"
         )
-    names = [f"val/{name}" for name in METRICS]
-    for name, options in (config["callbacks"] or {}).items():
-        monitored = (options or {}).get("monitor")
-        if monitored is not None and monitored not in [*names, "train/loss"]:
-            problems.append(f"callbacks.{name}.monitor={monitored!r}: expected one of {', '.join(names)}")
+    for name, callback in (config["callbacks"] or {}).items():
+        problems += _callback_problems(f"callbacks.{name}", callback or {})
+    if (config["callbacks"] or {}).get("checkpoint", {}) is not None:
+        problems += [
+            f"callbacks.checkpoint.{key}={value!r}: expected {expected!r}, where the run is looked for afterwards"
+            for key, expected in (("filename", "best"), ("dirpath", None), ("save_top_k", 1))
+            if (value := (config["callbacks"] or {}).get("checkpoint", {}).get(key, expected)) != expected
+        ]
+    return problems
+
+
+def _callback_problems(key: str, callback: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a monitored metric, which way is better, and patience."""
+    problems = []
+    monitored, mode, patience = (callback.get(name) for name in ("monitor", "mode", "patience"))
+    if monitored is not None and monitored not in BETTER:
+        problems.append(f"{key}.monitor={monitored!r}: expected one of {', '.join(BETTER)}")
+    elif monitored is not None and mode is not None and mode != BETTER[monitored]:
+        problems.append(f"{key}.mode={mode!r}: expected {BETTER[monitored]} for {key}.monitor={monitored}")
+    if isinstance(patience, int) and patience < 0:
+        problems.append(f"{key}.patience={patience}: expected 0 or more epochs")
     return problems
 
 
@@ -168,57 +231,17 @@ def _merged(errors: Sequence[Any]) -> list[str]:
         while path and (path[-1] in ("int", "list[int]") or path[-1].startswith("literal[")):
             path.pop()
         key = ".".join(path)
-        expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        expected = worded(error["msg"].removeprefix("Value error, "))
         if error["type"] == "value_error":
             lines[key] = f"{key}: {expected}"
+        elif error["type"] == "string_pattern_mismatch":
+            lines[key] = f"{key}={error['input']!r}: expected a name for a folder, without / or \\ and no dot first"
+        elif error["type"] == "missing":
+            lines[key] = f"{key}: is missing; expected a value"
+        elif error["type"] == "extra_forbidden":
+            lines[key] = f"{key}={error['input']!r}: there is no such key"
         elif key in lines:
             lines[key] += f", or {expected}"
         else:
             lines[key] = f"{key}={error['input']!r}: expected {expected}"
     return list(lines.values())
-
-
-def explain_override_errors(verb: str, overrides: Sequence[str], error: Exception) -> list[str]:
-    """Every override that Hydra refuses, not only the first; each with the nearest names that exist.
-
-    Args:
-        verb: whose config they were given to.
-        overrides: as typed.
-        error: what composing them all gave.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from krontime.configs import config_dir, options
-
-    GlobalHydra.instance().clear()
-    plain = [override for override in overrides if not override.startswith("-")]
-    groups = [o for o in plain if (config_dir() / o.partition("=")[0].lstrip("+~")).is_dir()]
-    problems = []
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        for override in plain:
-            key, _, value = override.partition("=")
-            rest = [] if override in groups else [o for o in groups if "," not in o]
-            if "," in value:
-                continue  # a sweep's list: each value is checked when its job runs
-            try:
-                compose(verb, [*rest, override])
-            except (HydraException, OmegaConfBaseException) as alone:
-                problems.append(_explained(override, alone, options(key.lstrip("+~"))))
-    if problems:
-        return problems
-    cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return [line for line in f"{error}{cause}".splitlines() if line.strip()][:1] or [repr(error)]
-
-
-def _explained(override: str, error: Exception, choices: list[str]) -> str:
-    key, _, value = override.partition("=")
-    if choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"{override}: expected {key} to be one of {', '.join(choices)}{hint}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
-    return f"{override}: {lines[0]}" + (f" {cause}" if cause and cause not in lines[0] else "")

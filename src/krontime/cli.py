@@ -3,6 +3,7 @@
 Nothing heavy is imported here; each verb imports what it needs when it runs.
 """
 
+import difflib
 import importlib
 import logging
 import os
@@ -42,43 +43,50 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     verb, *overrides = arguments
     if verb not in VERBS:
-        _fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}"])
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        _fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}{hint}"])
     if "-h" in overrides or "--help" in overrides:
         sys.stdout.write(_verb_help(verb))
         return
     _run(verb, overrides)
 
 
-def _run(verb: str, overrides: list[str]) -> None:
+def _run(verb: str, arguments: list[str]) -> None:
     """Compose the verb's config and run it under Hydra."""
+    from krontime.overrides import explained, is_multirun, option_problems, quoted
+
+    if problems := option_problems(arguments):
+        _fail(problems)
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from krontime.build import register_resolvers
 
     register_resolvers()
     command_line = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
+    begun = False
 
     def task(config: "DictConfig") -> Any:
+        nonlocal begun
+        begun = True
         sys.argv = command_line  # what Lightning starts further ranks with
         try:
             return _function(verb)(config)
         except UserError as error:
-            if "-m" in overrides or "--multirun" in overrides:
-                raise  # Hydra says which job it was
+            if is_multirun(arguments):
+                raise  # Hydra says which job it was, and runs the others
             _fail(error.problems)
 
     try:
-        sys.argv = [f"krontime {verb}", *overrides]
+        sys.argv = [f"krontime {verb}", *map(quoted, arguments)]
         hydra.main(version_base="1.3", config_path=str(configs.config_dir()), config_name=verb)(task)()
     except UserError as error:
         _fail(error.problems)
-    except (HydraException, OmegaConfBaseException) as error:
-        from krontime.checks import explain_override_errors
-
-        _fail(explain_override_errors(verb, overrides, error))
+    except Exception as error:
+        if begun:
+            raise
+        _fail(explained(verb, arguments, error))
     except KeyboardInterrupt:
         sys.stderr.write("krontime: interrupted\n")
         sys.exit(EXIT_INTERRUPTED)

@@ -149,14 +149,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, holds anything else, or is of another format version.
     """
-    import pickle
-
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # torch raises whatever the first damaged byte leads to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); expected one that krontime wrote, of plain tensors and values"
+        ) from error
     about = checkpoint.get("krontime") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
         raise UserError(f"{path}: not a checkpoint of krontime")
@@ -179,11 +180,17 @@ def load_run(run_dir: Path) -> tuple[SeriesClassifier, dict[str, Any], SeriesSpe
     Raises:
         UserError: the folder is no run's, or its checkpoint cannot be read.
     """
-    if not run_dir.is_dir():
-        raise UserError(f"run={str(run_dir)!r}: expected the folder of a finished run")
-    checkpoint = load_checkpoint(best_checkpoint(run_dir))
+    path = best_checkpoint(run_dir)
+    if not path.is_file():
+        reason = f"there is no {path.relative_to(run_dir)}" if run_dir.is_dir() else "there is no such folder"
+        raise UserError(f"run={str(run_dir)!r}: expected the folder of a finished run ({reason})")
+    checkpoint = load_checkpoint(path)
     about = checkpoint["krontime"]
-    spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
-    module = build_module(about["config"], spec)
-    module.load_state_dict(checkpoint["state_dict"])
+    try:
+        spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        module = build_module(about["config"], spec)
+        module.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: its parts do not fit together ({reason})") from error
     return module.eval(), about["config"], spec

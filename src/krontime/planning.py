@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from krontime import build
+from krontime.arguments import argument_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
@@ -101,7 +102,7 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
     options = build.plain(config)
     spec = _spec(options)
     batch_size = options["batch_size"]
-    if problems := build.target_problems(options):
+    if problems := build.target_problems(options) or argument_problems(options):
         raise UserError(problems)
     costs = {
         kind: cost(

@@ -52,10 +52,17 @@ def train(config: DictConfig) -> float | None:
         check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
         record = train_in(options, run_dir)
     finally:
-        if run_dir.is_dir() and not any(run_dir.iterdir()):
-            run_dir.rmdir()  # Hydra makes it before anything is checked
+        _remove_empty(run_dir, Path(config.paths.output))
     metric = record.protocol.selection_metric if record and record.protocol else None
     return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
+
+
+def _remove_empty(run_dir: Path, output: Path) -> None:
+    """Remove the folders that Hydra makes before anything is checked, where nothing came into them."""
+    for folder in (run_dir, *run_dir.parents):
+        if not folder.resolve().is_relative_to(output.resolve()) or not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
@@ -124,7 +131,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
     try:
         trainer.fit(module, datamodule=job.batches(config), ckpt_path=_resume_from(run_dir), weights_only=True)
         metrics = _write_results(config, job, history, run_dir) if trainer.is_global_zero else None
-    except SystemExit:  # Lightning's answer to Ctrl+C
+    except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:

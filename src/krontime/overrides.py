@@ -1,0 +1,213 @@
+"""What a user types after the verb: mended where that is safe, and explained where Hydra refuses it."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from krontime.configs import config_dir, default_groups, options
+from krontime.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+SWITCHES = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--version", "-sc", "--shell-completion")
+WITH_VALUE = (
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    *("-i", "--info", "--experimental-rerun"),
+)
+"""Hydra's own options."""
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether Hydra is asked for one job for each value of a list."""
+    return "-m" in arguments or "--multirun" in arguments
+
+
+def option_problems(arguments: Sequence[str]) -> list[str]:
+    """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`."""
+    problems = []
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if not argument.startswith("-") or name in (*SWITCHES, *WITH_VALUE):
+            continue
+        plain = argument.lstrip("-") if equals else f"{argument.lstrip('-')}=VALUE"
+        problems.append(f"{argument}: there is no such option; expected key=value without dashes, such as {plain}")
+    return problems
+
+
+def quoted(argument: str) -> str:
+    """An override as Hydra can read it: a value that it can't read otherwise, such as a path with an accent, in quotes.
+
+    Values that begin like a list, a dict or a quoted text are left as they are.
+    """
+    key, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals or not value or value[0] in "[{'\"" or _parsed(argument):
+        return argument
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    candidate = f"{key}='{escaped}'"
+    return candidate if _parsed(candidate) else argument
+
+
+def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str]:
+    """Every override that Hydra refuses, not only the first; each with what would be right.
+
+    Args:
+        verb: whose config they were given to.
+        arguments: as typed.
+        error: what composing them all gave.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    for cause in _causes(error):
+        if isinstance(cause, UserError):
+            return cause.problems
+    problems: list[str] = []
+    groups: list[tuple[str, Override]] = []
+    values: list[tuple[str, Override]] = []
+    for text in _overrides(arguments):
+        override = _parsed(text)
+        if override is None:
+            problems.append(_not_an_override(verb, text))
+        elif override.is_sweep_override() and not is_multirun(arguments):
+            key, _, value = text.partition("=")
+            problems.append(f"{text}: expected one value; for one run each add -m, for a list write {key}=[{value}]")
+        elif (config_dir() / override.key_or_group).is_dir():
+            groups.append((text, override))
+        else:
+            values.append((text, override))
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        accepted, config = _accepted_groups(verb, groups, problems)
+        for text, override in values:
+            if override.is_sweep_override():
+                continue  # each value is checked when its job runs
+            try:
+                _compose(verb, [*accepted, text])
+            except Exception as refused:
+                problems.append(_refused_value(text, override, config, refused))
+    if not problems and isinstance(error, OSError):
+        return [
+            f"{error.filename}: the folder cannot be made ({error.strerror}); expected paths.output=FOLDER to be writable"
+        ]
+    return problems or [next((line for line in str(error).splitlines() if line.strip()), repr(error))]
+
+
+def _overrides(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments without Hydra's own options and their values."""
+    skip = False
+    for argument in arguments:
+        if not skip and not argument.startswith("-"):
+            yield argument
+        skip = argument in WITH_VALUE
+
+
+def _parsed(text: str) -> "Override | None":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
+    """The config with its interpolations left as they are."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    return dict(OmegaConf.to_container(compose(verb, overrides)))  # type: ignore[arg-type]
+
+
+def _not_an_override(verb: str, text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not equals:
+        return f"{text}: expected key=value" + (f", such as run={text}" if verb in ("evaluate", "predict") else "")
+    if not re.fullmatch(r"[\w@./+~:-]+", key):
+        return f"{text}: {key!r} is no name of a key; expected key=value"
+    return f"{text}: the value {value!r} cannot be read; expected a number, a word, [a, list], or text in quotes"
+
+
+def _accepted_groups(
+    verb: str, groups: list[tuple[str, "Override"]], problems: list[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """The group choices that work together, in an order that puts those of nested groups last, and their config."""
+    own = default_groups(config_dir() / f"{verb}.yaml")
+    accepted: list[str] = []
+    config = _compose(verb, accepted)
+    for text, override in sorted(groups, key=lambda item: item[1].key_or_group not in own):
+        group = override.key_or_group
+        if unknown := _unknown_choices(override):
+            near = difflib.get_close_matches(unknown[0], options(group), n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            problems.append(f"{text}: expected {group} to be one of {', '.join(options(group))}{hint}")
+            continue
+        if override.is_sweep_override():
+            continue
+        try:
+            config = _compose(verb, [*accepted, text])
+            accepted.append(text)
+        except Exception as error:
+            if "defaults list" in str(error):  # a group that another choice would bring
+                problems.append(f"{text}: has no effect, since nothing chosen here has a {group}")
+            else:
+                problems.append(f"{text}: {str(error).splitlines()[0]}")
+    return accepted, config
+
+
+def _unknown_choices(override: "Override") -> list[str]:
+    """Choices of a group override that are no files of the group."""
+    if override.is_delete():
+        return []
+    if override.is_sweep_override():
+        chosen: list[Any] = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+    else:
+        value = override.value()
+        chosen = value if isinstance(value, list) else [value]
+    names = options(override.key_or_group)
+    return ["null" if name is None else str(name) for name in chosen if name not in names]
+
+
+def _refused_value(text: str, override: "Override", config: dict[str, Any], error: Exception) -> str:
+    """One line on a key that is not there, with the nearest that are, or on a value that does not fit."""
+    node: Any = config
+    parts = override.key_or_group.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, dict):
+            return f"{text}: {'.'.join(parts[:depth])} is one value and has no keys of its own"
+        if part not in node:
+            break
+        node = node[part]
+    else:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return f"{text}: {reason}"
+    siblings = [str(key) for key in node if not str(key).startswith("_")]
+    if not depth:
+        siblings += [path.name for path in config_dir().iterdir() if path.is_dir()]
+    prefix = "".join(f"{parent}." for parent in parts[:depth])
+    found = f"{text}: there is no key {prefix}{part}"
+    paths = sorted(_key_paths(config), key=lambda path: (path.count("."), path))
+    if depth == 0 and (same := [path for path in paths if path.rpartition(".")[2] == parts[-1]]):
+        return f"{found} (did you mean {same[0]}?)"
+    if near := difflib.get_close_matches(part, siblings, n=1, cutoff=0.7):
+        hint = "".join((prefix, near[0], *(f".{rest}" for rest in parts[depth + 1 :])))
+        return f"{found} (did you mean {hint}?)"
+    last_parts = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    if depth == 0 and (near := difflib.get_close_matches(parts[-1], last_parts, n=1, cutoff=0.7)):
+        return f"{found} (did you mean {last_parts[near[0]]}?)"
+    return f"{found} (expected one of {', '.join(sorted(siblings))})"
+
+
+def _key_paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _key_paths(value, f"{prefix}{key}.")
