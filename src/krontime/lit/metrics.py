@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 from torchmetrics.functional.classification import binary_auroc
@@ -66,6 +67,35 @@ class MacroAUROC(Metric):
         return torch.stack(areas).mean() if areas else preds.new_tensor(float("nan"))
 
 
+class BalancedAccuracy(Metric):
+    """Recall averaged over the classes that have series, as scikit-learn's.
+
+    torchmetrics' own macro average counts a class that is only ever guessed as 0, which would depend on the split.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    hits: Tensor
+    count: Tensor
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_classes = num_classes
+        for name in ("hits", "count"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch of probabilities `(B, K)` and labels `(B,)`."""
+        classes = F.one_hot(target, self.num_classes)
+        self.count += classes.sum(dim=0)
+        self.hits += classes[preds.argmax(dim=1) == target].sum(dim=0)
+
+    def compute(self) -> Tensor:
+        """The mean over the classes seen."""
+        seen = self.count > 0
+        return (self.hits[seen] / self.count[seen]).mean()
+
+
 def metric_collection(num_classes: int) -> MetricCollection:
     """Accuracy, balanced accuracy, macro F1, AUROC, negative log likelihood and expected calibration error.
 
@@ -76,7 +106,7 @@ def metric_collection(num_classes: int) -> MetricCollection:
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False, **alone),
-            "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", validate_args=False, **alone),
+            "balanced_accuracy": BalancedAccuracy(num_classes, **alone),
             "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False, **alone),
             "auroc": MacroAUROC(**alone),
             "nll": NegativeLogLikelihood(**alone),
