@@ -182,9 +182,7 @@ def test_processes_share_one_parse(source, tmp_path):
     source.parse_s = 0.5
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    processes = [
-        context.Process(target=_open_in_process, args=(source, tmp_path / "cache", results)) for _ in range(3)
-    ]
+    processes = [context.Process(target=_open_in_process, args=(source, tmp_path / "cache", results)) for _ in range(3)]
     for process in processes:
         process.start()
     found = {results.get(timeout=30) for _ in processes}

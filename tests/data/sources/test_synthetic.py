@@ -40,7 +40,8 @@ def short_range_features(x: np.ndarray) -> np.ndarray:
     windows = x.reshape(len(x), -1, WINDOW)
     power = np.abs(np.fft.rfft(windows, axis=-1)) ** 2
     return np.concatenate(
-        [power.mean(axis=1), np.quantile(windows.mean(axis=-1), (0.5, 0.8, 0.9, 1), axis=1).T, power.max(axis=1)], axis=1
+        [power.mean(axis=1), np.quantile(windows.mean(axis=-1), (0.5, 0.8, 0.9, 1), axis=1).T, power.max(axis=1)],
+        axis=1,
     )
 
 
@@ -92,7 +93,9 @@ def test_long_range_alone_is_at_chance(x, data):
 
 def test_long_range_features_do_tell_the_distance(x, data):
     distances = told_distance(x)
-    forest = RandomForestClassifier(50, random_state=0).fit(slow_resemblance(x)[~data.is_test], distances[~data.is_test])
+    forest = RandomForestClassifier(50, random_state=0).fit(
+        slow_resemblance(x)[~data.is_test], distances[~data.is_test]
+    )
     assert forest.score(slow_resemblance(x)[data.is_test], distances[data.is_test]) > 0.9
 
 

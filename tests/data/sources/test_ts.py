@@ -8,7 +8,9 @@ import pytest
 from krontime.data.sources.ts import TsSource
 from krontime.errors import UserError
 
-HEADER = "@problemName Demo\n@timestamps false\n@univariate false\n@equalLength false\n@classLabel true Rest Banana\n@data\n"
+HEADER = (
+    "@problemName Demo\n@timestamps false\n@univariate false\n@equalLength false\n@classLabel true Rest Banana\n@data\n"
+)
 ROWS = "1,-2.5,3:4,?,6:Rest\n7,8:NaN,-1e-3:Banana\n"
 
 

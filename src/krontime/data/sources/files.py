@@ -28,13 +28,3 @@ def file_identity(path: Path, key: str) -> dict[str, Any]:
         )
     status = path.stat()
     return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def name_from_path(path: str) -> str:
-    """Short name of a data set for folders and records: the file's name without its ending and `_TRAIN`.
-
-    >>> name_from_path("recordings/Pump_TRAIN.ts")
-    'Pump'
-    """
-    stem = Path(path).stem
-    return stem[: -len("_TRAIN")] if stem.upper().endswith("_TRAIN") and len(stem) > len("_TRAIN") else stem

@@ -1,0 +1,168 @@
+"""New files of every format give the same series; every mistake in them is told."""
+
+import numpy as np
+import pytest
+
+from krontime.data.newfiles import read_series
+from krontime.data.series import UNKNOWN_LABEL
+from krontime.data.sources.npz import NpzSource
+from krontime.errors import UserError
+
+CLASSES = ("rest", "move")
+X = np.float32([[1, -2, 3.5], [4, np.nan, 6], [0, 0.25, -7e-3]])
+
+
+def npz(path, **extra):
+    np.savez(path, X=X[:, None], **extra)
+
+
+def npy(path):
+    np.save(path, X)
+
+
+def npy3(path):
+    np.save(path, X[:, None].astype(np.float64))
+
+
+def ts(path):
+    path.write_text("@univariate true\n@classLabel false\n@data\n1,-2,3.5\n4,?,6\n0,0.25,-7e-3\n")
+
+
+def text(path):
+    path.write_text("1,-2,3.5\n4,,6\n0,.25,-7e-3\n")
+
+
+def text_with_header(path):
+    path.write_text("\ufefft0,t1,t2\n1,-2,3.5\n4,NaN,6\n0,0.25,-0.007,,\n")
+
+
+def text_with_tabs(path):
+    path.write_text("1\t-2\t3.5\n4\t?\t6\n\n0\t0.25\t-0.007\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [
+        (npz, "npz"),
+        (npy, "npy"),
+        (npy3, "npy"),
+        (ts, "ts"),
+        (text, "csv"),
+        (text_with_header, "csv"),
+        (text_with_tabs, "tsv"),
+    ],
+)
+def test_every_format_gives_the_same_series(tmp_path, write, suffix):
+    path = tmp_path / f"new file.{suffix}"
+    write(path)
+    data = read_series(path, class_names=CLASSES)
+    assert len(data) == 3
+    assert data.num_channels == 1
+    for i in range(3):
+        np.testing.assert_allclose(data.series(i)[0], X[i], rtol=1e-6)
+    assert data.labels.tolist() == [UNKNOWN_LABEL] * 3
+    assert data.class_names == CLASSES
+    assert data.has_missing
+
+
+def test_labels_are_matched_by_name(tmp_path, caplog):
+    npz(tmp_path / "a.npz", y=np.array([0, 1, 2]), classes=np.array(["move", "jump", "rest"]))
+    assert read_series(tmp_path / "a.npz", class_names=CLASSES).labels.tolist() == [1, UNKNOWN_LABEL, 0]
+    assert "jump" in caplog.text
+    (tmp_path / "a.csv").write_text("a,Label,b\n1,rest,2\n3,move,4\n5,,6\n")
+    data = read_series(tmp_path / "a.csv", class_names=CLASSES)
+    assert data.labels.tolist() == [0, 1, UNKNOWN_LABEL]
+    assert data.series(1).tolist() == [[3, 4]]
+    (tmp_path / "a.ts").write_text("@classLabel true rest move\n@data\n1,2:move\n1,2:rest\n")
+    assert read_series(tmp_path / "a.ts", class_names=CLASSES).labels.tolist() == [1, 0]
+
+
+def test_rows_of_a_text_file_may_differ_in_length(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2,3,4\n5,6,,\n7,,8\n")
+    data = read_series(tmp_path / "a.csv", class_names=CLASSES)
+    assert data.lengths.tolist() == [4, 2, 3]
+    assert np.isnan(data.series(2)).tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_the_test_series_of_a_container_are_those_that_training_put_aside(tmp_path, unequal):
+    rng = np.random.default_rng(0)
+    values = (
+        {"X_flat": rng.integers(0, 5, (2, 20)), "offsets": np.array([0, 3, 8, 12, 20])}
+        if unequal
+        else {"X": rng.integers(0, 5, (4, 2, 5))}
+    )
+    path = tmp_path / "set.npz"
+    split = np.array([0, 1, 0, 1])
+    np.savez(path, **values, y=np.array([0, 0, 1, 1]), classes=np.array(CLASSES), split=split, fs=8.0, scale=0.3)
+    options = {"missing_value": 0, "missing_channels": [1]}
+    whole = NpzSource(str(path), **options).load()
+    for name, chosen in (("all", [0, 1, 2, 3]), ("train", [0, 2]), ("test", [1, 3])):
+        part = read_series(path, class_names=whole.class_names, split=name, **options)
+        assert len(part) == len(chosen)
+        for i, j in enumerate(chosen):
+            np.testing.assert_array_equal(part.series(i), whole.series(j))
+        assert part.labels.tolist() == whole.labels[chosen].tolist()
+        assert part.sampling_rate_hz == 8
+
+
+def test_a_stated_rate_is_taken_where_the_file_has_none(tmp_path):
+    npy(tmp_path / "a.npy")
+    assert read_series(tmp_path / "a.npy", class_names=CLASSES, sampling_rate_hz=50.0).sampling_rate_hz == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "1,2\n3,x\n5,6y\n", "series 1: value 1 is 'x'"),
+        ("a.csv", "1,2\n3,inf\n", "infinite"),
+        ("a.csv", "", "no series"),
+        ("a.csv", "a,b\n", "no series"),
+        ("a.csv", "1,2\n,,\n", "series 1 has no time points"),
+        ("a.csv", "1,2x\n3,4\n", "series 0: value 1 is '2x'"),
+        ("a.csv", "label,class\n1,2\n", "all look like labels"),
+        ("a.csv", b"\xff\xfe1\x00", "cannot be read as text"),
+        ("a.csv", "nan,nan\nnan\n", "all values are missing"),
+        ("a.ts", "1,2,3\n", "no line @data"),
+        ("a.npy", b"\x93NUMPY broken", "cannot be read as a .npy"),
+        ("a.npy", b"", "cannot be read as a .npy"),
+        ("a.npz", b"PK broken", "cannot be read as an .npz"),
+        ("a.wav", b"RIFF", "expected a file of type .npz"),
+    ],
+)
+def test_a_mistake_is_told_with_the_file(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        read_series(path, class_names=CLASSES)
+    assert all(name in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(4), r"shape \(4,\)"),
+        (np.ones((2, 1, 3, 1)), "expected numbers"),
+        (np.full((2, 3), "a"), "expected numbers"),
+        (np.array([[None, 1]], dtype=object), "cannot be read as a .npy"),
+        (np.ones((0, 5)), "no series"),
+        (np.ones((2, 0, 5)), "no channels"),
+    ],
+)
+def test_an_array_of_the_wrong_kind_is_told(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        read_series(tmp_path / "a.npy", class_names=CLASSES)
+
+
+def test_wrong_arguments_are_told(tmp_path):
+    npy(tmp_path / "a.npy")
+    with pytest.raises(UserError, match="split='test': expected all"):
+        read_series(tmp_path / "a.npy", class_names=CLASSES, split="test")
+    npz(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="split='both'"):
+        read_series(tmp_path / "a.npz", class_names=CLASSES, split="both")
+    with pytest.raises(UserError, match="the key split"):
+        read_series(tmp_path / "a.npz", class_names=CLASSES, split="test")
+    with pytest.raises(UserError, match=r"input=.*no such file"):
+        read_series(tmp_path / "b.npz", class_names=CLASSES)
