@@ -45,9 +45,15 @@ class Cost:
 def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cost:
     """What the network of a plain config costs for a batch of the longest series."""
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    flops = FlopCounterMode(display=False)
+    def fused(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    # PyTorch knows the operations of fused attention on a GPU, but leaves those on a CPU out.
+    flops = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused}
+    )
     with torch.device("meta"):  # initialisation may look at values, which fake tensors don't have
         network = build.network(config, spec)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -119,11 +125,11 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
 def _spec(options: Mapping[str, Any]) -> SeriesSpec:
     problems = Problems()
     for key in ("num_channels", "num_classes", "batch_size"):
-        if not isinstance(options[key], int) or options[key] < 1:
+        if not _is_positive(options[key]):
             problems.add(key, options[key], "a whole number of at least 1")
     length = options["length"]
     if options.get("data") is None:
-        if not isinstance(length, int) or length < 1:
+        if not _is_positive(length):
             problems.add("length", length, "a number of time points of at least 1, or data=NAME")
     elif length is not None:
         problems.add("length", length, "null where data=NAME says the length")
@@ -137,6 +143,10 @@ def _spec(options: Mapping[str, Any]) -> SeriesSpec:
 
     data = options["data"]
     return load_cached(build.source(data), Prepare(**data["prepare"]), options["paths"]["cache"]).spec
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: Mapping[str | None, Cost]) -> None:

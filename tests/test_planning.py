@@ -1,0 +1,187 @@
+"""What a network costs: counted by hand for a tiny one, and measured on real tensors for all."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from krontime import build, planning
+from krontime.data.series import SeriesSpec
+from krontime.errors import UserError
+from krontime.models.layers.attention import AttentionKind
+from krontime.ops.decomposition import plan_levels
+
+B, C, L, K = 3, 2, 64, 5
+D, H, F, LAYERS = 12, 3, 20, 2
+PATCH = 8
+TINY = [f"model.d_model={D}", f"model.num_heads={H}", f"model.ffn_dim={F}", f"model.num_layers={LAYERS}"]
+LINEAR = ["tokenizer=linear", f"tokenizer.patch_length={PATCH}", f"tokenizer.stride={PATCH}"]
+
+
+def spec(length: int = L, num_channels: int = C) -> SeriesSpec:
+    return SeriesSpec(num_channels, length, K, tuple("abcde"))
+
+
+def test_parameters_and_flops_of_a_tiny_network_by_hand(compose):
+    config = compose(*TINY, *LINEAR, "decomposition=depth2", verb="plan")
+    found = planning.cost(config, spec(), batch_size=B)
+    tokens, levels = 8, (4, 2)
+    assert (found.num_tokens, found.levels.sizes, found.levels.waste) == (tokens, levels, 0)
+
+    features = D * (len(levels) + 1)
+    block = 3 * D * D + (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
+    head = 2 * features + features * K + K
+    assert found.num_parameters == (PATCH * D + D) + sum(levels) * D + LAYERS * block + head
+
+    rows = B * C * tokens  # each channel is a series of its own
+    attention = 2 * rows * D * sum(levels)  # multiply-adds of the scores and of the mode products
+    block = 4 * rows * D * D + attention + 2 * rows * D * F
+    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * features * K)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "features"),
+    [
+        (["model.attention=full", "model.head=mean"], D),
+        (["model=patchtst", "model.attention=fused", "model.norm=layer"], C * D),
+        (["model=patchtst", "model.attention=naive", "model.norm=layer"], C * D),
+    ],
+)
+def test_flops_of_full_attention_by_hand(compose, overrides, features):
+    """The same, whichever kernels compute it."""
+    config = compose(*overrides, *TINY, *LINEAR, verb="plan")
+    found = planning.cost(config, spec(), batch_size=B)
+    rows, tokens = B * C * 8, 8
+    block = 4 * rows * D * D + 2 * rows * D * tokens + 2 * rows * D * F
+    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * features * K)
+
+
+def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
+    """Bytes of the distinct storages that a real forward pass keeps for its backward, parameters excluded."""
+    torch.manual_seed(0)
+    network = build.network(config, spec(length))
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage  # alive, so that its address is its own
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(torch.randn(batch_size, C, length))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *(["model=krontime", *TINY, *LINEAR, f"model.attention={kind}"] for kind in get_args(AttentionKind)),
+        ["model=krontime", *TINY, "tokenizer=conv", "decomposition=depth3"],
+        ["model=krontime", *TINY, "tokenizer=rocket", "tokenizer.patch_length=16", "tokenizer.stride=16"],
+        ["model=krontime", *TINY, *LINEAR, "model.checkpointing=true"],
+        ["model=krontime", *TINY, *LINEAR, "model.channel_mixing=true", "model.dropout=0"],
+        ["model=patchtst", *TINY, "model.attention=naive"],
+        ["model=patchtst", *TINY, "model.attention=fused", "model.norm=layer"],
+        ["model=tcn", "model.channels=6"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("length", [L, 93])
+def test_activation_bytes_are_what_a_real_pass_keeps(compose, overrides, length):
+    config = compose(*overrides, verb="plan")
+    found = planning.cost(config, spec(length), batch_size=B)
+    assert found.activation_bytes == measured(config, B, length)
+
+
+@pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
+def test_costs_grow_with_the_batch_and_parameters_do_not(compose, model):
+    config = compose(f"model={model}", verb="plan")
+    small, large = (planning.cost(config, spec(500), batch_size=size) for size in (2, 4))
+    assert large.num_parameters == small.num_parameters
+    assert large.forward_flops == 2 * small.forward_flops
+    assert 1.8 * small.activation_bytes < large.activation_bytes <= 2 * small.activation_bytes
+    network = build.network(config, spec(500))
+    assert small.num_parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_counting_a_cost_needs_no_memory(compose):
+    """A batch that no machine could hold."""
+    config = compose(*TINY, *LINEAR, "decomposition=depth4", verb="plan")
+    assert planning.cost(config, spec(2_000_000), batch_size=10_000).activation_bytes > 2**43
+
+
+@pytest.mark.parametrize("length", [1, 7, 64, 65, 500])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_levels_and_padding_are_the_planners(compose, length, depth):
+    config = compose(*TINY, *LINEAR, f"decomposition=depth{depth}", verb="plan")
+    found = planning.cost(config, spec(length), batch_size=B)
+    tokens = -(-length // PATCH)
+    assert found.num_tokens == tokens
+    assert found.levels == plan_levels(tokens, depth=depth)
+
+
+def test_tokens_of_a_windowed_network_are_those_of_a_window(compose):
+    config = compose(*TINY, *LINEAR, "data=synthetic", "data.window.length=512", verb="plan")
+    found = planning.cost(config, spec(2048), batch_size=B)
+    assert found.num_tokens == 512 // PATCH
+    whole = planning.cost(compose(*TINY, *LINEAR, "data=synthetic", verb="plan"), spec(2048), batch_size=B)
+    assert whole.num_tokens == 2048 // PATCH
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds"),
+    [("krontime", list(get_args(AttentionKind))), ("patchtst", ["fused", "naive"]), ("tcn", [None])],
+)
+def test_every_attention_kind_is_listed(compose, capsys, model, kinds):
+    config = compose(f"model={model}", "length=700", "num_channels=2", "num_classes=3", verb="plan")
+    costs = planning.plan(OmegaConf.create(config))
+    assert sorted(map(str, costs)) == sorted(map(str, kinds))
+    out = capsys.readouterr().out
+    for kind, cost in costs.items():
+        line = next(line for line in out.splitlines() if f" {kind or '-'} " in line.replace("│", " "))
+        assert f"{cost.num_parameters:,}" in line
+        assert f"{cost.forward_flops / 1e9:,.2f}" in line
+        assert f"{cost.activation_bytes / 2**20:,.1f}" in line
+        if cost.levels is not None:
+            assert " x ".join(map(str, cost.levels.sizes)) in line
+    assert "2 x 700 points, 3 classes, batch 16" in out
+    alone = planning.cost(config, SeriesSpec(2, 700, 3, ("0", "1", "2")), batch_size=16)
+    assert costs[config["model"].get("attention")] == alone
+
+
+def test_a_data_set_gives_the_sizes(compose, capsys):
+    config = compose("model=tcn", "data=synthetic", "data.source.num_train=16", "data.source.length=512", verb="plan")
+    costs = planning.plan(OmegaConf.create(config))
+    assert "tcn on 1 x 512 points, 4 classes" in capsys.readouterr().out
+    assert list(costs) == [None]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        ([], ["length"]),
+        (
+            ["length=0", "num_channels=0", "num_classes=x", "batch_size=-1"],
+            ["batch_size", "length", "num_channels", "num_classes"],
+        ),
+        (["length=100", "data=synthetic"], ["length"]),
+        (["length=true", "batch_size=true"], ["batch_size", "length"]),
+        (["length=3.5"], ["length"]),
+        (["length=100", "model.num_heads=7", "model.dropout=2"], ["model.dropout", "model.num_heads"]),
+        (["length=100", "decomposition=sizes", "decomposition.sizes=[1]"], ["decomposition.sizes"]),
+        (["length=100", "model._target_=os.system"], ["model._target_"]),
+        (["length=100", "tokenizer._target_=os.system"], ["model.tokenizer._target_", "tokenizer._target_"]),
+    ],
+)
+def test_mistakes_are_named_all_at_once(compose, overrides, keys):
+    with pytest.raises(UserError) as error:
+        planning.plan(OmegaConf.create(compose(*overrides, verb="plan")))
+    assert sorted(problem.split("=")[0] for problem in error.value.problems) == keys
+
+
+def test_an_unknown_option_is_named(compose):
+    with pytest.raises(UserError, match="nonsense"):
+        planning.plan(OmegaConf.create(compose("length=100", "+model.nonsense=1", verb="plan")))
