@@ -77,7 +77,7 @@ def test_problems_of_both_files_are_told_at_once(write, tmp_path):
     with pytest.raises(UserError) as caught:
         TsSource(write(HEADER), write("", "Demo_TEST.ts")).load()
     assert len(caught.value.problems) == 2
-    with pytest.raises(UserError, match="data.train=") as caught:
+    with pytest.raises(UserError, match=r"data\.train=") as caught:
         TsSource(tmp_path / "no.ts", tmp_path / "none.ts").describe()
     assert len(caught.value.problems) == 2
 
