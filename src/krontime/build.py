@@ -140,7 +140,7 @@ def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError):
+        if isinstance(cause, Exception) and not isinstance(cause, RuntimeError | MemoryError | AssertionError):
             raise UserError(f"{config.get('_target_')}: {cause}") from error
         raise
 
@@ -164,19 +164,24 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
 
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
-    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`."""
-    built = []
+    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, where at least the last one is kept."""
+    from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+    built: list[Callback] = []
     for options in (config["callbacks"] or {}).values():
         if not options:
             continue  # switched off with callbacks.NAME=null
         extra = {"dirpath": str(run_dir / "checkpoints")} if options["_target_"].endswith(".ModelCheckpoint") else {}
         built.append(instantiate(options, **extra))
+    if not any(isinstance(callback, Checkpoint) for callback in built):
+        last = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False)
+        built.append(last)
     return built
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     """The loggers of a plain config, each writing into `run_dir`."""
-    return [instantiate(options, save_dir=str(run_dir)) for options in (config["logger"] or {}).values() if options]
+    return [instantiate(options, save_dir=str(run_dir)) for options in (config.get("logger") or {}).values() if options]
 
 
 def trainer(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,6 +129,7 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
         "config": dict(config),
         "spec": {**asdict(experiment.spec), "class_names": list(experiment.spec.class_names)},
         "protocol": experiment.protocol.model_dump(mode="json"),
+        "masked": SeriesDataset(data).masked,
     }
     module = build_module(config, experiment.spec, class_weights=weights, about=about)
     assert isinstance(module.normalizer, Normalizer)
@@ -156,7 +157,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the first damaged byte leads to
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); expected one that krontime wrote, of plain tensors and values"
+            f"{path}: not a readable checkpoint ({reason}); expected one of krontime's, of plain values and tensors"
         ) from error
     about = checkpoint.get("krontime") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
@@ -174,8 +175,24 @@ def best_checkpoint(run_dir: Path) -> Path:
     return best if best.is_file() else run_dir / CHECKPOINTS / LAST
 
 
-def load_run(run_dir: Path) -> tuple[SeriesClassifier, dict[str, Any], SeriesSpec]:
-    """The selected module of a run, its config, and the sizes of its data.
+class Run(NamedTuple):
+    """What a finished run left.
+
+    Attributes:
+        module: the selected one.
+        config: resolved, in plain types.
+        spec: sizes of its data.
+        masked: whether its batches carried a mask.
+    """
+
+    module: SeriesClassifier
+    config: dict[str, Any]
+    spec: SeriesSpec
+    masked: bool
+
+
+def load_run(run_dir: Path) -> Run:
+    """The selected module of a run, and what it was trained on.
 
     Raises:
         UserError: the folder is no run's, or its checkpoint cannot be read.
@@ -193,4 +210,4 @@ def load_run(run_dir: Path) -> tuple[SeriesClassifier, dict[str, Any], SeriesSpe
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: its parts do not fit together ({reason})") from error
-    return module.eval(), about["config"], spec
+    return Run(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])

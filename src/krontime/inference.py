@@ -1,5 +1,8 @@
 """The verbs `evaluate` and `predict`: what a finished run says of its test split, or of new files."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,11 @@ import numpy as np
 from omegaconf import DictConfig
 
 from krontime import build, experiment
+from krontime.arguments import type_problem
+from krontime.checks import accelerator_problem
 from krontime.data.newfiles import read_series
 from krontime.data.prepare import Prepare
+from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
 from krontime.results.console import show
 from krontime.results.files import RECORD
@@ -25,32 +31,52 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
         UserError: the run or its data cannot be read, the data has changed since, or it has no test split.
     """
     options = build.plain(config)
-    run_dir = Path(options["run"])
-    module, trained, _ = experiment.load_run(run_dir)
-    paths = {key: value for key, value in options["paths"].items() if value is not None}
-    job = experiment.prepare(_moved(trained, paths))
+    _check(options)
+    run_dir = Path(str(options["run"]))
+    run = experiment.load_run(run_dir)
     record = Record.read(run_dir / RECORD)
+    job = experiment.prepare(_moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
         raise UserError(
-            f"run={str(run_dir)!r}: the data set {record.data!r} is not the one that the run was trained on"
+            f"run={str(run_dir)!r}: the data set {record.data!r} has changed since the run was trained; "
+            "expected the data of then (paths.data=FOLDER where it has moved)"
         )
     if not len(job.split.test):
         raise UserError(f"run={str(run_dir)!r}: the data set {record.data!r} has no test split to score")
-    scorer = Scorer.of(trained, options["accelerator"])
-    found = scores(scorer.probabilities(module, job.data, job.split.test), job.data.labels[job.split.test])
+    scorer = Scorer.of(run.config, options["accelerator"])
+    found = scores(scorer.probabilities(run.module, job.data, job.split.test), job.data.labels[job.split.test])
     show(evaluation(record, run_dir, found))
     return found
 
 
-def _moved(config: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
-    """A run's config with its data folder found elsewhere."""
-    old = config["paths"].get("data")
-    moved = {**config, "paths": {**config["paths"], **paths}}
-    if "data" in paths and old:
-        source = {
-            key: paths["data"] + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value
-            for key, value in config["data"]["source"].items()
-        }
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuse values of the wrong type and a device that is not there."""
+    problems = [
+        type_problem(key, options[key], annotation)
+        for key, annotation in (("accelerator", str | None), ("force", bool))
+        if key in options
+    ]
+    problems.append(accelerator_problem("accelerator", options["accelerator"]))
+    if found := [problem for problem in problems if problem]:
+        raise UserError(found)
+
+
+def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
+    """A run's config with its cache, and its data files where `paths.data` is given, found elsewhere."""
+    given = {key: value for key, value in paths.items() if value is not None}
+    moved = {**config, "paths": {**config["paths"], **given}}
+    if "data" in given:
+        old, new = Path(config["paths"]["data"]), Path(given["data"])
+
+        def found(value: Any) -> Any:
+            if not isinstance(value, str):
+                return value
+            path = Path(value)
+            if path.is_relative_to(old):
+                return str(new / path.relative_to(old))
+            return str(new / path.name) if (new / path.name).is_file() else value
+
+        source = {key: value if key == "_target_" else found(value) for key, value in config["data"]["source"].items()}
         moved["data"] = {**config["data"], "source": source}
     return moved
 
@@ -62,28 +88,58 @@ def predict(config: DictConfig) -> Path:
         UserError: the run or the file cannot be read, or the series do not fit the model.
     """
     options = build.plain(config)
-    output = Path(options["output"])
-    check_output(output)
-    if output.exists() and not options["force"]:
-        raise UserError(f"output={str(output)!r}: the file exists; expected a new name, or force=true to overwrite it")
-    module, trained, spec = experiment.load_run(Path(options["run"]))
-    series = read_series(Path(options["input"]), split=options["split"], class_names=spec.class_names)
-    data = Prepare(**trained["data"]["prepare"]).apply(series)
+    _check(options)
+    given, output = Path(str(options["input"])), Path(str(options["output"]))
     problems = Problems()
-    if data.num_channels != spec.num_channels:
-        problems.add("input", options["input"], f"{spec.num_channels} channels, found {data.num_channels}")
+    with _collecting(problems):
+        check_output(output)
+    if output.is_dir():
+        problems.add("output", str(output), "a file; this is a folder")
+    elif output.exists() and output.resolve() == given.resolve():
+        problems.add("output", str(output), "another file than input")
+    elif output.exists() and not options["force"]:
+        problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
+    with _collecting(problems):
+        file_identity(given, "input")
+    run: experiment.Run | None = None
+    with _collecting(problems):
+        run = experiment.load_run(Path(str(options["run"])))
+    problems.raise_if_any()
+    assert run is not None
+
+    source = run.config["data"]["source"]
+    series = read_series(
+        given,
+        split=options["split"],
+        class_names=run.spec.class_names,
+        missing_value=source.get("missing_value"),
+        missing_channels=source.get("missing_channels"),
+    )
+    data = Prepare(**run.config["data"]["prepare"]).apply(series)
+    if data.num_channels != run.spec.num_channels:
+        problems.add("input", str(given), f"{run.spec.num_channels} channels, found {data.num_channels}")
     longest = int(data.lengths.max())
-    if longest > spec.length:
+    if longest > run.spec.length:
         problems.add(
             "input",
-            options["input"],
-            f"series of at most {spec.length} points, as in training (series {data.lengths.argmax()} has {longest})",
+            str(given),
+            f"at most {run.spec.length} points, as in training; series {data.lengths.argmax()} has {longest}",
         )
     problems.raise_if_any()
     indices = np.arange(len(data))
-    scorer = Scorer.of(trained, options["accelerator"])
-    probability = scorer.probabilities(module, data, indices)
-    predictions = named(probability, data, indices)
-    write_predictions(predictions, output)
-    show(f"{len(data)} series of {options['input']} classified: {output}")
+    # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
+    data = replace(data, has_missing=data.has_missing or run.masked)
+    scorer = Scorer.of(run.config, options["accelerator"])
+    probability = scorer.probabilities(run.module, data, indices)
+    write_predictions(named(probability, data, indices), output)
+    show(f"{len(data)} series of {given} classified: {output}")
     return output
+
+
+@contextmanager
+def _collecting(problems: Problems) -> Iterator[None]:
+    """Add what is wrong to the other problems instead of stopping at it."""
+    try:
+        yield
+    except UserError as error:
+        problems.found += error.problems

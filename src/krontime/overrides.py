@@ -88,9 +88,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
             except Exception as refused:
                 problems.append(_refused_value(text, override, config, refused))
     if not problems and isinstance(error, OSError):
-        return [
-            f"{error.filename}: the folder cannot be made ({error.strerror}); expected paths.output=FOLDER to be writable"
-        ]
+        return [f"{error.filename}: cannot be made ({error.strerror}); expected paths.output=FOLDER to be writable"]
     return problems or [next((line for line in str(error).splitlines() if line.strip()), repr(error))]
 
 

@@ -22,11 +22,13 @@ from krontime.results.console import show
 from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.predictions import write_predictions
-from krontime.results.record import MetricName, Metrics, Record, Status, config_hash
+from krontime.results.record import MetricName, Metrics, Protocol, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+
+    from krontime.lit.module import SeriesClassifier
 
 log = logging.getLogger(__name__)
 
@@ -80,33 +82,29 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         KeyboardInterrupt: the user interrupted; the record says so.
     """
     is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
-    if is_first and (found := _finished(run_dir, force=config["force"])):
+    if is_first and config["force"]:
+        _set_aside(run_dir)
+    if is_first and (found := _completed(run_dir)):
+        _refuse_other_data(config, found, run_dir)
         show(already_done(found, run_dir))
         return found
 
-    from lightning.pytorch import seed_everything
+    from lightning.pytorch import Trainer, seed_everything
     from lightning.pytorch.callbacks import Timer
 
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
     job = experiment.prepare(config)
-    started_s = time.perf_counter()
-    module = experiment.fitted_module(config, job)
-    fit_tokens_s = time.perf_counter() - started_s
-    if config["compile"]:
-        module.network.compile()
+    module: SeriesClassifier | None = None
+    trainer: Trainer | None = None
     timer, history = Timer(), History()
-    loggers = build.loggers(config, run_dir)
-    trainer = build.trainer(config, run_dir, [*_callbacks(config, run_dir), timer, history], loggers)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
-    device = trainer.strategy.root_device.type
-    reset_peak_memory(device)
+    fit_tokens_s = 0.0
 
     def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
-        if not trainer.is_global_zero:
+        if not is_first:
             return None
+        device = trainer.strategy.root_device.type if trainer else "cpu"
         written = Record(
             status=status,
             model=config["model"]["name"],
@@ -116,21 +114,36 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             config_hash=config_hash(config),
             protocol=job.protocol,
             metrics=metrics or Metrics(),
-            num_parameters=sum(parameter.numel() for parameter in module.network.parameters()),
+            num_parameters=sum(parameter.numel() for parameter in module.network.parameters()) if module else None,
             train_time_s=timer.time_elapsed("train") + fit_tokens_s,
             peak_memory_bytes=peak_memory_bytes(device),
             started_at=started_at,
             finished_at=datetime.now(UTC),
             error=error,
-            **environment(device, trainer.world_size),
+            **environment(device, trainer.world_size if trainer else 1),
         )
         written.write(run_dir / RECORD)
         show(final_screen(written, run_dir))
         return written
 
     try:
-        trainer.fit(module, datamodule=job.batches(config), ckpt_path=_resume_from(run_dir), weights_only=True)
-        metrics = _write_results(config, job, history, run_dir) if trainer.is_global_zero else None
+        started_s = time.perf_counter()
+        module = experiment.fitted_module(config, job)
+        fit_tokens_s = time.perf_counter() - started_s
+        if config["compile"]:
+            module.network.compile()
+        trainer = build.trainer(
+            config, run_dir, [*_callbacks(config, run_dir), timer, history], build.loggers(config, run_dir)
+        )
+        reset_peak_memory(trainer.strategy.root_device.type)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if is_first:
+            OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
+        resumed = _resume_from(run_dir, job.protocol)
+        trainer.fit(module, datamodule=job.batches(config), ckpt_path=resumed, weights_only=True)
+        metrics = _write_results(config, job, history, run_dir) if is_first else None
+    except UserError:  # known before the first step
+        raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
@@ -138,7 +151,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         if not _is_out_of_memory(error):
             record(Status.FAILED, error=f"{type(error).__name__}: {error}")
             raise
-        record(Status.OUT_OF_MEMORY, error=str(error).splitlines()[0])
+        record(Status.OUT_OF_MEMORY, error=(str(error).splitlines() or ["out of memory"])[0])
         raise UserError(
             f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
             "tokens (krontime plan estimates the memory)"
@@ -149,28 +162,51 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
     return record(Status.COMPLETED, metrics=metrics)
 
 
-def _finished(run_dir: Path, *, force: bool) -> Record | None:
-    """The record of a completed run in this folder; with `force` the folder is set aside instead."""
-    if not (run_dir / RECORD).is_file():
-        return None
-    found = Record.read(run_dir / RECORD)
-    if force:
+def _set_aside(run_dir: Path) -> None:
+    """Keep what is in a run folder, whole or not, under another name."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
         aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         run_dir.rename(aside)
         log.info("force=true: the earlier run is kept in %s", aside)
+
+
+def _completed(run_dir: Path) -> Record | None:
+    """The record of a completed run in this folder."""
+    if not (run_dir / RECORD).is_file():
         return None
+    found = Record.read(run_dir / RECORD)
     return found if found.status is Status.COMPLETED else None
 
 
-def _resume_from(run_dir: Path) -> Path | None:
-    """The last checkpoint of a run that was cut off, where it can be read."""
+def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) -> None:
+    """Scores of a completed run say nothing of data that has changed since; where it can't be read, nothing is known.
+
+    Raises:
+        UserError: the data set is another one now.
+    """
+    try:
+        protocol = experiment.prepare(config).protocol
+    except UserError:
+        return
+    if found.protocol and found.protocol.data_sha256 != protocol.data_sha256:
+        raise UserError(
+            f"{run_dir}: the data set {found.data!r} has changed since this run was completed; expected force=true to "
+            "train again (the folder is kept under another name), or the data of then"
+        )
+
+
+def _resume_from(run_dir: Path, protocol: Protocol) -> Path | None:
+    """The last checkpoint of a run that was cut off, where it can be read and is of the same data."""
     last = run_dir / experiment.CHECKPOINTS / experiment.LAST
     if not last.is_file():
         return None
     try:
-        experiment.load_checkpoint(last)
+        about = experiment.load_checkpoint(last)["krontime"]
     except UserError as error:
         log.warning("%s; the run starts anew", error)
+        return None
+    if about["protocol"]["data_sha256"] != protocol.data_sha256:
+        log.warning("%s is of data that has changed since; the run starts anew", last)
         return None
     log.info("Going on from %s", last)
     return last
@@ -195,7 +231,7 @@ def _write_results(config: Mapping[str, Any], job: Experiment, history: History,
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
     from krontime.score import Scorer, named, scores
 
-    module, _, _ = experiment.load_run(run_dir)
+    module = experiment.load_run(run_dir).module
     scorer = Scorer.of(config)
     split, labels = job.split, job.data.labels
     validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])

@@ -210,6 +210,9 @@ class PatchTST(nn.Module):
             problems.add("model.d_model", d_model, "an integer of at least 1")
         elif num_heads < 1 or d_model % num_heads:
             problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
+        for key, size in (("model.num_layers", num_layers), ("model.ffn_dim", ffn_dim)):
+            if size < 1:
+                problems.add(key, size, "an integer of at least 1")
         for key, value, kind in (
             ("model.attention", attention, AttentionImplementation),
             ("model.norm", norm, Norm),

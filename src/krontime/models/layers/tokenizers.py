@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from krontime.errors import Problems, UserError
 from krontime.models.layers.patches import num_patches, pad_to_patches, patch_mask, unfold_patches
 
 
@@ -36,7 +37,7 @@ class Tokenizer(nn.Module):
         stride: points from the start of one token to the next; at most `patch_length`.
 
     Raises:
-        ValueError: if the two don't satisfy `1 <= stride <= patch_length`.
+        UserError: if the two don't satisfy `1 <= stride <= patch_length`.
     """
 
     num_pooled: int = 0
@@ -45,7 +46,7 @@ class Tokenizer(nn.Module):
     def __init__(self, *, patch_length: int, stride: int) -> None:
         super().__init__()
         if not 1 <= stride <= patch_length:
-            raise ValueError(
+            raise UserError(
                 f"tokenizer.stride={stride}, tokenizer.patch_length={patch_length}: "
                 "expected 1 <= stride <= patch_length"
             )
@@ -111,8 +112,13 @@ class ConvPatch(Tokenizer):
         num_layers: int = 2,
     ) -> None:
         super().__init__(patch_length=patch_length, stride=stride)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"tokenizer.kernel_size={kernel_size}: expected an odd number")
+        problems = Problems()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            problems.add("tokenizer.kernel_size", kernel_size, "an odd number of at least 1")
+        for key, value in (("width", width), ("num_layers", num_layers)):
+            if value < 1:
+                problems.add(f"tokenizer.{key}", value, "at least 1")
+        problems.raise_if_any()
         sizes = [num_channels] + [width] * num_layers
         self.convs = nn.ModuleList(
             nn.Conv1d(size_in, size_out, kernel_size, padding="same") for size_in, size_out in itertools.pairwise(sizes)
@@ -180,6 +186,11 @@ class RocketPatch(Tokenizer):
         seed: int = 0,
     ) -> None:
         super().__init__(patch_length=patch_length, stride=stride)
+        problems = Problems()
+        for key, value in (("num_dilations", num_dilations), ("num_biases", num_biases)):
+            if value < 1:
+                problems.add(f"tokenizer.{key}", value, "at least 1")
+        problems.raise_if_any()
         self.dilations = [2**i for i in range(num_dilations)]
         self.num_biases = num_biases
         self.difference = difference
