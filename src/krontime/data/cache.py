@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,7 +116,8 @@ def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
     """Write the folder under a temporary name, `meta.json` last, and rename it. The caller holds the lock."""
     for stale in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
         shutil.rmtree(stale, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    building = folder.with_name(f".{folder.name}-{os.getpid()}")
+    building.mkdir()  # unlike tempfile's, readable to whom the user's umask allows
     try:
         arrays = {}
         for name, dtype in ARRAYS.items():
