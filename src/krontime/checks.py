@@ -228,7 +228,7 @@ def _merged(errors: Sequence[Any]) -> list[str]:
     lines: dict[str, str] = {}
     for error in errors:
         path = [str(part) for part in error["loc"]]
-        while path and (path[-1] in ("int", "list[int]") or path[-1].startswith("literal[")):
+        while path and (path[-1] in ("int", "constrained-int", "list[int]") or path[-1].startswith("literal[")):
             path.pop()
         key = ".".join(path)
         expected = worded(error["msg"].removeprefix("Value error, "))

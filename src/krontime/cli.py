@@ -146,10 +146,11 @@ def _verb_help(verb: str) -> str:
             file = root / group / f"{name.strip()}.yaml"
             if file.is_file():
                 files += [(group, base) for base in _bases(file)]
+    keys = {}  # what a choice sets takes the place of what it is built on
     for prefix, file in files:
         for key, default, meaning in configs.described_keys(file):
-            dotted = f"{prefix}.{key}" if prefix else key
-            lines.append(f"  {dotted + '=' + default:<44} {meaning}")
+            keys[f"{prefix}.{key}" if prefix else key] = (default, meaning)
+    lines += [f"  {f'{key}={default}':<44} {meaning}" for key, (default, meaning) in keys.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -157,6 +158,6 @@ def _bases(config: Any) -> list[Any]:
     """A config of a group, after those of its own group that it is built on."""
     import re
 
-    bases = re.findall(r"^ +- ([\w/]+)\s*$", config.read_text(), flags=re.MULTILINE)
+    bases = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(), flags=re.MULTILINE)
     files = [config.parent / f"{base}.yaml" for base in bases if base != "_self_"]
     return [found for file in files if file.is_file() for found in _bases(file)] + [config]

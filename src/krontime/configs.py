@@ -35,9 +35,7 @@ def described_keys(config: Path) -> list[tuple[str, str, str]]:
     parents: list[tuple[int, str]] = []
     found = []
     for line in config.read_text().splitlines():
-        match = re.match(
-            r"^(?P<indent> *)(?P<key>[\w/@-]+):(?: +(?P<value>.*?))?(?: +# (?P<meaning>.*))?$", line
-        )
+        match = re.match(r"^(?P<indent> *)(?P<key>[\w/@-]+):(?: +(?P<value>[^\s#].*?))?(?: +# (?P<meaning>.*))?$", line)
         if not match:
             continue
         indent = len(match["indent"])

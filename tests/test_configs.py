@@ -1,0 +1,378 @@
+"""Every config of every group composes, passes the checks, explains its keys, and builds what it says."""
+
+import inspect
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.connector import _PRECISION_INPUT_STR
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import Strategy
+
+from krontime import build, checks, cli, configs
+from krontime.data.series import SeriesSpec
+from krontime.errors import UserError
+
+ROOT = configs.config_dir()
+SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
+
+NEEDED = {
+    "data=npz": ["data.path=missing/Some.npz"],
+    "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],
+    "decomposition=sizes": ["decomposition.sizes=[20,20]"],
+}
+"""What a choice can't do without."""
+
+NEEDED_BY_VERB = {"evaluate": ["run=RUN"], "predict": ["run=RUN", "input=a.npz", "output=b.csv"]}
+
+VERBS = sorted(path.stem for path in ROOT.glob("*.yaml"))
+
+
+def groups() -> dict[str, str]:
+    """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
+    found: dict[str, str] = {}
+    for verb in sorted(VERBS, key=lambda verb: verb != "train"):
+        own = configs.default_groups(ROOT / f"{verb}.yaml")
+        nested = [configs.default_groups(ROOT / "model" / f"{name}.yaml") for name in configs.options("model")]
+        brought = set().union(*nested) if "model" in own else set()
+        for group in (*own, *sorted(brought)):
+            if group != "hydra" and configs.options(group):
+                found.setdefault(group, verb)
+    return found
+
+
+CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in configs.options(group)]
+TRAIN_CHOICES = [choice for verb, choice in CHOICES if verb == "train"]
+
+
+@pytest.fixture
+def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks as on a machine that has what is asked for."""
+    monkeypatch.setattr(checks, "accelerator_problem", lambda key, accelerator: None)
+
+
+def test_no_group_is_left_out():
+    folders = {str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.yaml")}
+    assert folders - {".", "hydra", "hydra/job_logging", "data/base"} == set(groups())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_composes(compose, verb):
+    compose(*NEEDED_BY_VERB.get(verb, []), verb=verb)
+    assert verb in cli.VERBS
+    assert len(configs.summary(ROOT / f"{verb}.yaml")) > 20
+
+
+@pytest.mark.parametrize(("verb", "choice"), CHOICES)
+def test_every_choice_composes(compose, verb, choice):
+    assert compose(choice, *NEEDED.get(choice, []), verb=verb)
+    group, name = choice.split("=")
+    assert len(configs.summary(ROOT / group / f"{name}.yaml")) > 10
+
+
+@pytest.mark.parametrize("choice", TRAIN_CHOICES)
+def test_every_choice_passes_the_checks(compose, any_device, choice):
+    checks.check_train(compose(choice, *NEEDED.get(choice, [])), is_multirun=False)
+
+
+# keys and their meaning
+
+WIRING = {"_target_", "_partial_", "_args_"}
+"""Keys that nobody sets by hand."""
+
+HIDDEN = {
+    "callbacks": {"checkpoint.filename", "checkpoint.enable_version_counter"},
+    "logger": {"csv.name", "csv.version", "tensorboard.name", "tensorboard.version"},
+}
+"""Keys that the run folder's layout fixes."""
+
+
+def leaves(file: Path) -> list[str]:
+    """Dotted keys of one YAML file as it stands, defaults list and what only passes on another key left out."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(plain, dict)
+    plain.pop("defaults", None)
+    return [
+        key
+        for key, value in build.leaves(plain)
+        if key.rpartition(".")[2] not in WIRING and not (key.startswith("source.") and str(value).startswith("${data."))
+    ]
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(path for path in ROOT.rglob("*.yaml") if "hydra" not in path.parts),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_key_is_explained_where_it_stands_or_where_its_group_first_has_it(file):
+    group = "" if file.parent == ROOT else file.parent.relative_to(ROOT).parts[0]
+    family = [*ROOT.glob("*.yaml")] if group == "size" else [*(ROOT / group).rglob("*.yaml")] if group else [file]
+    explained = {key for path in family for key, _, _ in configs.described_keys(path)}
+    found = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
+    assert set(found) <= HIDDEN.get(group, set())
+
+
+def test_the_help_of_train_has_every_group_choice_and_key(capsys):
+    cli.main(["train", "--help"])
+    out = capsys.readouterr().out
+    for group, verb in groups().items():
+        if verb != "train":
+            continue
+        line = next(line for line in out.splitlines() if line.startswith(f"  {group} "))
+        assert {name.rstrip("*") for name in line.split()[1:]} == set(configs.options(group))
+    files = [("", ROOT / "train.yaml"), ("data.", ROOT / "data/base/common.yaml")]
+    for choice in (
+        "data=ucr",
+        "model=krontime",
+        "tokenizer=rocket",
+        "decomposition=depth2",
+        "optim=adamw",
+        "trainer=cpu",
+    ):
+        group, name = choice.split("=")
+        files.append((f"{group}.", ROOT / group / f"{name}.yaml"))
+    files += [("callbacks.", ROOT / "callbacks/default.yaml"), ("logger.", ROOT / "logger/csv.yaml")]
+    lines = [line.strip() for line in out.splitlines()]
+    for prefix, file in files:
+        for key, default, meaning in configs.described_keys(file):
+            if (prefix, key, default) == ("data.", "name", "???"):
+                continue  # the choice gives one
+            assert any(line.startswith(f"{prefix}{key}={default}") and line.endswith(meaning) for line in lines), key
+    shown = [line.partition("=")[0] for line in lines[lines.index("keys (key=value), with their defaults:") + 1 :]]
+    assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_the_help_of_every_verb_has_its_keys(capsys, verb):
+    cli.main([verb, "--help"])
+    out = capsys.readouterr().out
+    described = configs.described_keys(ROOT / f"{verb}.yaml")
+    assert described
+    for key, default, meaning in described:
+        assert f"{key}={default}" in out
+        assert meaning in out
+
+
+# what they build
+
+
+@pytest.mark.parametrize("name", configs.options("data"))
+def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
+    config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
+    source = build.source(config["data"])
+    if name in ("ucr", "synthetic"):
+        assert source.describe()["name"] == config["data"]["name"]
+        return
+    with pytest.raises(UserError) as error:
+        source.describe()
+    files = {"ts": ["Some_TRAIN.ts", "Some_TEST.ts"]}.get(name, [Path(config["data"].get("path", "")).name])
+    assert all(any(file in problem for problem in error.value.problems) for file in files)
+
+
+def combinations() -> list[list[str]]:
+    """Every model with every choice of each group that it brings."""
+    found = []
+    for model in configs.options("model"):
+        brought = [g for g in configs.default_groups(ROOT / "model" / f"{model}.yaml") if configs.options(g)]
+        choices = [[f"{group}={name}" for name in configs.options(group)] for group in brought]
+        found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
+    return found
+
+
+@pytest.mark.parametrize("choices", combinations(), ids=" ".join)
+def test_every_model_tokenizer_and_decomposition_builds(compose, choices):
+    needed = [override for choice in choices for override in NEEDED.get(choice, [])]
+    config = compose(*choices, *needed)
+    network = build.network(config, SPEC).eval()
+    assert network(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
+    depth = next((choice.removeprefix("decomposition=depth") for choice in choices if "=depth" in choice), None)
+    if depth is not None:
+        assert network.plan.depth == min(int(depth), network.plan.num_tokens.bit_length() - 1)
+
+
+def test_the_combinations_are_all_there():
+    found = set(map(frozenset, combinations()))
+    assert {"model=krontime", "decomposition=depth3", "tokenizer=conv"} in found
+    assert {"model=patchtst", "tokenizer=rocket"} in found
+    assert {"model=tcn"} in found
+
+
+@pytest.mark.parametrize("name", configs.options("optim"))
+def test_every_optimiser_builds(compose, name):
+    options = compose(f"optim={name}")["optim"]
+    optimizer = build.instantiate(options["optimizer"])([torch.nn.Parameter(torch.zeros(2, 2))])
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert optimizer.defaults["lr"] == options["optimizer"]["lr"]
+    assert optimizer.defaults["weight_decay"] == options["optimizer"]["weight_decay"]
+
+
+@pytest.mark.parametrize("name", configs.options("callbacks"))
+def test_every_set_of_callbacks_builds(compose, tmp_path, name):
+    found = build.callbacks(compose(f"callbacks={name}"), tmp_path)
+    checkpoint = next(callback for callback in found if isinstance(callback, ModelCheckpoint))
+    stopping = next(callback for callback in found if isinstance(callback, EarlyStopping))
+    assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
+    for callback in (checkpoint, stopping):
+        assert callback.monitor in checks.BETTER
+        assert callback.mode == checks.BETTER[callback.monitor]
+    assert any("WeightAveraging" in type(callback).__name__ for callback in found) == (name == "ema")
+
+
+def test_a_callback_is_switched_off_with_null(compose, tmp_path):
+    found = build.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
+    assert not any(isinstance(callback, EarlyStopping) for callback in found)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb's own imports
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [
+        ("csv", [CSVLogger]),
+        ("tensorboard", [TensorBoardLogger]),
+        ("wandb", [WandbLogger]),
+        ("[csv,tensorboard,wandb]", [CSVLogger, TensorBoardLogger, WandbLogger]),
+        ("[]", []),
+    ],
+)
+def test_loggers_build_alone_and_together(compose, tmp_path, names, kinds):
+    found = build.loggers(compose(f"logger={names}"), tmp_path)
+    assert [type(logger) for logger in found] == kinds
+    for logger in found:
+        assert Path(logger.save_dir).is_relative_to(tmp_path)
+        assert not isinstance(logger, WandbLogger) or logger._offline
+    assert not {"csv", "tensorboard", "wandb"} ^ set(configs.options("logger"))  # a new one needs a line above
+
+
+@pytest.mark.parametrize("name", configs.options("trainer"))
+def test_trainer_options_are_lightnings(compose, name):
+    options = compose(f"trainer={name}")["trainer"]
+    assert set(options) <= set(inspect.signature(Trainer.__init__).parameters)
+    assert options["precision"] in _PRECISION_INPUT_STR.__args__
+    if isinstance(options["strategy"], dict):
+        assert isinstance(build.instantiate(options["strategy"]), Strategy)
+    assert (options["accelerator"] == "gpu") == (name not in ("cpu", "ddp_cpu"))
+
+
+@pytest.mark.parametrize("name", configs.options("trainer"))
+def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name):
+    config = compose(f"trainer={name}")
+    if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"(?i)trainer.*(gpu|cuda|no supported)"):
+            build.trainer(config, tmp_path, [], [])
+        with pytest.raises(UserError, match=r"trainer\.accelerator='gpu': there is none on this machine"):
+            checks.check_train(config, is_multirun=False)
+        return
+    trainer = build.trainer(config, tmp_path, [], [])
+    assert trainer.max_epochs == config["trainer"]["max_epochs"]
+    assert trainer.num_devices == config["trainer"]["devices"]
+    assert trainer.gradient_clip_val == config["trainer"]["gradient_clip_val"]
+    assert trainer.world_size == trainer.num_devices
+
+
+@pytest.mark.parametrize("name", configs.options("experiment"))
+def test_every_experiment_builds(compose, any_device, name):
+    config = compose(f"experiment={name}")
+    checks.check_train(config, is_multirun=False)
+    network = build.network(config, SPEC)
+    assert network(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
+    text = (ROOT / "experiment" / f"{name}.yaml").read_text()
+    assert f"experiment={name}" in text  # opens with its command
+
+
+# what the checks refuse
+
+MISTAKES = {
+    "data.batch_size=0": "data.batch_size=0",
+    "data.eval_batch_size=many": "data.eval_batch_size='many'",
+    "data.num_workers=-1": "data.num_workers=-1",
+    "data.scaling=batch": "data.scaling='batch'",
+    "data.name=a/b": "data.name='a/b'",
+    "data.validation.method=random": "data.validation.method='random'",
+    "data.validation.fraction=1": "data.validation.fraction=1",
+    "data.validation.num_folds=1": "data.validation.num_folds=1",
+    "data.prepare.crop_length=0": "data.prepare.crop_length=0",
+    "data.prepare.resample_hz=-8": "data.prepare.resample_hz=-8",
+    "data.prepare.crop_from=middle": "data.prepare.crop_from='middle'",
+    "+data.prepare.nonsense=1": "data.prepare.nonsense=1",
+    "data.window.stride=5": "data.window: stride has no effect without length",
+    "loss.label_smoothing=1": "loss.label_smoothing=1",
+    "loss.class_weights=equal": "loss.class_weights='equal'",
+    "+loss.nonsense=1": "loss.nonsense=1",
+    "augment.shift=1.5": "augment.shift=1.5",
+    "augment.mixup=-1": "augment.mixup=-1",
+    "augment.jitter=x": "augment.jitter='x'",
+    "optim.warmup=2": "optim.warmup=2",
+    "optim.final=-1": "optim.final=-1",
+    "optim.optimizer.lr=0": "optim.optimizer.lr=0",
+    "trainer.max_epochs=0": "trainer.max_epochs=0",
+    "trainer.devices=x": "trainer.devices='x'",
+    "seed=-1": "seed=-1",
+    "seed=1.5": "seed=1.5",
+    "seed=null": "seed=None",
+    "force=maybe": "force='maybe'",
+    "compile=2": "compile=2",
+    "model._target_=os.system": "model._target_='os.system'",
+    "callbacks.checkpoint._target_=builtins.eval": "callbacks.checkpoint._target_='builtins.eval'",
+    "tokenizer._target_=torch.load": "tokenizer._target_='torch.load'",
+    "model.name=": "model.name=''",
+}
+
+CROSS_MISTAKES = {
+    "callbacks.checkpoint.monitor=test/accuracy": "callbacks.checkpoint.monitor='test/accuracy'",
+    "callbacks.early_stopping.monitor=val/acc": "callbacks.early_stopping.monitor='val/acc'",
+    "callbacks.early_stopping.mode=max": "callbacks.early_stopping.mode='max'",
+    "trainer.devices=2": "trainer.devices=2",
+    "+nonsense=1": "nonsense=1",
+    "+data.nonsense=1": "data.nonsense=1",
+}
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as error:
+        checks.check_train(config, is_multirun=True)
+    return error.value.problems
+
+
+@pytest.mark.parametrize(("override", "line"), [*MISTAKES.items(), *CROSS_MISTAKES.items()])
+def test_a_mistake_is_named_with_its_key_and_value(compose, override, line):
+    found = problems(compose(override))
+    assert any(problem.startswith(line) for problem in found), found
+    others = [problem for problem in found if not problem.startswith((line, "model.tokenizer", "data.source.name"))]
+    assert others == []
+    assert all("Traceback" not in problem and "\n" not in problem for problem in found)
+
+
+@pytest.mark.parametrize("mistakes", [MISTAKES, CROSS_MISTAKES])
+def test_all_mistakes_are_named_at_once(compose, mistakes):
+    """One for each key; a callback without a metric has no direction that could be wrong."""
+    chosen = {override.partition("=")[0]: override for override in mistakes if not override.endswith("mode=max")}
+    found = problems(compose(*chosen.values()))
+    for override in chosen.values():
+        assert any(problem.startswith(mistakes[override]) for problem in found), override
+
+
+def test_several_devices_are_refused_in_a_multirun_only(compose):
+    config = compose("trainer=ddp_cpu")
+    checks.check_train(config, is_multirun=False)
+    assert any("one command for each job" in problem for problem in problems(config))
+
+
+def test_seed_zero_is_a_seed(compose):
+    config = compose("seed=0")
+    checks.check_train(config, is_multirun=True)
+    assert config["seed"] == 0
+
+
+def test_a_mistake_is_found_before_anything_is_built_or_read(compose, monkeypatch):
+    def never(*args: Any, **options: Any) -> None:
+        raise AssertionError("built")
+
+    monkeypatch.setattr(build, "instantiate", never)
+    problems(compose("data=npz", "data.path=/nowhere.npz", "data.batch_size=0"))
