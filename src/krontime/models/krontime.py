@@ -40,30 +40,52 @@ class LevelPositions(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward network, each on a residual branch."""
+    """Pre-norm attention and feed-forward network, each on a residual branch.
+
+    Linear layers have no bias: the norm before each has one. Dropout skips a branch for single tokens, which needs one
+    random number a token instead of D; on a CPU, where these are drawn one after the other, dropping single numbers
+    costs as much as the rest of the block.
+    """
 
     def __init__(
         self,
         *,
         d_model: int,
+        key_dim: int,
         num_heads: int,
         ffn_dim: int,
         plan: LevelPlan,
         attention: AttentionKind,
         order: Order,
         dropout: float,
+        recompute: bool,
     ) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(d_model)
-        self.attention = LevelAttention(d_model=d_model, num_heads=num_heads, plan=plan, kind=attention, order=order)
+        self.attention = LevelAttention(
+            d_model=d_model,
+            key_dim=key_dim,
+            num_heads=num_heads,
+            plan=plan,
+            kind=attention,
+            order=order,
+            recompute=recompute,
+        )
         self.norm_feed_forward = nn.LayerNorm(d_model)
-        self.feed_forward = nn.Sequential(nn.Linear(d_model, ffn_dim), nn.GELU(), nn.Linear(ffn_dim, d_model))
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(d_model, ffn_dim, bias=False), nn.GELU(), nn.Linear(ffn_dim, d_model, bias=False)
+        )
+        self.dropout = dropout
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`(R, N, D)` and its mask to `(R, N, D)`."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
-        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
+        x = self._add(x, self.attention(self.norm_attention(x), mask))
+        return self._add(x, self.feed_forward(self.norm_feed_forward(x)))
+
+    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        if self.training and self.dropout > 0:
+            branch = branch * F.dropout(branch.new_ones(*branch.shape[:2], 1), self.dropout)
+        return x + branch
 
 
 def mean_features(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -95,7 +117,7 @@ def level_features(x: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tens
         group_size *= size
         total = total.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else total
         if count is None:
-            features.append((total / group_size).amax(dim=1))
+            features.append(total.amax(dim=1) / group_size)
             continue
         count = count.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else count
         mean = (total / count.clamp(min=1)).masked_fill(count == 0, torch.finfo(x.dtype).min)
@@ -121,6 +143,8 @@ class KronTime(nn.Module):
         depth: number of levels, sizes chosen by `plan_levels`; None where `level_sizes` are given.
         level_sizes: explicit level sizes, lowest first; None where `depth` is given.
         d_model: D.
+        key_dim: width of queries and of keys over all heads, a multiple of H; None for D. Scores of a level sum over
+            all other levels as well as over this width, so that less of it may do.
         num_heads: H; divides `d_model`.
         num_layers: blocks.
         ffn_dim: hidden width of the feed-forward networks.
@@ -133,7 +157,7 @@ class KronTime(nn.Module):
         channel_mixing: the tokenizer sees all channels at once, instead of one at a time.
         pooled_skip: join the tokenizer's features pooled over the whole series, where it has them, to the last layer.
         pooled_dropout: share of those features dropped.
-        dropout: share dropped on each residual branch.
+        dropout: share of tokens that skip a residual branch in training, drawn for each branch.
         checkpointing: keep only each block's input for the backward pass, and compute the rest again.
 
     Raises:
@@ -150,6 +174,7 @@ class KronTime(nn.Module):
         depth: int | None = 2,
         level_sizes: Sequence[int] | None = None,
         d_model: int = 128,
+        key_dim: int | None = None,
         num_heads: int = 8,
         num_layers: int = 3,
         ffn_dim: int = 256,
@@ -169,6 +194,8 @@ class KronTime(nn.Module):
             problems.add("model.d_model", d_model, "an integer of at least 1")
         elif num_heads < 1 or d_model % num_heads:
             problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
+        elif key_dim is not None and (key_dim < 1 or key_dim % num_heads):
+            problems.add("model.key_dim", key_dim, f"a multiple of model.num_heads={num_heads}")
         for key, size in (("model.num_layers", num_layers), ("model.ffn_dim", ffn_dim)):
             if size < 1:
                 problems.add(key, size, "an integer of at least 1")
@@ -195,12 +222,14 @@ class KronTime(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 d_model=d_model,
+                key_dim=d_model if key_dim is None else key_dim,
                 num_heads=num_heads,
                 ffn_dim=ffn_dim,
                 plan=self.plan,
                 attention=attention,
                 order=order,
                 dropout=dropout,
+                recompute=not checkpointing,
             )
             for _ in range(num_layers)
         )

@@ -50,9 +50,12 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
 
 def _apply(factor: Tensor, v: Tensor) -> Tensor:
     """Mode product of an unfolded `(G, above, k_i, below)` with a factor `(G, k_i, k_i)`: the shape of `v`."""
-    if v.shape[3] == 1:
-        return torch.bmm(v.squeeze(3), factor.mT).unsqueeze(3)
-    return torch.matmul(factor.unsqueeze(1), v)
+    groups, above, size, below = v.shape
+    if below == 1:
+        return torch.bmm(v.view(groups, above, size), factor.mT).view(v.shape)
+    # The factor is small, so that repeating it for each slice is cheaper than moving the values.
+    repeated = factor.unsqueeze(1).expand(-1, above, -1, -1).reshape(-1, size, size)
+    return torch.bmm(repeated, v.reshape(-1, size, below)).view(v.shape)
 
 
 def level_factors(
@@ -132,6 +135,28 @@ def mode_products(v: Tensor, factors: Sequence[Tensor], order: Order) -> Tensor:
     return v
 
 
+def apply_factors(
+    v: Tensor, factors: Sequence[Tensor], *, order: Order = "bottom_up", mask: Tensor | None = None
+) -> Tensor:
+    """Values mixed by the factors, renormalised over the valid tokens: `(A (m V)) / (A m)`.
+
+    Args:
+        v: values `(B, H, E, N)`, zero at invalid tokens.
+        factors: one `(B, H, k_i, k_i)` per level, lowest first.
+        order: `bottom_up`, `top_down` or `parallel`; see `mode_products`.
+        mask: bool `(B, N)` or `(1, N)`, true where a token is valid; None where all are.
+
+    Returns:
+        `(B, H, E, N)`; zero at invalid tokens, and everywhere for a series without a valid token.
+    """
+    out = mode_products(v, factors, order)
+    if mask is None:
+        return out
+    valid = mask[:, None, None].to(factors[0].dtype)
+    weight = mode_products(valid, factors, order)
+    return out * (valid / weight.clamp_min(_TINY)).to(out.dtype)
+
+
 def kronecker_attention(
     q: Tensor,
     k: Tensor,
@@ -144,13 +169,13 @@ def kronecker_attention(
 ) -> Tensor:
     """Full attention whose `N x N` matrix is `A_h kron ... kron A_1` (or, for `parallel`, the mean of the h modes).
 
-    Costs about `2 N E sum(k_i)` multiply-adds a head. With a mask the output is `(A (m V)) / (A m)`: a weighted mean
-    of valid tokens. The answer for a token depends neither on padding nor on how far `sizes` was trimmed.
+    Costs about `2 N E sum(k_i)` multiply-adds a head. With a mask every output is a weighted mean of valid values.
+    The answer for a token depends neither on padding nor on how far the plan was trimmed.
 
     Args:
-        q: queries `(B, H, E, N)`, zero at invalid tokens (as a projection without bias of zeroed tokens is).
-        k: keys, likewise.
-        v: values, likewise.
+        q: queries `(B, H, E', N)`, zero at invalid tokens (as a projection without bias of zeroed tokens is).
+        k: keys, likewise; E' need not be E.
+        v: values `(B, H, E, N)`, likewise.
         plan: the level sizes; trimmed to `plan.trim(N)` where the batch has fewer tokens.
         order: in which order the levels are applied. `bottom_up` and `top_down` are equal here, since mode
             products commute.
@@ -161,12 +186,7 @@ def kronecker_attention(
         `(B, H, E, N)`; zero at invalid tokens, and everywhere for a series without a valid token.
     """
     factors = level_factors(q, k, plan, pooled=pooled, mask=mask)
-    out = mode_products(v, factors, order)
-    if mask is None:
-        return out
-    valid = mask[:, None, None].to(factors[0].dtype)
-    weight = mode_products(valid, factors, order)
-    return out * (valid / weight.clamp_min(_TINY)).to(out.dtype)
+    return apply_factors(v, factors, order=order, mask=mask)
 
 
 def axial_attention(
@@ -194,13 +214,13 @@ def axial_attention(
     Returns:
         `(B, N, H, E)`; zero at invalid tokens, and everywhere for a series without a valid token.
     """
-    batch, num_tokens, heads, width = v.shape
+    batch, num_tokens, heads, _ = v.shape
     sizes = plan.trim(num_tokens)
 
     def attend(x: Tensor, level: int) -> Tensor:
         size, below = sizes[level], math.prod(sizes[:level])
         # (B * above, below * H, k_i, E): as views, since `below` and H are neighbours in memory.
-        qs, ks, vs = (t.reshape(-1, size, below * heads, width).transpose(1, 2) for t in (q, k, x))
+        qs, ks, vs = (t.reshape(-1, size, below * heads, t.shape[3]).transpose(1, 2) for t in (q, k, x))
         keys = None
         if mask is not None:
             keys = mask.expand(batch, -1).reshape(-1, size, below).transpose(1, 2)
