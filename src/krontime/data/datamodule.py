@@ -116,7 +116,14 @@ class ConsecutiveBatches(Sampler[list[int]]):
 
 
 class ResumableLoader(DataLoader[SeriesBatch]):
-    """Tells Lightning that a mid-epoch resume is handled: `TrainBatches` asks the trainer where it stands."""
+    """Tells Lightning that a mid-epoch resume is handled: `TrainBatches` asks the trainer where it stands.
+
+    It asks when the first batch is: workers would draw ahead as soon as there is an iterator, and Lightning makes one
+    before it restores a checkpoint when an optimiser asks for the number of steps.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
