@@ -155,13 +155,18 @@ def test_positions_tell_the_order_of_tokens(positions: str, head: str) -> None:
     assert same == (positions == "none")
 
 
-def test_channels_are_independent_series_until_the_head_averages_them() -> None:
+def test_channels_are_independent_series_until_the_head_joins_them() -> None:
     network = make(num_channels=3, length=107)
     x, mask = make_batch(3)
-    mask[:, 1] = False  # a channel without any value does not count
-    got = network(x * mask, mask)
-    other = network((x * mask)[:, [2, 0]], mask[:, [2, 0]])
-    torch.testing.assert_close(got, other, atol=1e-5, rtol=0)
+    mask[:, 1] = False  # a channel without any value gives zeros
+    joined: list[torch.Tensor] = []
+    network.head.register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
+    network(x * mask, mask)
+    network((x * mask)[:, [2, 1, 0]], mask[:, [2, 1, 0]])
+    first, second = (features.unflatten(1, (3, -1)) for features in joined)
+    assert not first[:, 1].any()
+    assert first[:, 0].abs().sum() > 0
+    torch.testing.assert_close(first[:, [2, 1, 0]], second, atol=1e-5, rtol=0)
 
 
 def test_channel_mixing_sees_all_channels_in_one_token() -> None:

@@ -129,7 +129,8 @@ class KronTime(nn.Module):
     """KronTime: tokens of a series seen as a tensor with one axis per level, attention factorised over the levels.
 
     The backbone is PatchTST's with pre-norm blocks: by default each channel is a series of its own, all channels share
-    the weights, and the features of the channels that hold any observed token are averaged before the last layer.
+    the weights, and the features of the channels are joined before the last layer (zeros for a channel without any
+    observed token).
 
     The source publishes neither positions nor padding nor scale where they could be read. Here positions are one
     learned table per level, summed; padded and unobserved tokens give nothing to any score, and outputs are
@@ -238,7 +239,8 @@ class KronTime(nn.Module):
         num_features = d_model * (self.plan.depth + 1 if self.head_by_level else 1)
         self.norm_head = nn.LayerNorm(num_features)
         self.pooled_dropout = nn.Dropout(pooled_dropout)
-        self.head = nn.Linear(num_features + self.num_pooled, num_classes)
+        num_rows = 1 if channel_mixing else num_channels
+        self.head = nn.Linear(num_rows * (num_features + self.num_pooled), num_classes)
         for module in (*self.blocks.modules(), self.head):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -279,11 +281,12 @@ class KronTime(nn.Module):
             features = level_features(tokens, token_mask, sizes)
         else:
             features = mean_features(tokens, token_mask)
-        features = self.norm_head(_channel_mean(features, observed, batch_size))
+        features = self.norm_head(features)
         if self.num_pooled:
-            pooled = self.pooled_dropout(_channel_mean(pooled, observed, batch_size))
-            features = torch.cat([features, pooled], dim=-1)
-        return self.head(features)
+            features = torch.cat([features, self.pooled_dropout(pooled)], dim=-1)
+        if observed is not None:
+            features = features * observed[:, None]
+        return self.head(features.reshape(batch_size, -1))
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """`(B, C, L)` to what the tokenizer sees: itself, or each channel as a series, `(B * C, 1, L)`."""
@@ -301,15 +304,3 @@ class KronTime(nn.Module):
                 mask = torch.ones(1, num_tokens, dtype=torch.bool, device=tokens.device)
             tokens, mask = F.pad(tokens, (0, 0, 0, padding)), F.pad(mask, (0, padding))
         return tokens, mask, sizes
-
-
-def _channel_mean(features: Tensor, observed: Tensor | None, batch_size: int) -> Tensor:
-    """`(R, F)` to `(B, F)`: the mean over the channels that hold an observed token (of zeros, where none does).
-
-    Args:
-        features: `(R, F)`.
-        observed: bool `(R,)`; None where all channels are observed.
-        batch_size: B.
-    """
-    features = features.unflatten(0, (batch_size, -1))
-    return mean_features(features, None if observed is None else observed.unflatten(0, (batch_size, -1)))
