@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,7 +235,7 @@ class TestSecondStart:
         options = compose("data=npz", f"data.path={path}", *SMALL, "trainer.max_epochs=1")
         train(options, tmp_path / "run")
         path.write_bytes((files / "gaps.npz").read_bytes())
-        with pytest.raises(UserError, match="has changed since.*force=true"):
+        with pytest.raises(UserError, match=r"has changed since.*force=true"):
             train(options, tmp_path / "run")
         with pytest.raises(UserError, match="has changed since"):
             verb(inference.evaluate, run=tmp_path / "run")
@@ -505,9 +508,7 @@ class TestEndings:
         self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def exhausted(*_: Any) -> None:
-            raise RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-            )
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
         monkeypatch.setattr(experiment, "fitted_module", exhausted)
         with pytest.raises(UserError, match="out of memory"):
@@ -561,12 +562,114 @@ class TestCommand:
         self, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as stopped:
-            cli.main(
-                ["train", "-m", "seed=0,1", "trainer=ddp_cpu", "data=npz", f"data.path={files / 'equal.npz'}"]
-                + [f"paths.output={tmp_path}"]
-            )
+            data = ("data=npz", f"data.path={files / 'equal.npz'}", f"paths.output={tmp_path}")
+            cli.main(["train", "-m", "seed=0,1", "trainer=ddp_cpu", *data])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
         assert "trainer.devices=2" in message
         assert "one command for each job" in message
         assert not list(tmp_path.rglob("record.json"))
+
+
+class TestLoggers:
+    def test_several_at_once_or_one_or_none(self, config: Callable[..., Any], tmp_path: Path) -> None:
+        for logger, expected in (("[csv,tensorboard]", {"csv", "tb"}), ("tensorboard", {"tb"}), ("[]", set())):
+            folder = tmp_path / logger
+            train(config("equal.npz", f"logger={logger}", "trainer.max_epochs=1"), folder)
+            found = {"csv"} if (folder / "metrics.csv").is_file() else set()
+            found |= {"tb"} if list(folder.rglob("events.out.tfevents*")) else set()
+            assert found == expected
+
+    @pytest.mark.slow
+    def test_two_runs_in_one_process_are_two_to_wandb(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        for seed in (0, 1):
+            options = config("equal.npz", "logger=[csv,wandb]", f"seed={seed}", "trainer.max_epochs=1")
+            train(options, tmp_path / f"seed{seed}")
+        ids = {path.name.rpartition("-")[2] for path in tmp_path.rglob("offline-run-*")}
+        assert len(ids) == 2
+        for seed in (0, 1):
+            assert len(list((tmp_path / f"seed{seed}").rglob("offline-run-*/*.wandb"))) == 1
+            assert (tmp_path / f"seed{seed}" / "metrics.csv").is_file()
+
+    @pytest.mark.slow
+    def test_a_run_that_fails_leaves_no_wandb_run_open(
+        self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
+    ) -> None:
+        import wandb
+
+        interrupted_at(1, RuntimeError("something broke"))
+        with pytest.raises(RuntimeError, match="something broke"):
+            train(config("equal.npz", "logger=wandb"), tmp_path / "run")
+        assert wandb.run is None
+
+
+@pytest.mark.slow
+class TestProcesses:
+    """What only a process of its own shows."""
+
+    def start(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "krontime", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        return subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def test_interrupted_by_the_user(self, files: Path, tmp_path: Path) -> None:
+        data = ("train", "data=npz", f"data.path={files / 'equal.npz'}", *SMALL, "trainer.enable_progress_bar=true")
+        overrides = (*data, "trainer.max_epochs=60", "callbacks.early_stopping=null")
+        process = self.start(*overrides, "paths.output=cut", cwd=tmp_path)
+        assert process.stderr is not None
+        lines = [process.stderr.readline()]
+        while lines[-1] and not lines[-1].startswith("epoch 4 "):
+            lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert "interrupted" in out
+        (path,) = tmp_path.rglob("record.json")
+        assert Record.read(path).status is Status.INTERRUPTED
+
+        process = self.start(*overrides, "paths.output=cut", cwd=tmp_path)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert "Going on from" in err
+        assert "epoch 1 of" not in err
+        process = self.start(*overrides, "paths.output=whole", cwd=tmp_path)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        cut, whole = (next((tmp_path / name).rglob("record.json")).parent for name in ("cut", "whole"))
+        assert Record.read(cut / "record.json").metrics == Record.read(whole / "record.json").metrics
+        assert equal(weights(cut), weights(whole))
+        assert equal(weights(cut, "best.ckpt"), weights(whole, "best.ckpt"))
+
+    def test_two_cpu_processes_train_together_and_score_once(self, files: Path, tmp_path: Path) -> None:
+        data = ("data=npz", f"data.path={files / 'equal.npz'}", *SMALL, "trainer=ddp_cpu", "trainer.max_epochs=2")
+        process = self.start("train", *data, "trainer.enable_progress_bar=true", cwd=tmp_path)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert out.count("completed") == 1
+        assert err.count("epoch 1 of 2") == 1
+        (path,) = tmp_path.rglob("record.json")
+        record = Record.read(path)
+        assert record.device.count == 2
+        assert len(read_predictions(path.parent / "test_predictions.parquet").labels) == 12
+        rows = (path.parent / "metrics.csv").read_text().splitlines()
+        assert rows  # 24 training series: 12 each, in 2 batches of 6 an epoch
+        checkpoint = torch.load(path.parent / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == 4
+        process = self.start("evaluate", f"run={path.parent}", cwd=tmp_path)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        accuracy = record.metrics.test["accuracy"]
+        assert out.count(f"{accuracy:.3f}") >= 2  # recorded, and now
+
+    def test_compiled_network_scores_as_it_stands_in_the_checkpoint(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        record = train(config("equal.npz", "compile=true", "trainer.max_epochs=1"), tmp_path / "run")
+        assert verb(inference.evaluate, run=tmp_path / "run") == record.metrics.test

@@ -1,0 +1,142 @@
+"""The command itself: help, version, verbs, exit codes, and that asking for help stays cheap."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from krontime import __version__, cli, configs
+
+HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic", "aeon", "matplotlib", "rich")
+
+
+def krontime(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "krontime", *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def stopped(arguments: Sequence[str]) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_overview_has_one_line_for_each_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    for verb, (_, meaning) in cli.VERBS.items():
+        assert [line for line in lines if line.split()[:1] == [verb]] == [f"  {verb:<9}  {meaning}"]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"krontime {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([verb, flag])
+    out = capsys.readouterr().out
+    assert out.startswith(f"krontime {verb}: ")
+    assert f"usage: krontime {verb} " in out
+    for key, _, meaning in configs.described_keys(configs.config_dir() / f"{verb}.yaml"):
+        (line,) = (line for line in out.splitlines() if line.startswith(f"  {key}="))
+        assert meaning in line
+
+
+def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "--help"])
+    keys = [line.split("=")[0].strip() for line in capsys.readouterr().out.splitlines() if "=" in line]
+    for key in ("data.batch_size", "data.name", "model.d_model", "tokenizer.stride", "decomposition.depth"):
+        assert keys.count(key) == 1
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_its_function_and_config(verb: str) -> None:
+    assert callable(cli._function(verb))
+    assert (configs.config_dir() / f"{verb}.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], [], ["train", "--help"], ["trian"]],
+    ids=["help", "version", "nothing", "help of a verb", "no verb"],
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    probe = (
+        "import sys\nfrom krontime.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"sys.stdout.write('imported:' + ','.join(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rpartition("imported:")[1:] == ("imported:", "")
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    assert krontime("--version", cwd=tmp_path).stdout == f"krontime {__version__}\n"
+    done = krontime("train", "modle=tcn", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "krontime: modle=tcn: there is no key modle (did you mean model?)\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"),
+    [("trian", "did you mean train?"), ("predicts", "did you mean predict?"), ("x", "train, evaluate")],
+)
+def test_unknown_verb(verb: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped([verb, "model=tcn"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert repr(verb) in captured.err
+    assert hint in captured.err
+
+
+def test_traceback_when_asked_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake = ["evaluate", "run=nowhere"]
+    assert stopped(mistake) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("KRONTIME_TRACEBACK", "1")
+    assert stopped(mistake) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "load_run" in err
+    assert err.splitlines()[-1].startswith("krontime: run='nowhere'")
+
+
+def test_a_fault_of_the_program_is_not_dressed_as_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("krontime.inference.evaluate", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["evaluate", "run=x"])
+
+
+def test_interruption_has_its_own_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("krontime.inference.evaluate", interrupted)
+    assert stopped(["evaluate", "run=x"]) == 130
+    assert capsys.readouterr().err == "krontime: interrupted\n"
+
+
+def test_arguments_of_the_process_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning starts further ranks with them."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("krontime.inference.evaluate", lambda _: seen.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["/somewhere/krontime", "evaluate", "run=x"])
+    cli.main()
+    assert seen == [["/somewhere/krontime", "evaluate", "run=x"]]
+    assert sys.argv == seen[0]
