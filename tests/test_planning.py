@@ -31,30 +31,30 @@ def test_parameters_and_flops_of_a_tiny_network_by_hand(compose):
 
     features = D * (len(levels) + 1)
     block = 3 * D * D + (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
-    head = 2 * features + features * K + K
+    head = 2 * features + C * features * K + K  # the channels are joined before the last layer
     assert found.num_parameters == (PATCH * D + D) + sum(levels) * D + LAYERS * block + head
 
     rows = B * C * tokens  # each channel is a series of its own
     attention = 2 * rows * D * sum(levels)  # multiply-adds of the scores and of the mode products
     block = 4 * rows * D * D + attention + 2 * rows * D * F
-    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * features * K)
+    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * C * features * K)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "features"),
+    "overrides",
     [
-        (["model.attention=full", "model.head=mean"], D),
-        (["model=patchtst", "model.attention=fused", "model.norm=layer"], C * D),
-        (["model=patchtst", "model.attention=naive", "model.norm=layer"], C * D),
+        ["model.attention=full", "model.head=mean"],
+        ["model=patchtst", "model.attention=fused", "model.norm=layer"],
+        ["model=patchtst", "model.attention=naive", "model.norm=layer"],
     ],
 )
-def test_flops_of_full_attention_by_hand(compose, overrides, features):
+def test_flops_of_full_attention_by_hand(compose, overrides):
     """The same, whichever kernels compute it."""
     config = compose(*overrides, *TINY, *LINEAR, verb="plan")
     found = planning.cost(config, spec(), batch_size=B)
     rows, tokens = B * C * 8, 8
     block = 4 * rows * D * D + 2 * rows * D * tokens + 2 * rows * D * F
-    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * features * K)
+    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * C * D * K)
 
 
 def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
@@ -110,7 +110,7 @@ def test_costs_grow_with_the_batch_and_parameters_do_not(compose, model):
 def test_counting_a_cost_needs_no_memory(compose):
     """A batch that no machine could hold."""
     config = compose(*TINY, *LINEAR, "decomposition=depth4", verb="plan")
-    assert planning.cost(config, spec(2_000_000), batch_size=10_000).activation_bytes > 2**43
+    assert planning.cost(config, spec(2_000_000), batch_size=10_000).activation_bytes > 2**41
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 65, 500])
