@@ -25,6 +25,7 @@ VERBS = {
         "krontime.planning:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
+    "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Peak memory of every model at every length: tables (memory.md, .tex, .csv) and plots (memory.png, .svg), into
+# docs/results/SIZE. A command that was interrupted goes on where it stopped.
+#
+# usage: [SIZE=smoke|cpu|full] scripts/reproduce_memory.sh
+set -eu
+cd "$(dirname "$0")/.."
+SIZE=${SIZE:-cpu}
+make setup
+.venv/bin/krontime benchmark size="$SIZE" rounds=0 output="docs/results/$SIZE" cells=outputs/benchmark

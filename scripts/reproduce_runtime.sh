@@ -1,0 +1,10 @@
+#!/bin/sh
+# Step times of every model at every length: tables (runtime.md, .tex, .csv) and plots (runtime.png, .svg), and memory's
+# beside them, into docs/results/SIZE. A command that was interrupted goes on where it stopped.
+#
+# usage: [SIZE=smoke|cpu|full] scripts/reproduce_runtime.sh
+set -eu
+cd "$(dirname "$0")/.."
+SIZE=${SIZE:-cpu}
+make setup
+.venv/bin/krontime benchmark size="$SIZE" output="docs/results/$SIZE" cells=outputs/benchmark

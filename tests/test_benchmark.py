@@ -1,0 +1,295 @@
+"""The benchmark measures each cell in fresh processes, keeps what it has measured, and records what went wrong."""
+
+import csv
+import json
+import sys
+from contextlib import contextmanager
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from krontime import benchmark as module
+from krontime import build
+from krontime.benchmark import benchmark, run_cell
+from krontime.configs import config_dir, options
+from krontime.errors import UserError
+
+COLUMNS = (
+    "model,attention,depth,length,num_tokens,batch_size,train_step_ms,inference_ms,peak_memory_bytes,"
+    "num_parameters,status"
+)
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited and counted on Linux only")
+
+
+@contextmanager
+def composing():
+    build.register_resolvers()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+
+
+def run(folder, *overrides):
+    small = ["lengths=[64,128]", "models=[krontime_d2,patchtst_naive]", "rounds=1", "warmup=0", "steps=2"]
+    with composing():
+        return benchmark(compose("benchmark", [*small, f"output={folder}", "growth_from=1", *overrides]))
+
+
+def by_cell(rows):
+    return {(row.variant, row.length): row for row in rows}
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """No real processes: a list of `(variant, length, file)` that grows with each, and results made up."""
+    started = []
+
+    def pretend(job, path, *, measure, timeout_s, memory_limit_bytes):
+        variant = path.parent.name.split("-")[0]
+        started.append((variant, job["length"], path.stem))
+        factor = 2 if variant == "patchtst_naive" else 1
+        result = {"status": "ok", "message": None, "num_parameters": 1, "finished_at": "2026-01-02T03:04:05+00:00"}
+        if measure == "memory":
+            result |= {"peak_memory_bytes": factor * 2**20, "inference_peak_memory_bytes": 2**19, "floor_bytes": 1}
+        else:
+            train_ms = factor * job["length"] * (1 + int(path.stem.removeprefix("round")))
+            result |= {"train_ms": [train_ms, train_ms, 99999], "inference_ms": [1.0]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result))
+
+    monkeypatch.setattr(module, "run_cell", pretend)
+    monkeypatch.setattr("krontime.results.benchmark_plots.write_plots", lambda *args, **options: None)
+    return started
+
+
+def test_real_processes_give_a_row_for_each_cell_and_every_file(tmp_path, capsys):
+    rows = run(tmp_path, "lengths=[64]")
+    assert [(row.variant, row.length) for row in rows] == [("krontime_d2", 64), ("patchtst_naive", 64)]
+    for row in rows:
+        assert row.status == "ok"
+        assert row.message is None
+        assert row.train_step_ms > row.inference_ms > 0
+        assert row.train_step_ms_min <= row.train_step_ms <= row.train_step_ms_max
+        assert row.train_series_per_s == pytest.approx(1000 / row.train_ms_per_series)
+        assert row.num_tokens == row.length // 8
+        assert row.forward_flops > 0
+    found = by_cell(rows)
+    assert found["krontime_d2", 64].depth == 2
+    assert found["patchtst_naive", 64].attention == "naive"
+    with (tmp_path / "benchmark.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2
+    assert ",".join(lines[0]).startswith(COLUMNS + ",")
+    about = json.loads((tmp_path / "environment.json").read_text())
+    assert {"device", "versions", "git"} <= set(about)
+    for name in ("runtime", "memory"):
+        for suffix in ("md", "tex", "csv", "png", "svg"):
+            assert (tmp_path / f"{name}.{suffix}").stat().st_size > 0
+    for text in ((tmp_path / "runtime.md").read_text(), (tmp_path / "runtime.svg").read_text()):
+        assert about["versions"]["torch"] in text
+        assert about["last_result_at"][:10] in text
+    assert "patchtst_naive" in capsys.readouterr().out
+
+
+def test_cells_take_turns_in_every_round(tmp_path, processes):
+    run(tmp_path, "rounds=2")
+    turns = [turn for _, _, turn in processes]
+    assert turns == ["memory"] * 4 + ["round0"] * 4 + ["round1"] * 4
+    memory, first, second = (processes[start : start + 4] for start in (0, 4, 8))
+    assert len({cell[:2] for cell in memory}) == 4
+    assert [cell[:2] for cell in first] == [cell[:2] for cell in second][::-1]
+
+
+def test_an_interrupted_benchmark_measures_only_what_is_missing(tmp_path, processes):
+    before = run(tmp_path)
+    processes.clear()
+    assert run(tmp_path) == before
+    assert not processes
+    next(tmp_path.glob("cells/krontime_d2-128-*/round0.json")).unlink()
+    assert run(tmp_path) == before
+    assert processes == [("krontime_d2", 128, "round0")]
+
+
+def test_more_rounds_and_other_models_keep_what_is_there(tmp_path, processes):
+    run(tmp_path)
+    processes.clear()
+    run(tmp_path, "rounds=2", "models=[krontime_d2,floor]", "lengths=[64]")
+    assert sorted(processes) == [
+        ("floor", 64, "memory"),
+        ("floor", 64, "round0"),
+        ("floor", 64, "round1"),
+        ("krontime_d2", 64, "round1"),
+    ]
+
+
+def test_other_settings_or_other_code_are_measured_anew(tmp_path, processes, monkeypatch):
+    run(tmp_path)
+    processes.clear()
+    run(tmp_path, "batch_size=2")
+    assert len(processes) == 8
+    processes.clear()
+    monkeypatch.setattr(module, "_code_sha256", lambda: "changed")
+    run(tmp_path)
+    assert len(processes) == 8
+
+
+def test_numbers_are_medians_over_rounds_of_medians_over_steps(tmp_path, processes):
+    row = by_cell(run(tmp_path, "rounds=3"))["krontime_d2", 128]
+    assert (row.train_step_ms_min, row.train_step_ms, row.train_step_ms_max) == (128, 256, 384)
+    assert row.train_ms_per_series == 64
+    assert row.train_series_per_s == pytest.approx(1000 / 64)
+    assert row.num_rounds == 3
+
+
+def test_tables_hold_ratios_and_growth(tmp_path, processes):
+    run(tmp_path)
+    with (tmp_path / "runtime.csv").open(newline="") as file:
+        lines = {(line["variant"], line["length"]): line for line in csv.DictReader(file)}
+    for length in ("64", "128"):
+        assert float(lines["krontime_d2", length]["train_step_ms_ratio"]) == pytest.approx(0.5)
+        assert float(lines["krontime_d2", length]["train_step_ms_growth"]) == pytest.approx(1)
+    assert "| krontime_d2 | 64.0 (0.50) | 128 (0.50) | 1.00 |" in (tmp_path / "runtime.md").read_text()
+    assert "krontime\\_d2 & 64.0 (0.50) & 128 (0.50) & 1.00 \\\\" in (tmp_path / "runtime.tex").read_text()
+
+
+def test_no_rounds_measure_memory_alone(tmp_path, processes):
+    run(tmp_path, "rounds=0")
+    assert {turn for _, _, turn in processes} == {"memory"}
+    assert (tmp_path / "memory.md").is_file()
+    assert not (tmp_path / "runtime.md").exists()
+
+
+def test_what_cannot_fit_is_recorded_and_not_tried(tmp_path, processes):
+    rows = run(tmp_path, "memory_gib=0.0001", "lengths=[64]", "models=[krontime_d2]")
+    assert not processes
+    assert rows[0].status == "out_of_memory"
+    assert "not tried" in rows[0].message
+    assert rows[0].train_step_ms is None
+    assert rows[0].estimated_memory_bytes > 0.0001 * 2**30
+
+
+def test_a_lost_cell_takes_no_further_rounds_and_stands_in_the_table(tmp_path, processes, monkeypatch):
+    pretend = module.run_cell
+
+    def lose_naive(job, path, **others):
+        if job["model"]["name"] == "patchtst":
+            processes.append(("lost", job["length"], path.stem))
+            module._write_result({"status": "timeout", "message": "late", "timeout_s": others["timeout_s"]}, path)
+        else:
+            pretend(job, path, **others)
+
+    monkeypatch.setattr(module, "run_cell", lose_naive)
+    found = by_cell(run(tmp_path, "rounds=2"))
+    assert found["patchtst_naive", 64].status == "timeout"
+    assert found["patchtst_naive", 64].message == "late"
+    assert [turn for name, _, turn in processes if name == "lost"] == ["memory", "memory"]
+    assert "| patchtst_naive | timeout | timeout | - |" in (tmp_path / "runtime.md").read_text()
+
+    processes.clear()
+    run(tmp_path, "rounds=2")
+    assert not processes  # a timeout is a result
+    run(tmp_path, "rounds=2", "timeout_s=3600")
+    assert [name for name, _, _ in processes] == ["lost", "lost"]  # unless more time is given
+
+
+def test_a_failed_cell_is_tried_again(tmp_path, processes):
+    run(tmp_path)
+    processes.clear()
+    path = next(tmp_path.glob("cells/krontime_d2-64-*/memory.json"))
+    path.write_text(json.dumps({"status": "failed", "message": "bug", "finished_at": "2026"}))
+    rows = run(tmp_path)
+    assert processes == [("krontime_d2", 64, "memory")]
+    assert all(row.status == "ok" for row in rows)
+
+
+def job(length, *overrides):
+    with composing():
+        model = module._model(list(overrides))
+    sizes = {"length": length, "num_channels": 1, "num_classes": 2, "batch_size": 4}
+    times = {"warmup": 0, "steps": 1, "measure_s": 1}
+    return {"model": model, "device": "cpu", "precision": "32-true", **sizes, **times}
+
+
+NAIVE = ("model=patchtst", "model.attention=naive", "model.d_model=16", "model.num_heads=8", "tokenizer.patch_length=8")
+
+
+@linux
+def test_a_process_that_outgrows_its_memory_says_so(tmp_path):
+    # 1,024 tokens: a map of 134 MB in each layer, and a process of some 350 MB without
+    run_cell(job(8192, *NAIVE), tmp_path / "r.json", measure="memory", timeout_s=120, memory_limit_bytes=600 * 2**20)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["status"] == "out_of_memory", result
+
+
+@linux
+def test_measured_memory_holds_what_the_plan_states_and_little_more(tmp_path):
+    measured = job(4096, *NAIVE)
+    run_cell(measured, tmp_path / "r.json", measure="memory", timeout_s=120, memory_limit_bytes=None)
+    result = json.loads((tmp_path / "r.json").read_text())
+    maps_bytes = 3 * 4 * 8 * 512 * 512 * 4  # layers, series, heads, tokens twice, float32
+    assert result["status"] == "ok", result
+    assert maps_bytes < result["peak_memory_bytes"] < 3 * maps_bytes
+    assert result["inference_peak_memory_bytes"] < result["peak_memory_bytes"]
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path):
+    run_cell(job(64, *NAIVE), tmp_path / "r.json", measure="time", timeout_s=0.05, memory_limit_bytes=None)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["status"] == "timeout"
+
+
+def test_a_process_that_fails_leaves_its_error(tmp_path):
+    broken = job(64, *NAIVE)
+    broken["model"]["_target_"] = "os.system"
+    run_cell(broken, tmp_path / "r.json", measure="time", timeout_s=120, memory_limit_bytes=None)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["status"] == "failed"
+    assert "os.system" in result["message"]
+
+
+def test_a_process_imports_no_lightning():
+    import subprocess
+
+    code = (
+        "import sys, krontime.benchmark_cell; "
+        "print([m for m in ('lightning', 'aeon', 'torchmetrics', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_variant_of_the_config_has_a_plan(tmp_path, processes):
+    rows = run(tmp_path, "models=null", "lengths=[512]", "rounds=0")
+    assert {row.variant for row in rows} >= {"krontime_d4", "floor", "patchtst_paper_fused", "tcn", "tcn_covering"}
+    for row in rows:
+        assert row.num_parameters > 0
+        assert row.estimated_memory_bytes > 0
+    found = {row.variant: row for row in rows}
+    assert found["krontime_d2"].num_tokens == found["patchtst_naive"].num_tokens == found["floor"].num_tokens == 64
+    assert 356_000 < found["tcn"].num_parameters < 358_000
+
+
+def test_a_user_can_add_a_variant(tmp_path, processes):
+    rows = run(tmp_path, '+variants.mine=["model=krontime","model.num_layers=1","tokenizer=linear"]', "models=[mine]")
+    assert {row.variant for row in rows} == {"mine"}
+
+
+@pytest.mark.parametrize("size", options("size"))
+def test_every_size_fits_the_config(size):
+    with composing():
+        module._check(build.plain(compose("benchmark", [f"size={size}"])))
+
+
+def test_all_mistakes_are_named_at_once(tmp_path, processes):
+    with pytest.raises(UserError) as error:
+        run(tmp_path, "lengths=[0]", "models=[nothing]", "batch_size=0", "precision=8", "accelerator=abacus")
+    assert [problem.split("=")[0] for problem in error.value.problems] == [
+        "lengths",
+        "models",
+        "batch_size",
+        "precision",
+        "accelerator",
+    ]
+    with pytest.raises(UserError) as error:
+        run(tmp_path, '+variants.bad=["model=nothing"]', '+variants.worse=["model.typo=1"]', "models=[bad,worse]")
+    assert [problem.split(":")[0] for problem in error.value.problems] == ["variants.bad", "variants.worse"]
+    assert not processes
