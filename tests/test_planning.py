@@ -23,38 +23,37 @@ def spec(length: int = L, num_channels: int = C) -> SeriesSpec:
     return SeriesSpec(num_channels, length, K, tuple("abcde"))
 
 
-def test_parameters_and_flops_of_a_tiny_network_by_hand(compose):
-    config = compose(*TINY, *LINEAR, "decomposition=depth2", verb="plan")
+@pytest.mark.parametrize("attention", ["fused", "naive"])
+def test_parameters_and_flops_of_a_tiny_network_by_hand(compose, attention):
+    """PatchTST's, whichever kernels compute it."""
+    config = compose("model=patchtst", f"model.attention={attention}", "model.norm=layer", *TINY, *LINEAR, verb="plan")
     found = planning.cost(config, spec(), batch_size=B)
-    tokens, levels = 8, (4, 2)
-    assert (found.num_tokens, found.levels.sizes, found.levels.waste) == (tokens, levels, 0)
+    tokens = L // PATCH
+    assert (found.num_tokens, found.levels) == (tokens, None)
 
-    features = D * (len(levels) + 1)
-    block = 3 * D * D + (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
-    head = 2 * features + C * features * K + K  # the channels are joined before the last layer
-    assert found.num_parameters == (PATCH * D + D) + sum(levels) * D + LAYERS * block + head
+    layer = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
+    assert found.num_parameters == (PATCH * D + D) + tokens * D + LAYERS * layer + (C * D * K + K)
 
     rows = B * C * tokens  # each channel is a series of its own
-    attention = 2 * rows * D * sum(levels)  # multiply-adds of the scores and of the mode products
-    block = 4 * rows * D * D + attention + 2 * rows * D * F
-    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * C * features * K)
+    layer = 4 * rows * D * D + 2 * rows * D * tokens + 2 * rows * D * F  # multiply-adds
+    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * layer + B * C * D * K)
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model.attention=full", "model.head=mean"],
-        ["model=patchtst", "model.attention=fused", "model.norm=layer"],
-        ["model=patchtst", "model.attention=naive", "model.norm=layer"],
-    ],
+    ("kind", "reach"), [("kronecker", sum((4, 2))), ("axial", sum((4, 2))), ("full", 8)], ids=lambda value: str(value)
 )
-def test_flops_of_full_attention_by_hand(compose, overrides):
-    """The same, whichever kernels compute it."""
-    config = compose(*overrides, *TINY, *LINEAR, verb="plan")
-    found = planning.cost(config, spec(), batch_size=B)
-    rows, tokens = B * C * 8, 8
-    block = 4 * rows * D * D + 2 * rows * D * tokens + 2 * rows * D * F
-    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * block + B * C * D * K)
+def test_what_attention_adds_by_hand(compose, kind, reach):
+    """Two projections, and for each token a score and a mode product over the tokens along each level."""
+    overrides = [*TINY, *LINEAR, "decomposition=depth2"]
+    found, floor = (
+        planning.cost(compose(*overrides, f"model.attention={name}", verb="plan"), spec(), batch_size=B)
+        for name in (kind, "none")
+    )
+    assert (found.num_tokens, found.levels.sizes, found.levels.waste) == (8, (4, 2), 0)
+    assert found.num_parameters - floor.num_parameters == LAYERS * 2 * D * D
+    rows = B * C * 8
+    added = LAYERS * (2 * rows * D * D + 2 * rows * D * reach)
+    assert found.forward_flops - floor.forward_flops == 2 * added
 
 
 def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
