@@ -561,8 +561,8 @@ class TestCommand:
     def test_several_devices_are_refused_in_a_multirun(
         self, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        data = ("data=npz", f"data.path={files / 'equal.npz'}", f"paths.output={tmp_path}")
         with pytest.raises(SystemExit) as stopped:
-            data = ("data=npz", f"data.path={files / 'equal.npz'}", f"paths.output={tmp_path}")
             cli.main(["train", "-m", "seed=0,1", "trainer=ddp_cpu", *data])
         assert stopped.value.code == 2
         message = capsys.readouterr().err
@@ -668,6 +668,7 @@ class TestProcesses:
         accuracy = record.metrics.test["accuracy"]
         assert out.count(f"{accuracy:.3f}") >= 2  # recorded, and now
 
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # PyTorch's own, on import
     def test_compiled_network_scores_as_it_stands_in_the_checkpoint(
         self, config: Callable[..., Any], tmp_path: Path
     ) -> None:

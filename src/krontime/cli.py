@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(verb: str, arguments: list[str]) -> None:
     """Compose the verb's config and run it under Hydra."""
-    from krontime.overrides import explained, is_multirun, option_problems, quoted
+    from krontime.overrides import explained, is_multirun, option_problems, options_first, quoted
 
     if problems := option_problems(arguments):
         _fail(problems)
@@ -80,7 +80,7 @@ def _run(verb: str, arguments: list[str]) -> None:
             _fail(error.problems)
 
     try:
-        sys.argv = [f"krontime {verb}", *map(quoted, arguments)]
+        sys.argv = [f"krontime {verb}", *map(quoted, options_first(arguments))]
         hydra.main(version_base="1.3", config_path=str(configs.config_dir()), config_name=verb)(task)()
     except UserError as error:
         _fail(error.problems)

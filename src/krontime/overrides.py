@@ -36,6 +36,17 @@ def option_problems(arguments: Sequence[str]) -> list[str]:
     return problems
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with Hydra's own options in front, wherever they were typed."""
+    overrides = list(_overrides(arguments))
+    options, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith("-"):
+            options.append(argument)
+        skip = argument in WITH_VALUE
+    return [*options, *overrides]
+
+
 def quoted(argument: str) -> str:
     """An override as Hydra can read it: a value that it can't read otherwise, such as a path with an accent, in quotes.
 
@@ -81,12 +92,16 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         accepted, config = _accepted_groups(verb, groups, problems)
         for text, override in values:
-            if override.is_sweep_override():
-                continue  # each value is checked when its job runs
+            if not (override.is_add() or override.is_force_add()) and (problem := _no_such_key(text, override, config)):
+                problems.append(problem)
+        for text, _ in [] if problems else values:
             try:
-                _compose(verb, [*accepted, text])
+                config = _compose(verb, [*accepted, text])
             except Exception as refused:
-                problems.append(_refused_value(text, override, config, refused))
+                problems.append(f"{text}: {str(refused.__cause__ or refused).splitlines()[0]}")
+            else:
+                accepted.append(text)
+    problems += [] if problems else [f"{key}=...: expected a value, and none is given" for key in _missing(config)]
     if not problems and isinstance(error, OSError):
         return [f"{error.filename}: cannot be made ({error.strerror}); expected paths.output=FOLDER to be writable"]
     return problems or [next((line for line in str(error).splitlines() if line.strip()), repr(error))]
@@ -174,8 +189,8 @@ def _unknown_choices(override: "Override") -> list[str]:
     return ["null" if name is None else str(name) for name in chosen if name not in names]
 
 
-def _refused_value(text: str, override: "Override", config: dict[str, Any], error: Exception) -> str:
-    """One line on a key that is not there, with the nearest that are, or on a value that does not fit."""
+def _no_such_key(text: str, override: "Override", config: dict[str, Any]) -> str | None:
+    """One line on a key that is not there, with the nearest that are; None for one that is."""
     node: Any = config
     parts = override.key_or_group.split(".")
     for depth, part in enumerate(parts):
@@ -185,8 +200,7 @@ def _refused_value(text: str, override: "Override", config: dict[str, Any], erro
             break
         node = node[part]
     else:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        return f"{text}: {reason}"
+        return None
     siblings = [str(key) for key in node if not str(key).startswith("_")]
     if not depth:
         siblings += [path.name for path in config_dir().iterdir() if path.is_dir()]
@@ -202,6 +216,14 @@ def _refused_value(text: str, override: "Override", config: dict[str, Any], erro
     if depth == 0 and (near := difflib.get_close_matches(parts[-1], last_parts, n=1, cutoff=0.7)):
         return f"{found} (did you mean {last_parts[near[0]]}?)"
     return f"{found} (expected one of {', '.join(sorted(siblings))})"
+
+
+def _missing(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
+        elif value == "???":
+            yield f"{prefix}{key}"
 
 
 def _key_paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -13,6 +13,8 @@ class EpochLines(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log loss, validation scores and speed; validation has ended by now."""
+        if not trainer.is_global_zero:
+            return
         shown = [
             f"{title} {float(trainer.callback_metrics[name]):.{digits}f}"
             for name, title, digits in (
