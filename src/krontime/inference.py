@@ -19,7 +19,7 @@ from krontime.errors import Problems, UserError
 from krontime.results.console import show
 from krontime.results.files import RECORD
 from krontime.results.predictions import check_output, write_predictions
-from krontime.results.record import MetricName, Record
+from krontime.results.record import MetricName, Record, Status
 from krontime.results.report import evaluation
 from krontime.score import Scorer, named, scores
 
@@ -35,6 +35,11 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     run_dir = Path(str(options["run"]))
     run = experiment.load_run(run_dir)
     record = Record.read(run_dir / RECORD)
+    if record.status is not Status.COMPLETED:
+        raise UserError(
+            f"run={str(run_dir)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}, and its "
+            "test split stays unread until the training command has been run to its end"
+        )
     job = experiment.prepare(_moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
         raise UserError(

@@ -85,7 +85,15 @@ class SeriesClassifier(pl.LightningModule):
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
         loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.y))
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_step=True,
+            on_epoch=True,
+            sync_dist=True,  # each rank sees other series
+            batch_size=len(batch.y),
+        )
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SeriesBatch, batch_idx: int) -> None:
