@@ -1,5 +1,6 @@
 """What a network costs: counted by hand for a tiny one, and measured on real tensors for all."""
 
+import itertools
 from typing import Any, get_args
 
 import pytest
@@ -57,21 +58,16 @@ def test_what_attention_adds_by_hand(compose, kind, reach):
 
 
 def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
-    """Bytes of the distinct storages that a real forward pass keeps for its backward, parameters excluded."""
+    """The most bytes that PyTorch's own allocator held in a real training step, beside the network and its input."""
     torch.manual_seed(0)
     network = build.network(config, spec(length))
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # alive, so that its address is its own
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(torch.randn(batch_size, C, length))
-    return sum(storage.nbytes() for storage in kept.values())
+    x = torch.randn(batch_size, C, length)
+    network(x).sum().backward()  # whatever is made once is made now
+    network.zero_grad()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        network(x).sum().backward()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(event.nbytes() for event in events))
 
 
 @pytest.mark.parametrize(
@@ -88,11 +84,13 @@ def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("length", [L, 93])
-def test_activation_bytes_are_what_a_real_pass_keeps(compose, overrides, length):
+def test_activation_bytes_are_what_a_real_step_holds(compose, overrides):
     config = compose(*overrides, verb="plan")
-    found = planning.cost(config, spec(length), batch_size=B)
-    assert found.activation_bytes == measured(config, B, length)
+    found = planning.cost(config, spec(1000), batch_size=B)
+    # Working memory inside an operator is not seen; convolutions and fixed kernels have some.
+    convolves = {"tokenizer=rocket", "tokenizer=conv", "model=tcn"} & set(overrides)
+    tolerance = 0.3 if convolves else 0.06
+    assert found.activation_bytes == pytest.approx(measured(config, B, 1000), rel=tolerance)
 
 
 @pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
@@ -101,7 +99,10 @@ def test_costs_grow_with_the_batch_and_parameters_do_not(compose, model):
     small, large = (planning.cost(config, spec(500), batch_size=size) for size in (2, 4))
     assert large.num_parameters == small.num_parameters
     assert large.forward_flops == 2 * small.forward_flops
-    assert 1.8 * small.activation_bytes < large.activation_bytes <= 2 * small.activation_bytes
+    # A step also holds the gradients of the parameters, which don't grow.
+    gradients = 4 * small.num_parameters
+    assert large.activation_bytes - gradients > 1.8 * (small.activation_bytes - gradients)
+    assert large.activation_bytes <= 2 * small.activation_bytes
     network = build.network(config, spec(500))
     assert small.num_parameters == sum(parameter.numel() for parameter in network.parameters())
 

@@ -5,6 +5,7 @@ operators on this machine, not of formulas beside them.
 """
 
 import inspect
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -12,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from krontime import build
 from krontime.arguments import argument_problems
@@ -32,7 +35,8 @@ class Cost:
         levels: its level sizes; None for a network without levels.
         num_parameters: learned parameters.
         forward_flops: floating-point operations of one forward pass (a multiply-add counts as two), all series.
-        activation_bytes: what a training step keeps from the forward for the backward pass, parameters excluded.
+        activation_bytes: the most that the forward and backward pass of a training step hold at once, beside the
+            parameters and the optimiser's state.
     """
 
     num_tokens: int | None
@@ -59,24 +63,48 @@ def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cos
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="cpu")
         x = torch.empty(batch_size, spec.num_channels, spec.length)
-        kept: dict[int, tuple[Tensor, int]] = {}
-        own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept[storage._cdata] = (tensor, storage.nbytes())  # the tensor keeps its storage's address its own
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), flops:
-            network(x)
+        memory = _Memory()
+        with memory:
+            with flops:
+                logits = network(x)
+            logits.sum().backward()
     return Cost(
         num_tokens=_num_tokens(network, spec.length),
         levels=next((found for module in network.modules() for found in _plans(module)), None),
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
         forward_flops=flops.get_total_flops(),
-        activation_bytes=sum(size for _, size in kept.values()),
+        activation_bytes=memory.peak_bytes,
     )
+
+
+class _Memory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made under it, and the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        known = {tensor.untyped_storage()._cdata for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
+        for tensor in tree_iter(out):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            address, size = storage._cdata, storage.nbytes()
+            if address in self._alive or address in known:
+                continue  # a view, or written in place
+            self._alive.add(address)
+            self.live_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+            weakref.finalize(storage, self._free, address, size)
+        return out
+
+    def _free(self, address: int, size: int) -> None:
+        self._alive.discard(address)
+        self.live_bytes -= size
 
 
 def _num_tokens(network: nn.Module, length: int) -> int | None:
