@@ -73,7 +73,7 @@ def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, fl
     metrics = metric_collection(probability.shape[1])
     metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
     found = metrics.compute()
-    return {name: float(found[name]) for name in get_args(MetricName)}
+    return {name: round(float(found[name]), 7) for name in get_args(MetricName)}  # what float32 holds
 
 
 def named(probability: torch.Tensor, data: SeriesData, indices: np.ndarray) -> Predictions:
