@@ -156,7 +156,11 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
 
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
-    length = min(window["length"], spec.length) if window.get("length") else spec.length
+    length = window.get("length") or spec.length
+    if window.get("length") and length >= spec.length:
+        raise UserError(
+            f"data.window.length={length}: expected less than the {spec.length} points of the longest series, or null"
+        )
     built = instantiate(options, num_channels=spec.num_channels, length=length, num_classes=spec.num_classes)
     if length == spec.length:
         return built

@@ -55,9 +55,9 @@ def test_golden_table(seeds, record):
     assert first_results_table(records) == (
         "| data set | test score | krontime | tcn |\n"
         "|---|---|---|---|\n"
-        "| ACSF1 | accuracy | 0.850 ± 0.050 (n=3)<br>125 s, 123,456 parameters "
-        "| 0.500 (n=1), 1 failed, 1 out of memory<br>3.2 s, 1,000 parameters |\n"
-        "| BonnEEG | accuracy | 0.950 (n=1)<br>125 s, 123,456 parameters | - |\n"
+        "| ACSF1 | accuracy | 0.850 ± 0.050 (n=3)<br>at most 5 epochs, 125 s, 123,456 parameters "
+        "| 0.500 (n=1), 1 failed, 1 out of memory<br>at most 5 epochs, 3.2 s, 1,000 parameters |\n"
+        "| BonnEEG | accuracy | 0.950 (n=1)<br>at most 5 epochs, 125 s, 123,456 parameters | - |\n"
         "\n"
         "Test score, mean ± standard deviation over n seeds; below it training time and parameters. "
         "Computed on 1 x A Processor, 2 threads.\n"
@@ -77,7 +77,7 @@ def test_imbalanced_data_is_scored_by_balanced_accuracy(protocol, record):
     uneven = protocol(train_class_counts={"N": 80, "V": 40})
     even = protocol(train_class_counts={"N": 80, "V": 41})
     [cells] = rows(first_results_table([record(protocol=uneven, accuracy=0.9, balanced_accuracy=0.4)]))
-    assert cells[1:3] == ["balanced accuracy", "0.400 (n=1)<br>125 s, 123,456 parameters"]
+    assert cells[1:3] == ["balanced accuracy", "0.400 (n=1)<br>at most 5 epochs, 125 s, 123,456 parameters"]
     [cells] = rows(first_results_table([record(protocol=even, accuracy=0.9, balanced_accuracy=0.4)]))
     assert cells[1] == "accuracy"
     assert cells[2].startswith("0.900")
@@ -94,7 +94,7 @@ def test_a_score_that_is_not_defined_is_not_averaged(protocol, record):
 
 def test_data_without_a_test_split_has_no_score(protocol, record):
     validated = record(protocol=protocol(num_test=0), metrics=Metrics(val={"accuracy": 0.9}))
-    assert rows(first_results_table([validated]))[0][2].startswith("1 without this score<br>125 s")
+    assert rows(first_results_table([validated]))[0][2].startswith("1 without this score<br>at most 5 epochs, 125 s")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def first_results_table(records: Sequence[Record]) -> str:
     """Markdown: a row per data set and a column per model, with notes on what was kept apart.
 
     A cell holds the mean test accuracy (balanced accuracy where a training class has less than half the series of
-    another), its sample standard deviation over n seeds, and the mean training time and parameter count. Failed
+    another), its sample standard deviation over n seeds, the epochs allowed, and the mean training time and parameter count. Failed
     runs are counted, never left out in silence; a job that was run again counts once, by its newest completed run.
 
     Raises:
@@ -224,12 +224,20 @@ def _summary(runs: Sequence[Record], score: MetricName) -> str:
         if count := sum(record.status is status for record in runs):
             parts.append(f"{count} {status.replace('_', ' ')}")
     costs = []
+    if epochs := sorted({str(_option(record, "trainer", "max_epochs")) for record in completed} - {"None"}):
+        costs.append(f"at most {' or '.join(epochs)} epochs")
     if times := [record.train_time_s for record in completed if record.train_time_s is not None]:
         mean = statistics.fmean(times)
         costs.append(f"{mean:,.0f} s" if mean >= 9.95 else f"{mean:.1f} s")
     if sizes := [record.num_parameters for record in completed if record.num_parameters is not None]:
         costs.append(f"{statistics.fmean(sizes):,.0f} parameters")
     return ", ".join(parts) + (f"<br>{', '.join(costs)}" if costs else "")
+
+
+def _option(record: Record, group: str, key: str) -> Any:
+    """A value of the record's config; None where it has none."""
+    options = record.config.get(group)
+    return options.get(key) if isinstance(options, dict) else None
 
 
 def _without_seeds(value: Any) -> Any:
