@@ -17,7 +17,6 @@ krontime train -m data=esc10 model=$models trainer.max_epochs=1
 krontime train -m data=fsdd model=$models trainer.max_epochs=1
 
 for set in ACSF1 bonn_eeg mitbih_ecg ctu_uhb_ctg esc10 fsdd; do
-
   (cd outputs && find "$set" -name record.json -not -path '*.until-*' -exec cp --parents {} "../$records" \;)
 done
 python -m krontime.results.tables "$records" --readme README.md
