@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from krontime import __version__, cli, configs
+from krontime import __version__, cli, configs, task
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic", "aeon", "matplotlib", "rich")
 
@@ -60,7 +60,7 @@ def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
-    assert callable(cli._function(verb))
+    assert callable(task.function(verb))
     assert (configs.config_dir() / f"{verb}.yaml").is_file()
 
 

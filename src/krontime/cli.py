@@ -4,18 +4,14 @@ Nothing heavy is imported here; each verb imports what it needs when it runs.
 """
 
 import difflib
-import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from krontime import __version__, configs
 from krontime.errors import UserError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 VERBS = {
     "train": ("krontime.run:train", "train a model on a data set and score it on the test split"),
@@ -46,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        _fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}{hint}"])
+        fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}{hint}"])
     if "-h" in overrides or "--help" in overrides:
         sys.stdout.write(_verb_help(verb))
         return
@@ -55,52 +51,35 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(verb: str, arguments: list[str]) -> None:
     """Compose the verb's config and run it under Hydra."""
-    from krontime.overrides import explained, is_multirun, option_problems, options_first, quoted
+    from krontime.overrides import explained, option_problems, options_first, quoted
 
     if problems := option_problems(arguments):
-        _fail(problems)
+        fail(problems)
     import hydra
 
-    from krontime.build import register_resolvers
+    from krontime.guard import checked_loading
+    from krontime.task import Task
 
-    register_resolvers()
-    command_line = sys.argv
+    task = Task(verb, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
-    begun = False
-
-    def task(config: "DictConfig") -> Any:
-        nonlocal begun
-        begun = True
-        sys.argv = command_line  # what Lightning starts further ranks with
-        try:
-            return _function(verb)(config)
-        except UserError as error:
-            if is_multirun(arguments):
-                raise  # Hydra says which job it was, and runs the others
-            _fail(error.problems)
-
     try:
         sys.argv = [f"krontime {verb}", *map(quoted, options_first(arguments))]
-        hydra.main(version_base="1.3", config_path=str(configs.config_dir()), config_name=verb)(task)()
+        with checked_loading():
+            hydra.main(version_base="1.3", config_path=str(configs.config_dir()), config_name=verb)(task)()
     except UserError as error:
-        _fail(error.problems)
+        fail(error.problems)
     except Exception as error:
-        if begun:
+        if task.begun:
             raise
-        _fail(explained(verb, arguments, error))
+        fail(explained(verb, arguments, error))
     except KeyboardInterrupt:
         sys.stderr.write("krontime: interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sys.argv = command_line
+        sys.argv = task.command_line
 
 
-def _function(verb: str) -> Callable[["DictConfig"], Any]:
-    module, function = VERBS[verb][0].split(":")
-    return getattr(importlib.import_module(module), function)
-
-
-def _fail(problems: Sequence[str]) -> NoReturn:
+def fail(problems: Sequence[str]) -> NoReturn:
     """Print what is wrong, all of it, and exit; with KRONTIME_TRACEBACK set, the traceback too."""
     if os.environ.get("KRONTIME_TRACEBACK"):
         logging.getLogger(__name__).error("traceback asked for by KRONTIME_TRACEBACK", exc_info=True)

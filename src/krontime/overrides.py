@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 SWITCHES = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--version", "-sc", "--shell-completion")
 WITH_VALUE = (
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
-    *("-i", "--info", "--experimental-rerun"),
+    *("-i", "--info"),
 )
-"""Hydra's own options."""
+"""Hydra's own options, but for `--experimental-rerun`, which reads a pickle."""
 
 
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Whether Hydra is asked for one job for each value of a list."""
-    return "-m" in arguments or "--multirun" in arguments
+    modes = [argument.lstrip("+").removeprefix("hydra.mode=") for argument in arguments if "hydra.mode=" in argument]
+    return "-m" in arguments or "--multirun" in arguments or [mode.upper() for mode in modes[-1:]] == ["MULTIRUN"]
 
 
 def option_problems(arguments: Sequence[str]) -> list[str]:
@@ -77,6 +78,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
     problems: list[str] = []
     groups: list[tuple[str, Override]] = []
     values: list[tuple[str, Override]] = []
+    own: list[str] = []  # Hydra's part, which is not in the config that composing gives
     for text in _overrides(arguments):
         override = _parsed(text)
         if override is None:
@@ -84,6 +86,8 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
         elif override.is_sweep_override() and not is_multirun(arguments):
             key, _, value = text.partition("=")
             problems.append(f"{text}: expected one value; for one run each add -m, for a list write {key}=[{value}]")
+        elif override.is_hydra_override():
+            own.append(text)
         elif (config_dir() / override.key_or_group).is_dir():
             groups.append((text, override))
         else:
@@ -94,7 +98,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
         for text, override in values:
             if not (override.is_add() or override.is_force_add()) and (problem := _no_such_key(text, override, config)):
                 problems.append(problem)
-        for text, _ in [] if problems else values:
+        for text in [] if problems else [*(text for text, _ in values), *own]:
             try:
                 config = _compose(verb, [*accepted, text])
             except Exception as refused:

@@ -1,0 +1,51 @@
+"""What Hydra calls for each job. A launcher that pickles it needs no more than this module in the other process."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from krontime.build import register_resolvers
+from krontime.cli import VERBS, fail
+from krontime.errors import UserError
+
+register_resolvers()
+
+
+class Task:
+    """One verb, to be run on a config.
+
+    Args:
+        verb: name of the verb.
+        command_line: arguments of the process, which Lightning starts further ranks with.
+
+    Attributes:
+        begun: whether a job was begun in this process; what fails before is the config.
+    """
+
+    def __init__(self, verb: str, command_line: Sequence[str]) -> None:
+        self.verb = verb
+        self.command_line = list(command_line)
+        self.begun = False
+
+    def __call__(self, config: DictConfig) -> Any:
+        """Run the verb; a mistake of the user's ends the process unless other jobs are to follow."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        self.begun = True
+        sys.argv = self.command_line
+        try:
+            return function(self.verb)(config)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra says which job it was, and runs the others
+            fail(error.problems)
+
+
+def function(verb: str) -> Callable[[DictConfig], Any]:
+    """The function of a verb; what it needs is imported now."""
+    module, name = VERBS[verb][0].split(":")
+    return getattr(importlib.import_module(module), name)
