@@ -5,7 +5,7 @@ D model width, h depth, k_i size of level i (lowest first).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from krontime.errors import Problems
 from krontime.models.layers.attention import AttentionKind, LevelAttention
+from krontime.models.layers.options import check_heads, check_options
+from krontime.models.layers.patches import channel_rows
+from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.attention import Order
 from krontime.ops.decomposition import LevelPlan, plan_levels
@@ -86,14 +89,6 @@ class Block(nn.Module):
         if self.training and self.dropout > 0:
             branch = branch * F.dropout(branch.new_ones(*branch.shape[:2], 1), self.dropout)
         return x + branch
-
-
-def mean_features(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the valid tokens, zero where there is none: `(R, N, D)` to `(R, D)`."""
-    if mask is None:
-        return x.mean(dim=1)
-    weight = mask[..., None].to(x.dtype)
-    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
 def level_features(x: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
@@ -191,28 +186,22 @@ class KronTime(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
-        if d_model < 1:
-            problems.add("model.d_model", d_model, "an integer of at least 1")
-        elif num_heads < 1 or d_model % num_heads:
-            problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
-        elif key_dim is not None and (key_dim < 1 or key_dim % num_heads):
+        check_heads(problems, d_model=d_model, num_heads=num_heads)
+        if key_dim is not None and num_heads >= 1 and (key_dim < 1 or key_dim % num_heads):
             problems.add("model.key_dim", key_dim, f"a multiple of model.num_heads={num_heads}")
-        for key, size in (("model.num_layers", num_layers), ("model.ffn_dim", ffn_dim)):
-            if size < 1:
-                problems.add(key, size, "an integer of at least 1")
-        for key, value, options in (
-            ("model.attention", attention, AttentionKind),
-            ("model.order", order, Order),
-            ("model.positions", positions, Positions),
-            ("model.head", head, Head),
-        ):
-            if value not in get_args(options):
-                problems.add(key, value, f"one of {', '.join(get_args(options))}")
+        check_options(
+            problems,
+            sizes={"num_layers": num_layers, "ffn_dim": ffn_dim},
+            shares={"dropout": dropout, "pooled_dropout": pooled_dropout},
+            choices={
+                "attention": (attention, AttentionKind),
+                "order": (order, Order),
+                "positions": (positions, Positions),
+                "head": (head, Head),
+            },
+        )
         if attention in ("full", "none") and order != "bottom_up":
             problems.add("model.order", order, f"bottom_up, since model.attention={attention} has no order of levels")
-        for key, share in (("model.dropout", dropout), ("model.pooled_dropout", pooled_dropout)):
-            if not 0 <= share < 1:
-                problems.add(key, share, "a share of at least 0 and less than 1")
         problems.raise_if_any()
 
         self.channel_mixing = channel_mixing
@@ -277,10 +266,7 @@ class KronTime(nn.Module):
                 tokens = checkpoint(block, tokens, token_mask, use_reentrant=False)
             else:
                 tokens = block(tokens, token_mask)
-        if self.head_by_level:
-            features = level_features(tokens, token_mask, sizes)
-        else:
-            features = mean_features(tokens, token_mask)
+        features = level_features(tokens, token_mask, sizes) if self.head_by_level else masked_mean(tokens, token_mask)
         features = self.norm_head(features)
         if self.num_pooled:
             features = torch.cat([features, self.pooled_dropout(pooled)], dim=-1)
@@ -289,10 +275,8 @@ class KronTime(nn.Module):
         return self.head(features.reshape(batch_size, -1))
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """`(B, C, L)` to what the tokenizer sees: itself, or each channel as a series, `(B * C, 1, L)`."""
-        if self.channel_mixing:
-            return x, mask
-        return x.flatten(0, 1)[:, None], None if mask is None else mask.flatten(0, 1)[:, None]
+        """What the tokenizer sees: all channels of a series, or each as a series of its own."""
+        return (x, mask) if self.channel_mixing else channel_rows(x, mask)
 
     def _pad(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Append zero tokens up to whole slices of the trimmed plan; the mask stays None where nothing is padded."""

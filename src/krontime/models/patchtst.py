@@ -6,13 +6,16 @@ Shape letters: B batch, C channels, L time points, N tokens, D model width, H he
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from krontime.errors import Problems
+from krontime.models.layers.options import check_heads, check_options
+from krontime.models.layers.patches import channel_rows
+from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
 
 AttentionImplementation = Literal["naive", "fused"]
@@ -206,27 +209,13 @@ class PatchTST(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
-        if d_model < 1:
-            problems.add("model.d_model", d_model, "an integer of at least 1")
-        elif num_heads < 1 or d_model % num_heads:
-            problems.add("model.num_heads", num_heads, f"a divisor of model.d_model={d_model}")
-        for key, size in (("model.num_layers", num_layers), ("model.ffn_dim", ffn_dim)):
-            if size < 1:
-                problems.add(key, size, "an integer of at least 1")
-        for key, value, kind in (
-            ("model.attention", attention, AttentionImplementation),
-            ("model.norm", norm, Norm),
-            ("model.head", head, Pooling),
-        ):
-            if value not in get_args(kind):
-                problems.add(key, value, f"one of {', '.join(get_args(kind))}")
-        for key, share in (
-            ("model.dropout", dropout),
-            ("model.attention_dropout", attention_dropout),
-            ("model.head_dropout", head_dropout),
-        ):
-            if not 0 <= share < 1:
-                problems.add(key, share, "a share of at least 0 and less than 1")
+        check_heads(problems, d_model=d_model, num_heads=num_heads)
+        check_options(
+            problems,
+            sizes={"num_layers": num_layers, "ffn_dim": ffn_dim},
+            shares={"dropout": dropout, "attention_dropout": attention_dropout, "head_dropout": head_dropout},
+            choices={"attention": (attention, AttentionImplementation), "norm": (norm, Norm), "head": (head, Pooling)},
+        )
         problems.raise_if_any()
 
         self.head_pooling = head
@@ -255,7 +244,7 @@ class PatchTST(nn.Module):
             x: `(B, C, L)` normalised training series.
             mask: `(B, C, L)` bool, or None.
         """
-        self.tokenizer.fit(*_rows(x, mask))
+        self.tokenizer.fit(*channel_rows(x, mask))
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Encoded:
         """Hidden states of the last layer.
@@ -264,7 +253,7 @@ class PatchTST(nn.Module):
             x: `(B, C, L)`, 0 where not observed.
             mask: `(B, C, L)` bool, true where observed; None when all is.
         """
-        tokens_RND, mask_RN, pooled_RP = self.tokenizer(*_rows(x, mask))
+        tokens_RND, mask_RN, pooled_RP = self.tokenizer(*channel_rows(x, mask))
         num_tokens = tokens_RND.shape[1]
         assert num_tokens <= len(self.positions), f"{num_tokens} tokens, built for {len(self.positions)}"
         hidden_RND = self.dropout(tokens_RND + self.positions[:num_tokens])
@@ -290,24 +279,11 @@ class PatchTST(nn.Module):
             Logits `(B, num_classes)`.
         """
         hidden_BCND, mask_BCN, pooled_BCP = self.encode(x, mask)
-        features_BCD = (_masked_mean if self.head_pooling == "mean" else _masked_max)(hidden_BCND, mask_BCN)
+        features_BCD = (masked_mean if self.head_pooling == "mean" else _masked_max)(hidden_BCND, mask_BCN)
         features_BF = features_BCD.flatten(1)
         if pooled_BCP is not None:
             features_BF = torch.cat([features_BF, pooled_BCP.flatten(1)], dim=1)
         return self.head(self.head_dropout(features_BF))
-
-
-def _rows(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Each channel as a series of its own: `(B, C, L)` to `(B * C, 1, L)`."""
-    return x.flatten(0, 1)[:, None], None if mask is None else mask.flatten(0, 1)[:, None]
-
-
-def _masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over tokens that count, zero where none does: `(B, C, N, D)` to `(B, C, D)`."""
-    if mask is None:
-        return hidden.mean(dim=2)
-    counts = mask[..., None]
-    return (hidden * counts).sum(dim=2) / counts.sum(dim=2).clamp(min=1)
 
 
 def _masked_max(hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from krontime.errors import Problems
+from krontime.models.layers.options import check_options
 
 
 class CausalConv(nn.Conv1d):
@@ -79,14 +80,11 @@ class TCN(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
-        if channels < 1:
-            problems.add("model.channels", channels, "an integer of at least 1")
+        check_options(problems, sizes={"channels": channels}, shares={"dropout": dropout})
         if kernel_size < 2:
             problems.add("model.kernel_size", kernel_size, "at least 2")
         if num_levels is not None and num_levels < 1:
             problems.add("model.num_levels", num_levels, "at least 1, or null to cover the longest series")
-        if not 0 <= dropout < 1:
-            problems.add("model.dropout", dropout, "a share of at least 0 and less than 1")
         problems.raise_if_any()
 
         if num_levels is None:

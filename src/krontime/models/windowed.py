@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from krontime.models.layers.patches import patch_mask, unfold_patches
+from krontime.models.layers.pooling import masked_mean
 
 
 class Windowed(nn.Module):
@@ -38,10 +39,7 @@ class Windowed(nn.Module):
         """`(B, C, L)` and its mask to logits `(B, num_classes)`."""
         windows, window_mask, counts_BW = self._cut(x, mask)
         logits_BWK = self.network(windows, window_mask).unflatten(0, (len(x), -1))
-        if counts_BW is None:
-            return logits_BWK.mean(dim=1)
-        weight_BW1 = counts_BW[..., None].to(logits_BWK.dtype)
-        return (logits_BWK * weight_BW1).sum(dim=1) / weight_BW1.sum(dim=1).clamp(min=1)
+        return masked_mean(logits_BWK, counts_BW)
 
     def _cut(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Windows `(B * W, C, length)`, their mask, and which of them count `(B, W)`."""

@@ -45,3 +45,8 @@ def patch_mask(mask: Tensor | None, patch_length: int, stride: int) -> Tensor | 
     index_N = torch.arange(holds_BN.shape[1], device=mask.device)
     needed_BN = ((index_N - 1) * stride + patch_length < end_B1) | (index_N == 0)
     return holds_BN & needed_BN
+
+
+def channel_rows(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Each channel as a series of its own: `(B, C, L)` and its mask to `(B * C, 1, L)`."""
+    return x.flatten(0, 1)[:, None], None if mask is None else mask.flatten(0, 1)[:, None]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from krontime.errors import Problems, UserError
 from krontime.models.layers.patches import num_patches, pad_to_patches, patch_mask, unfold_patches
+from krontime.models.layers.pooling import masked_mean
 
 
 class Tokens(NamedTuple):
@@ -224,7 +225,7 @@ class RocketPatch(Tokenizer):
                     self.biases[v, d, :, k] = torch.quantile(responses[:, k], quantile.to(responses))
         features_BNF, mask_BN = self._features(x, mask)
         valid = features_BNF.flatten(0, 1) if mask_BN is None else features_BNF[mask_BN]
-        pooled_BF = self._pool(features_BNF, mask_BN)
+        pooled_BF = masked_mean(features_BNF, mask_BN)
         for name, values in (("token", valid), ("pooled", pooled_BF)):
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             scale = values.std(dim=0, unbiased=False)
@@ -233,8 +234,9 @@ class RocketPatch(Tokenizer):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)` and pooled features `(B, P)`."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):  # biases are close to responses
-            features_BNF, mask_BN = self._features(x.float(), mask)
-            pooled_BF = (self._pool(features_BNF, mask_BN) - self.pooled_mean) / self.pooled_scale
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            features_BNF, mask_BN = self._features(x, mask)
+            pooled_BF = (masked_mean(features_BNF, mask_BN) - self.pooled_mean) / self.pooled_scale
             features_BNF = (features_BNF - self.token_mean) / self.token_scale
         tokens_BND = self.projection(features_BNF)
         return Tokens(tokens_BND if mask_BN is None else tokens_BND * mask_BN[..., None], mask_BN, pooled_BF)
@@ -289,14 +291,6 @@ class RocketPatch(Tokenizer):
         """Sum over each patch: `(R, K, L)` to `(R, K, N)`."""
         padded = pad_to_patches(x, self.patch_length, self.stride)
         return F.avg_pool1d(padded, self.patch_length, self.stride) * self.patch_length
-
-    @staticmethod
-    def _pool(features_BNF: Tensor, mask_BN: Tensor | None) -> Tensor:
-        """Mean over the tokens that count: `(B, F)`."""
-        if mask_BN is None:
-            return features_BNF.mean(dim=1)
-        weight_BN1 = mask_BN[..., None].to(features_BNF.dtype)
-        return (features_BNF * weight_BN1).sum(dim=1) / weight_BN1.sum(dim=1).clamp(min=1)
 
 
 _BIAS_POINTS = 10_000
