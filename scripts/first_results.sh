@@ -7,7 +7,6 @@ make setup
 export PATH="$PWD/.venv/bin:$PATH"
 models=krontime,patchtst,tcn
 records=docs/results/first
-mkdir -p "$records"
 
 krontime train -m data=ucr model=$models seed=0,1,2
 krontime train -m data=bonn_eeg model=$models trainer.max_epochs=5
@@ -16,7 +15,4 @@ krontime train -m data=ctu_uhb_ctg model=$models trainer.max_epochs=1
 krontime train -m data=esc10 model=$models trainer.max_epochs=1
 krontime train -m data=fsdd model=$models trainer.max_epochs=1
 
-for set in ACSF1 bonn_eeg mitbih_ecg ctu_uhb_ctg esc10 fsdd; do
-  (cd outputs && find "$set" -name record.json -not -path '*.until-*' -exec cp --parents {} "../$records" \;)
-done
-python -m krontime.results.tables "$records" --readme README.md
+python -m krontime.results.tables outputs --publish "$records" --readme README.md

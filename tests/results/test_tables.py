@@ -6,14 +6,17 @@ import runpy
 import statistics
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from krontime.errors import UserError
-from krontime.results.record import Device, Metrics, Status
-from krontime.results.tables import BEGIN, END, collect, first_results_table, main, write_between_markers
+from krontime.results.record import Device, Metrics, Status, config_hash
+from krontime.results.tables import BEGIN, END, collect, first_results_table, main, publish, write_between_markers
+
+ROOT = Path(__file__).parents[2]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -216,6 +219,33 @@ def test_collect_names_every_damaged_record_and_missing_root(record, tmp_path):
     assert str(partial) in text
     assert "nowhere" in text
     assert str(tmp_path / "good") not in text
+
+
+def test_publish_leaves_the_machine_out_and_keeps_the_identity(record, tmp_path):
+    config = {
+        "seed": 0,
+        "paths": {"output": "outputs", "data": "/home/me/data", "cache": "/home/me/.cache"},
+        "data": {"path": "/home/me/data/A.npz", "source": {"folder": "/home/me/.cache/ucr"}},
+    }
+    first = record(config=config, accuracy=0.5)
+    hour = timedelta(hours=1)
+    again = record(
+        config=config, accuracy=0.6, started_at=first.started_at + hour, finished_at=first.finished_at + hour
+    )
+    publish([again, first], tmp_path)
+    [published] = collect([tmp_path])
+    assert published == again.model_copy(update={"config": published.config})
+    assert published.config_hash == config_hash(published.config)
+    assert published.config["data"] == {"path": "<data>/A.npz", "source": {"folder": "<cache>/ucr"}}
+    [path] = tmp_path.rglob("record.json")
+    assert path.parent.relative_to(tmp_path).as_posix() == f"ACSF1/krontime/seed0-{again.config_hash}"
+    assert "/home/me" not in path.read_text()
+
+
+def test_the_committed_table_is_that_of_the_committed_records():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition(BEGIN)[2].partition(END)[0]
+    assert table.strip() == first_results_table(collect([ROOT / "docs" / "results" / "first"])).strip()
 
 
 def test_the_table_goes_between_the_markers_and_twice_is_once(tmp_path):

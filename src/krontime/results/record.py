@@ -255,6 +255,10 @@ class Record(_Strict):
         with replacing(path) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
+    def published(self) -> Self:
+        """The same record without the folders of the machine that it was made on; its config's hash stays."""
+        return self.model_copy(update={"config": without_folders(self.config)})
+
 
 def _problem_lines(path: Path, error: ValidationError) -> list[str]:
     lines = []
@@ -283,6 +287,14 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: resolved config in plain types (dicts, lists, strings, numbers, booleans, None).
     """
+    identity = {key: value for key, value in without_folders(config).items() if key not in _NOT_IDENTITY}
+    if isinstance(trainer := identity.get("trainer"), dict):
+        identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
+    return identity
+
+
+def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config in which `<NAME>` stands for each folder of `paths`, there and wherever a string starts with it."""
     paths = config["paths"] if isinstance(config.get("paths"), Mapping) else {}
     folders = [(path.rstrip("/"), name) for name, path in paths.items() if isinstance(path, str) and path]
     folders.sort(key=lambda item: (-len(item[0]), item[1]))  # the innermost folder wins
@@ -298,7 +310,4 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
                     return f"<{name}>{value[len(folder) :]}"
         return value
 
-    identity = {key: value for key, value in _plain(config).items() if key not in _NOT_IDENTITY}
-    if isinstance(trainer := identity.get("trainer"), dict):
-        identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
-    return relative(identity)
+    return {key: relative(value) for key, value in _plain(config).items()}

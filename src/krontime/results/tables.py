@@ -53,9 +53,10 @@ def collect(roots: Iterable[Path]) -> list[Record]:
 def first_results_table(records: Sequence[Record]) -> str:
     """Markdown: a row per data set and a column per model, with notes on what was kept apart.
 
-    A cell holds the mean test accuracy (balanced accuracy where a training class has less than half the series of
-    another), its sample standard deviation over n seeds, the epochs allowed, and the mean training time and parameter count. Failed
-    runs are counted, never left out in silence; a job that was run again counts once, by its newest completed run.
+    A cell holds the mean test accuracy (balanced accuracy where a training class has at most half the series of
+    another), its sample standard deviation over n seeds, the epochs allowed, and the mean training time and parameter
+    count. Failed runs are counted, never left out in silence; a job that was run again counts once, by its newest
+    completed run.
 
     Raises:
         UserError: there are no records.
@@ -98,6 +99,17 @@ def first_results_table(records: Sequence[Record]) -> str:
     return "\n".join([*lines, "", caption, *(["", *footer] if footer else [])]) + "\n"
 
 
+def publish(records: Iterable[Record], folder: Path) -> None:
+    """Write records, each job's newest one, into `folder/DATA/MODEL/seedS-HASH`, without this machine's folders."""
+    jobs: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        jobs[record.config_hash].append(record)
+    for job in jobs.values():
+        newest = _newest(job)
+        run = f"seed{newest.seed}-{newest.config_hash}"
+        newest.published().write(folder / newest.data / newest.model / run / RECORD)
+
+
 def write_between_markers(readme_path: Path, table: str) -> None:
     """Put `table` between the two marker lines of a text file, in place of what stood there.
 
@@ -120,10 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: the table of all records below some folders, to standard output or into a README."""
     parser = argparse.ArgumentParser(prog="krontime.results.tables", description=main.__doc__)
     parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT", help="folder with run folders in it")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="copy the records there first, for the table")
     parser.add_argument("--readme", type=Path, help=f"file to write to, between {BEGIN} and {END}")
     options = parser.parse_args(arguments)
     try:
-        table = first_results_table(collect(options.roots))
+        records = collect(options.roots)
+        if options.publish is not None:
+            publish(records, options.publish)
+            records = collect([options.publish])
+        table = first_results_table(records)
         if options.readme is None:
             sys.stdout.write(table)
         else:
@@ -203,12 +220,16 @@ def _newest_of_each_job(runs: Sequence[Record], where: str, notes: list[str]) ->
         jobs[record.config_hash].append(record)
     newest = []
     for job in jobs.values():
-        job.sort(key=lambda record: (record.status is Status.COMPLETED, record.started_at))
-        newest.append(job[-1])
+        newest.append(_newest(job))
         scores = {record.metrics.test.get("accuracy") for record in job if record.status is Status.COMPLETED}
         if len(scores) > 1:
-            notes.append(f"{where}: runs of seed {job[-1].seed} do not repeat; the newest is shown.")
+            notes.append(f"{where}: runs of seed {newest[-1].seed} do not repeat; the newest is shown.")
     return sorted(newest, key=lambda record: record.seed)
+
+
+def _newest(job: Sequence[Record]) -> Record:
+    """The newest completed run of a job; the newest of all where none was completed."""
+    return max(job, key=lambda record: (record.status is Status.COMPLETED, record.started_at))
 
 
 def _summary(runs: Sequence[Record], score: MetricName) -> str:
