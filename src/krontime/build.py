@@ -168,18 +168,22 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
 
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
-    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, where at least the last one is kept."""
-    from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, that of the last epoch among them."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from krontime.lit.resume import LastCheckpoint
+
+    dirpath = run_dir / "checkpoints"
     built: list[Callback] = []
     for options in (config["callbacks"] or {}).values():
         if not options:
             continue  # switched off with callbacks.NAME=null
-        extra = {"dirpath": str(run_dir / "checkpoints")} if options["_target_"].endswith(".ModelCheckpoint") else {}
+        extra: dict[str, Any] = {}
+        if options["_target_"].endswith(".ModelCheckpoint"):  # Lightning's `save_last` is not that of every epoch
+            extra = {"dirpath": str(dirpath), "save_last": False}
         built.append(instantiate(options, **extra))
-    if not any(isinstance(callback, Checkpoint) for callback in built):
-        last = ModelCheckpoint(dirpath=run_dir / "checkpoints", filename="last", enable_version_counter=False)
-        built.append(last)
+    if not any(isinstance(callback, ModelCheckpoint) and callback.filename == "last" for callback in built):
+        built.append(LastCheckpoint(dirpath))
     return built
 
 

@@ -13,6 +13,9 @@ from krontime.results.record import METRICS
 BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS} | {"train/loss": "min"}
 """Metrics that can be monitored, and which way is better."""
 
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Number formats that the networks are right in."""
+
 _GROUPS = ("tokenizer", "decomposition")
 """Config groups that a model may bring, at the top level."""
 
@@ -21,6 +24,10 @@ class _Section(BaseModel):
     """A part of a config: no unknown keys, no silent conversion of text to numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_FolderName = Annotated[str, Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")]
+"""What a run folder can be named after."""
 
 
 class _Prepare(_Section):
@@ -63,7 +70,7 @@ class _Validation(_Section):
 class _Data(_Section):
     model_config = ConfigDict(extra="allow")  # a source's own keys, such as `path`
 
-    name: str = Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")
+    name: _FolderName
     source: dict[str, JsonValue]
     prepare: _Prepare
     window: _Window
@@ -77,7 +84,7 @@ class _Data(_Section):
 class _Model(_Section):
     model_config = ConfigDict(extra="allow")  # each network's own options
 
-    name: str = Field(min_length=1)
+    name: _FolderName
 
 
 class _Optimizer(_Section):
@@ -98,6 +105,8 @@ class _Trainer(_Section):
 
     accelerator: str
     devices: Annotated[int, Field(ge=-1)] | Literal["auto"] | list[int]
+    precision: str
+    strategy: str | dict[str, JsonValue]
     max_epochs: int = Field(ge=1)
     gradient_clip_val: float | None = Field(ge=0)
     accumulate_grad_batches: int = Field(ge=1)
@@ -116,10 +125,13 @@ class _Augment(_Section):
     mixup: float = Field(ge=0)
 
 
-class _Paths(_Section):
-    output: str
+class _DataPaths(_Section):
     data: str
     cache: str
+
+
+class _Paths(_DataPaths):
+    output: str
 
 
 class _Train(_Section):
@@ -158,6 +170,54 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
         raise UserError(problems)
 
 
+class _Inspect(_Section):
+    data: _Data
+    plot: str | None
+    series_per_class: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    paths: _DataPaths
+
+
+class _Plan(_Section):
+    model_config = ConfigDict(extra="allow")  # groups that a model brings
+
+    model: _Model
+    data: _Data | None = None
+    length: int | None = Field(ge=1)
+    num_channels: int = Field(ge=1)
+    num_classes: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    paths: _DataPaths
+
+
+def inspect_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for everything that is wrong with a plain config of the verb `data`, where a data set is chosen."""
+    problems = _schema_problems(_Inspect, config) + target_problems(config)
+    return problems or _unused_data_problems(config) + argument_problems(config)
+
+
+def plan_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for everything that is wrong with a plain config of the verb `plan`."""
+    problems = _schema_problems(_Plan, config) + target_problems(config) + _unknown_problems(_Plan, config)
+    if problems:
+        return problems
+    return (_unused_data_problems(config) if config.get("data") else []) + argument_problems(config)
+
+
+def _unknown_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list[str]:
+    known = (*schema.model_fields, *_GROUPS)
+    return [f"{key}={config[key]!r}: there is no such key" for key in config if key not in known]
+
+
+def _unused_data_problems(config: Mapping[str, Any]) -> list[str]:
+    source = config["data"]["source"]
+    return [
+        f"data.{key}={value!r}: has no effect, since {source['_target_']} does not take it"
+        for key, value in config["data"].items()
+        if key not in _Data.model_fields and key not in source
+    ]
+
+
 def accelerator_problem(key: str, accelerator: Any) -> str | None:
     """A line where a GPU is asked for and this machine has none."""
     import torch
@@ -172,15 +232,7 @@ def accelerator_problem(key: str, accelerator: Any) -> str | None:
 
 
 def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str]:
-    problems = [
-        f"{key}={config[key]!r}: there is no such key" for key in config if key not in (*_Train.model_fields, *_GROUPS)
-    ]
-    source = config["data"]["source"]
-    problems += [
-        f"data.{key}={value!r}: has no effect, since {source['_target_']} does not take it"
-        for key, value in config["data"].items()
-        if key not in _Data.model_fields and key not in source
-    ]
+    problems = _unknown_problems(_Train, config) + _unused_data_problems(config)
     if problem := accelerator_problem("trainer.accelerator", config["trainer"]["accelerator"]):
         problems.append(problem)
     devices = config["trainer"]["devices"]
@@ -191,6 +243,7 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             f"trainer.devices={devices}: several devices in one process of a multirun would train different jobs on "
             "each; expected trainer.devices=1, or one command for each job"
         )
+    problems += _number_problems(config["trainer"])
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
     if (config["callbacks"] or {}).get("checkpoint", {}) is not None:
@@ -202,10 +255,36 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
     return problems
 
 
+def _number_problems(trainer: Mapping[str, Any]) -> list[str]:
+    """What of the trainer's options would silently give other numbers, or none."""
+    problems = []
+    precision, strategy = trainer["precision"], trainer["strategy"]
+    target = strategy if isinstance(strategy, str) else str(strategy.get("_target_"))
+    if precision not in PRECISIONS:
+        reason = ", since attention divides by numbers that are 0 in float16" if precision.startswith("16") else ""
+        problems.append(f"trainer.precision={precision!r}: expected {' or '.join(PRECISIONS)}{reason}")
+    elif precision != "32-true" and "fsdp" in target.lower():
+        problems.append(
+            f"trainer.precision={precision!r}: expected 32-true with this strategy, which would round the series and "
+            "the constants of the network too"
+        )
+    if trainer.get("sync_batchnorm"):
+        problems.append(
+            "trainer.sync_batchnorm=True: expected false, since Lightning's layer in place of ours would count padding "
+            "and missing values"
+        )
+    return problems
+
+
 def _callback_problems(key: str, callback: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a monitored metric, which way is better, and patience."""
+    """What is wrong with a monitored metric, which way is better, patience, and when a checkpoint is written."""
     problems = []
     monitored, mode, patience = (callback.get(name) for name in ("monitor", "mode", "patience"))
+    if callback.get("save_on_exception"):
+        problems.append(
+            f"{key}.save_on_exception={callback['save_on_exception']!r}: expected false, since the state of a crash "
+            "would take the place of a good one (a run goes on from its last whole epoch)"
+        )
     if monitored is not None and monitored not in BETTER:
         problems.append(f"{key}.monitor={monitored!r}: expected one of {', '.join(BETTER)}")
     elif monitored is not None and mode is not None and mode != BETTER[monitored]:

@@ -1,13 +1,16 @@
 """The verb `train`: one config, one run folder, one record."""
 
+import gc
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +21,7 @@ from krontime.errors import UserError
 from krontime.experiment import Experiment
 from krontime.lit.progress import EpochLines, History
 from krontime.lit.quiet import quiet_lightning
+from krontime.lit.resume import StayStopped, keep_rows
 from krontime.results.console import show
 from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
@@ -26,7 +30,7 @@ from krontime.results.record import MetricName, Metrics, Protocol, Record, Statu
 from krontime.results.report import already_done, final_screen
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback, Trainer
 
     from krontime.lit.module import SeriesClassifier
 
@@ -81,15 +85,74 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         UserError: something the user gave cannot work.
         KeyboardInterrupt: the user interrupted; the record says so.
     """
-    is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
-    if is_first and config["force"]:
-        _set_aside(run_dir)
-    if is_first and (found := _completed(run_dir)):
-        _refuse_other_data(config, found, run_dir)
-        show(already_done(found, run_dir))
-        return found
+    is_first = _is_first_rank()
+    with _alone(run_dir) if is_first else nullcontext():
+        if is_first and config["force"]:
+            _set_aside(run_dir)
+        # With force, another rank may still see the folder that the first one sets aside.
+        if (is_first or not config["force"]) and (found := _completed(run_dir)):
+            if not is_first:
+                return None
+            _refuse_other_data(config, found, run_dir)
+            show(already_done(found, run_dir))
+            return found
+        try:
+            return _train_in(config, run_dir, is_first=is_first)
+        except Exception as error:
+            _release(error)
+            raise
 
-    from lightning.pytorch import Trainer, seed_everything
+
+def _is_first_rank() -> bool:
+    """Whether this process is the one that writes, as far as its launcher has told it."""
+    from lightning.fabric.utilities.rank_zero import _get_rank
+
+    # A launcher that knows no global rank gives that within the node, and which node it is.
+    return not _get_rank() and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder; the operating system's lock ends with the process.
+
+    Raises:
+        UserError: one is at it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run_dir.with_name(f"{run_dir.name}.lock"))
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{run_dir}: another process is training there; expected to be the only one, or another seed or config"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # open files can't be removed everywhere
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _release(error: BaseException) -> None:
+    """Free what the frames of an error hold, the network and its gradients above all, for the next job of a process."""
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()  # an error that is raised again can stand in its own chain
+    while chain:
+        if (link := chain.pop()) is not None and id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            chain += (link.__cause__, link.__context__)
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Record | None:
+    """Train in a folder that holds no finished run; see `train_in`."""
+    from lightning.pytorch import seed_everything
     from lightning.pytorch.callbacks import Timer
 
     quiet_lightning()
@@ -100,11 +163,13 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
     trainer: Trainer | None = None
     timer, history = Timer(), History()
     fit_tokens_s = 0.0
+    peak_bytes: int | None = None
+    is_trained = False
 
     def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
         if not is_first:
             return None
-        device = trainer.strategy.root_device.type if trainer else "cpu"
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
         written = Record(
             status=status,
             model=config["model"]["name"],
@@ -116,7 +181,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             metrics=metrics or Metrics(),
             num_parameters=sum(parameter.numel() for parameter in module.network.parameters()) if module else None,
             train_time_s=timer.time_elapsed("train") + fit_tokens_s,
-            peak_memory_bytes=peak_memory_bytes(device),
+            peak_memory_bytes=peak_bytes if is_trained else peak_memory_bytes(device),
             started_at=started_at,
             finished_at=datetime.now(UTC),
             error=error,
@@ -132,17 +197,27 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         fit_tokens_s = time.perf_counter() - started_s
         if config["compile"]:
             module.network.compile()
-        trainer = build.trainer(
-            config, run_dir, [*_callbacks(config, run_dir), timer, history], build.loggers(config, run_dir)
-        )
-        reset_peak_memory(trainer.strategy.root_device.type)
+        callbacks = [*_callbacks(config, run_dir), timer, history, StayStopped()]
+        trainer = build.trainer(config, run_dir, callbacks, build.loggers(config, run_dir))
+        resumed = None if config["force"] else _resume_from(run_dir, job.protocol, trainer.world_size)
         run_dir.mkdir(parents=True, exist_ok=True)
         if is_first:
             OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
-        resumed = _resume_from(run_dir, job.protocol)
-        trainer.fit(module, datamodule=job.batches(config), ckpt_path=resumed, weights_only=True)
-        metrics = _write_results(config, job, history, run_dir) if is_first else None
-    except UserError:  # known before the first step
+            if resumed:
+                _keep_rows(trainer, resumed)
+        device = trainer.strategy.root_device
+        reset_peak_memory(device)
+        trainer.fit(
+            module,
+            datamodule=job.batches(config),
+            ckpt_path=resumed.path if resumed else None,
+            weights_only=True,
+        )
+        peak_bytes, is_trained = peak_memory_bytes(device), True
+        metrics = _write_results(config, job, history, run_dir, device) if is_first else None
+    except UserError as error:
+        if is_trained:  # else it is known before the first step
+            record(Status.FAILED, error=str(error))
         raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
         record(Status.INTERRUPTED, error="interrupted by the user")
@@ -195,21 +270,47 @@ def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) 
         )
 
 
-def _resume_from(run_dir: Path, protocol: Protocol) -> Path | None:
-    """The last checkpoint of a run that was cut off, where it can be read and is of the same data."""
+class _Resumed(NamedTuple):
+    """A checkpoint to go on from, and the optimiser steps that it is after."""
+
+    path: Path
+    num_steps: int
+
+
+def _resume_from(run_dir: Path, protocol: Protocol, world_size: int) -> _Resumed | None:
+    """The last checkpoint of a run that was cut off, where it can be read and is of the same data.
+
+    Raises:
+        UserError: it is of another number of processes, which would see other series in what is left of it.
+    """
     last = run_dir / experiment.CHECKPOINTS / experiment.LAST
     if not last.is_file():
         return None
     try:
-        about = experiment.load_checkpoint(last)["krontime"]
+        checkpoint = experiment.load_checkpoint(last)
     except UserError as error:
         log.warning("%s; the run starts anew", error)
         return None
+    about = checkpoint["krontime"]
     if about["protocol"]["data_sha256"] != protocol.data_sha256:
         log.warning("%s is of data that has changed since; the run starts anew", last)
         return None
+    if (begun_on := about.get("world_size", world_size)) != world_size:
+        raise UserError(
+            f"{run_dir}: the run there was begun on {begun_on} processes and can't go on with {world_size}; expected "
+            "as many (trainer.devices, trainer.num_nodes), or force=true to train again from the start"
+        )
     log.info("Going on from %s", last)
-    return last
+    return _Resumed(last, checkpoint["global_step"])
+
+
+def _keep_rows(trainer: "Trainer", resumed: _Resumed) -> None:
+    """Let the logger of `metrics.csv`, where there is one, append to what is there."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            keep_rows(logger, resumed.num_steps)
 
 
 def _callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
@@ -226,13 +327,15 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _write_results(config: Mapping[str, Any], job: Experiment, history: History, run_dir: Path) -> Metrics:
+def _write_results(
+    config: Mapping[str, Any], job: Experiment, history: History, run_dir: Path, device: torch.device
+) -> Metrics:
     """Score the selected checkpoint on validation and, this once, on test; write predictions and plots."""
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
     from krontime.score import Scorer, named, scores
 
     module = experiment.load_run(run_dir).module
-    scorer = Scorer.of(config)
+    scorer = Scorer.of(config, index=device.index if device.type == "cuda" else None)
     split, labels = job.split, job.data.labels
     validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])
     test: dict[MetricName, float | None] = {}

@@ -25,19 +25,22 @@ class Scorer:
         batch_size: series in a batch.
         accelerator: Lightning's name of the device type.
         precision: Lightning's name of the number format.
+        index: number of the device among those of its type; None for the first.
     """
 
     batch_size: int
     accelerator: str
     precision: str
+    index: int | None = None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], accelerator: str | None = None) -> "Scorer":
-        """As a run's config says, or on another accelerator."""
+    def of(cls, config: Mapping[str, Any], accelerator: str | None = None, index: int | None = None) -> "Scorer":
+        """As a run's config says, or on another accelerator; on the first device of this machine unless told."""
         return cls(
             batch_size=config["data"]["eval_batch_size"],
             accelerator=accelerator or config["trainer"]["accelerator"],
             precision=config["trainer"]["precision"],
+            index=index,
         )
 
     def probabilities(self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray) -> torch.Tensor:
@@ -53,7 +56,7 @@ class Scorer:
         try:
             trainer = Trainer(
                 accelerator=self.accelerator,
-                devices=1,
+                devices=1 if self.index is None else [self.index],
                 precision=self.precision,  # type: ignore[arg-type]
                 logger=False,
                 enable_checkpointing=False,

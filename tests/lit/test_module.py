@@ -1,5 +1,6 @@
 """The one LightningModule, driven by a real trainer on a few tiny series."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -222,23 +223,72 @@ def test_the_randomness_of_a_step_depends_on_seed_and_step_alone(tmp_path):
     assert len({tuple(draw.flatten().tolist()) for draw in first}) == len(first)
 
 
+@pytest.mark.parametrize("world_size", [64, 200])
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (0, 2**32 - 1)])
-def test_no_two_seeds_share_a_step(seeds):
+def test_no_two_seeds_share_a_batch(seeds, world_size, monkeypatch):
     """Neither do the ranks of a run."""
-    module = make_module()
+    module, at = make_module(), SimpleNamespace(total_batch_idx=0)
+    module._trainer = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=at), world_size=world_size)
     states = set()
     for seed in seeds:
-        for step in (0, 1, 2, 63, 64, 1000):
-            for rank in (0, 1, 63):
-                module.seed = seed
-                type(module).global_step, saved = property(lambda self, step=step: step), type(module).global_step
-                type(module).global_rank, saved_rank = property(lambda self, rank=rank: rank), type(module).global_rank
-                try:
-                    module.on_train_batch_start(make_batches(1)[0], 0)
-                finally:
-                    type(module).global_step, type(module).global_rank = saved, saved_rank
+        for number in (0, 1, 2, 63, 64, 1000):
+            for rank in (0, 1, world_size - 1):
+                module.seed, at.total_batch_idx = seed, number
+                monkeypatch.setattr(type(module), "global_rank", rank)
+                module.on_train_batch_start(make_batches(1)[0], 0)
                 states.add(torch.initial_seed())
     assert len(states) == len(seeds) * 6 * 3
+
+
+def test_batches_of_one_step_draw_anew(tmp_path):
+    """Two batches to an optimiser step, the last of an epoch to a step of its own."""
+    module = make_module()
+    fit(tmp_path, module, accumulate_grad_batches=2)
+    draws = {tuple(draw.flatten().tolist()) for draw in module.network.draws}
+    assert len(draws) == len(module.network.draws) == 6
+
+
+def test_clipping_is_left_to_a_root_that_holds_shards():
+    """What FSDP asks for: Lightning clips parameter by parameter, which sees a shard of the gradient alone."""
+    asked = []
+
+    class Root:
+        def clip_grad_norm_(self, most):
+            asked.append(most)
+
+    module = make_module()
+    module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=Root()))
+    optimizer = adamw([{"params": list(module.parameters())}])
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 9.0)
+    module.configure_gradient_clipping(optimizer, 0.5, None)
+    assert asked == [0.5]
+    assert all((parameter.grad == 9).all() for parameter in module.parameters())
+
+
+def test_one_process_clips_the_norm_of_the_whole_gradient(tmp_path):
+    norms = []
+
+    class Norms(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            pl_module.configure_gradient_clipping(optimizer, 1e-3, "norm")
+            norms.append(sum(p.grad.square().sum() for p in pl_module.parameters()).sqrt().item())
+
+    fit(tmp_path, make_module(), Norms(), epochs=1)
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
+
+
+def test_flattened_parameters_keep_their_weight_decay():
+    """FSDP shows each parameter as a one-dimensional view of its shard."""
+    module = make_module()
+    for parameter in module.parameters():
+        parameter.data = parameter.data.flatten()
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = module.configure_optimizers()["optimizer"]
+    found = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
+    matrices = {id(module.network.hidden.weight), id(module.network.head.weight)}
+    assert found == [matrices, {id(p) for p in module.parameters()} - matrices]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
 def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
@@ -247,7 +297,7 @@ def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
     history = History()
     fit(tmp_path, module, history, ModelCheckpoint(tmp_path, filename="last"))
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert checkpoint["krontime"] == {"format_version": FORMAT_VERSION, **about}
+    assert checkpoint["krontime"] == {"format_version": FORMAT_VERSION, "world_size": 1, **about}
     assert "class_weights" not in checkpoint["state_dict"]  # of the training loss, not of the network
 
     def kinds(node: Any) -> set[type]:

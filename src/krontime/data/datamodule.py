@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from krontime.data.series import SeriesBatch, SeriesData
 from krontime.data.split import Split
+from krontime.errors import UserError
 
 
 class SeriesDataset(Dataset[SeriesBatch]):
@@ -23,7 +24,8 @@ class SeriesDataset(Dataset[SeriesBatch]):
 
     def __init__(self, data: SeriesData) -> None:
         self.data = data
-        self.masked = data.has_missing or not data.equal_length
+        self.equal_length = data.equal_length
+        self.masked = data.has_missing or not self.equal_length
 
     def __len__(self) -> int:
         return len(self.data)
@@ -34,7 +36,7 @@ class SeriesDataset(Dataset[SeriesBatch]):
     def __getitems__(self, indices: Sequence[int]) -> SeriesBatch:
         data = self.data
         index = np.asarray(indices, dtype=np.int64)
-        if data.equal_length:
+        if self.equal_length:
             # `asarray` drops the memory-map subclass, whose every view costs extra.
             all_series = np.asarray(data.values).reshape(len(data), data.num_channels, -1)
             x = torch.from_numpy(all_series[index])
@@ -66,6 +68,9 @@ class TrainBatches(Sampler[list[int]]):
         position: gives (epoch, batches of it already done) when iteration begins.
         rank: of this process.
         world_size: number of ranks.
+
+    Raises:
+        UserError: there are more ranks than series.
     """
 
     def __init__(
@@ -85,7 +90,11 @@ class TrainBatches(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.num_series = len(indices) // world_size
-        assert self.num_series >= 1
+        if self.num_series < 1:
+            raise UserError(
+                f"{len(indices)} training series for {world_size} processes: expected one for each at least, that is "
+                "fewer of trainer.devices (or trainer.num_nodes)"
+            )
         full, rest = divmod(self.num_series, batch_size)
         self.num_batches = full + (rest > 1 or (rest == 1 and full == 0))
 

@@ -16,23 +16,26 @@ class NegativeLogLikelihood(Metric):
 
     full_state_update = False
     higher_is_better = False
-    total: Tensor
+    sums: list[Tensor]
     count: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", [], dist_reduce_fx="cat")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch."""
         chosen = preds.gather(1, target[:, None]).clamp(min=torch.finfo(preds.dtype).tiny)
-        self.total += -chosen.log().sum()
+        self.sums.append(-chosen.log().sum())
         self.count += len(target)
 
     def compute(self) -> Tensor:
         """The mean over all batches."""
-        return (self.total / self.count).float()
+        total = torch.zeros((), dtype=torch.float64)  # on the host: not every device has float64
+        for batch in dim_zero_cat(self.sums).cpu():
+            total += batch
+        return (total / self.count.cpu()).float().to(self.count.device)
 
 
 class MacroAUROC(Metric):

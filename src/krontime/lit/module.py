@@ -66,16 +66,27 @@ class SeriesClassifier(pl.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes)
-        self._step_started_s = 0.0
+        # Decided here, since a strategy that shards parameters flattens them.
+        self._matrices = {id(parameter) for parameter in self.parameters() if parameter.ndim >= 2}
+        self._batch_ended_s = 0.0
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
         return self.network(self.normalizer(x, mask), mask)
 
+    def on_train_start(self) -> None:
+        """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
+        self._batch_ended_s = time.perf_counter()
+
+    def on_train_epoch_start(self) -> None:
+        """Leave validation out of the speed."""
+        self._batch_ended_s = time.perf_counter()
+
     def on_train_batch_start(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Seed the step from the run's seed and its own number, so that a resumed run draws the same numbers."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 64 + self.global_rank)
-        self._step_started_s = time.perf_counter()
+        """Seed the batch from the run's seed and its own number, so that a resumed run draws the same numbers."""
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx  # unlike the step's, never that of another batch
+        num_ranks = max(64, self.trainer.world_size)
+        torch.manual_seed((self.seed * 1_000_003 + number) * num_ranks + self.global_rank)
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
         """Cross-entropy of one batch."""
@@ -97,9 +108,11 @@ class SeriesClassifier(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SeriesBatch, batch_idx: int) -> None:
-        """Log the speed."""
-        duration_s = time.perf_counter() - self._step_started_s
-        self.log("series_per_s", len(batch.y) / duration_s, prog_bar=True, batch_size=len(batch.y))
+        """Log the speed of all ranks, from the end of one batch to that of the next: loading is included."""
+        ended_s = time.perf_counter()
+        speed = len(batch.y) * self.trainer.world_size / (ended_s - self._batch_ended_s)
+        self._batch_ended_s = ended_s
+        self.log("series_per_s", speed, prog_bar=True, batch_size=len(batch.y))
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
@@ -120,15 +133,28 @@ class SeriesClassifier(pl.LightningModule):
         """The optimiser, with weight decay on matrices only, and a learning rate for each step."""
         assert self.optimizer is not None
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in learned if parameter.ndim >= 2]},
-            {"params": [parameter for parameter in learned if parameter.ndim < 2], "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+        for parameter in learned:
+            groups[id(parameter) not in self._matrices]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
         total_steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, total_steps=total_steps, warmup=self.warmup, final=self.final)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of the whole gradient, also where each rank holds a shard of it."""
+        over_shards = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)  # FSDP's; Lightning refuses to
+        if over_shards is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            over_shards(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what it is, in plain containers."""
-        checkpoint["krontime"] = {"format_version": FORMAT_VERSION, **self.about}
+        world_size = 1 if self._trainer is None else self.trainer.world_size
+        checkpoint["krontime"] = {"format_version": FORMAT_VERSION, "world_size": world_size, **self.about}

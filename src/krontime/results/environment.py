@@ -7,9 +7,12 @@ import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from krontime.results.record import Device, GitState
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "krontime",
@@ -28,31 +31,36 @@ PACKAGES = (
 """Distributions whose version can change a number."""
 
 
-def environment(kind: str = "cpu", count: int = 1) -> dict[str, Any]:
+def environment(device: "str | torch.device" = "cpu", count: int = 1) -> dict[str, Any]:
     """`device`, `versions` and `git` of this process, under the names that a record gives them.
 
     Args:
-        kind: torch's name of the device type in use, such as `cpu` or `cuda`.
+        device: the one in use, or torch's name of it, such as `cpu` or `cuda:1`.
         count: number of devices in use.
     """
     import torch
 
+    used = torch.device(device)
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    if kind == "cuda":
+    name = used.type
+    if used.type == "cuda":
         versions["cuda"] = str(torch.version.cuda)
-    device = Device(
-        kind=kind,
-        name={"cpu": cpu_model, "cuda": torch.cuda.get_device_name}.get(kind, lambda: kind)(),
+        name = torch.cuda.get_device_name(used)
+    elif used.type == "cpu":
+        name = cpu_model()
+    described = Device(
+        kind=used.type,
+        name=name,
         count=count,
         num_threads=torch.get_num_threads(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
-    return {"device": device, "versions": versions, "git": git_state()}
+    return {"device": described, "versions": versions, "git": git_state()}
 
 
 def cpu_model() -> str:
@@ -91,32 +99,33 @@ def git_state(root: Path | None = None) -> GitState | None:
         return None
 
 
-def reset_peak_memory(kind: str = "cpu") -> None:
+def reset_peak_memory(device: "str | torch.device" = "cpu") -> None:
     """Start counting `peak_memory_bytes` afresh, so that a job does not inherit the peak of an earlier one.
 
     On the host this works on Linux only; elsewhere the peak stays that of the whole process.
     """
-    if kind == "cuda":
-        import torch
+    import torch
 
-        torch.cuda.reset_peak_memory_stats()
+    if torch.device(device).type == "cuda":
+        torch.cuda.init()  # else a device that is named by its number is not known yet
+        torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # 5: resets the high-water mark
 
 
-def peak_memory_bytes(kind: str = "cpu") -> int | None:
-    """Peak memory of this process since the last reset: what torch allocated on CUDA, else resident memory.
+def peak_memory_bytes(device: "str | torch.device" = "cpu") -> int | None:
+    """Peak memory of this process since the last reset: what torch allocated on a CUDA device, else resident memory.
 
     The resident memory of a `cpu` run includes the interpreter and its libraries, not data workers. None
     where the operating system does not tell.
 
     Args:
-        kind: torch's name of the device type in use.
+        device: the one in use, or torch's name of it.
     """
-    if kind == "cuda":
-        import torch
+    import torch
 
-        return int(torch.cuda.max_memory_allocated())
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     try:
         # Unlike getrusage's, this mark can be reset and is not inherited from the parent process.
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
