@@ -29,8 +29,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def no_stale_logging() -> Iterator[None]:
     """A command run in this process logs to the standard error that it found, which a test replaces by its own."""
     root = logging.getLogger()
-    before = list(root.handlers)
+    before, level = list(root.handlers), root.level
     yield
+    root.setLevel(level)
     for handler in list(root.handlers):
         if type(handler) is logging.StreamHandler and handler not in before:
             root.removeHandler(handler)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from krontime import __version__, cli, configs, task
+from krontime.overrides import quoted
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic", "aeon", "matplotlib", "rich")
 
@@ -86,6 +87,13 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr == "krontime: modle=tcn: there is no key modle (did you mean model?)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert quoted("paths.output=~/runs") == f"paths.output={tmp_path}/runs"
+    assert quoted("run=~") == f"run={tmp_path}"
+    assert quoted("data.name=~x") == "data.name='~x'"
 
 
 @pytest.mark.parametrize(

@@ -184,11 +184,40 @@ MISTAKES = {
     "kind of output": predict("output=out.xlsx", "out.xlsx", ".csv or .parquet"),
     "output that exists": predict("output={site}/kept.csv", "kept.csv", "force=true"),
     "output onto the input": predict("input={site}/good.csv output={site}/good.csv force=true", "another file"),
+    "no rate": predict("sampling_rate_hz=0", "sampling_rate_hz=0", "above 0"),
+    "word for a rate": predict("sampling_rate_hz=fast", "sampling_rate_hz='fast'", "a number"),
     "word for force": predict("force=yes!", "force='yes!'", "true or false"),
     "several of a prediction": predict(
         "run=nowhere input={site}/nowhere.npz output=out.xlsx", "run='nowhere'", "nowhere.npz", "out.xlsx"
     ),
     # other verbs
+    "word for the seed of the split": Mistake("data data=synthetic seed=x", ("seed='x'", "a whole number")),
+    "word for a share": Mistake(
+        "data data=synthetic data.validation.fraction=x", ("data.validation.fraction='x'", "a number")
+    ),
+    "added key of the preparation": Mistake(
+        "data data=synthetic +data.prepare.foo=1", ("data.prepare.foo=1", "no such")
+    ),
+    "added key of the preparation to plan": Mistake(
+        "plan data=synthetic +data.prepare.foo=1", ("data.prepare.foo=1", "no such key")
+    ),
+    "added key of the source": Mistake("data data=synthetic +data.source.x=1", ("data.source.x=1", "no argument x")),
+    "added key of the source to plan": Mistake(
+        "plan data=synthetic data.source.length=x", ("data.source.length='x'", "a whole number")
+    ),
+    "added key of the data to look at": Mistake("data data=synthetic +data.foo=1", ("data.foo=1", "has no effect")),
+    "added key to plan": Mistake("plan length=99 +foo=1", ("foo=1", "no such key")),
+    "several to plan": Mistake(
+        "plan num_channels=0 batch_size=x", ("num_channels=0", "at least 1", "batch_size='x'", "data=NAME")
+    ),
+    "no cache": train("paths.cache=null", "paths.cache=None", "text"),
+    "no cache to look at": Mistake("data data=synthetic paths.cache=null", ("paths.cache=None", "text")),
+    "no cache to plan": Mistake("plan data=synthetic paths.cache=null", ("paths.cache=None", "text")),
+    "source that lacks arguments": train("+data.source._partial_=true", "data.source._partial_=True", "no such key"),
+    "model that lacks arguments": train("+model._partial_=true", "model._partial_=True", "no such key"),
+    "labels that are no text": npz("latin", "b'caf\\xe9'", "UTF-8"),
+    "model's name with a folder": train("model.name=a/b", "model.name='a/b'", "without /"),
+    "picture in no folder": Mistake("data data=synthetic plot=nowhere/x.png", ("plot='nowhere/x.png'", "exists")),
     "plan of no length": Mistake("plan", ("length", "data=NAME")),
     "plan of two lengths": Mistake("plan data=npz data.path={site}/good.npz length=99", ("length=99", "null")),
     "plan of a wrong model": Mistake("plan length=99 model.d_model=wide", ("model.d_model='wide'", "a whole number")),
@@ -228,6 +257,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "thirds": {"split": np.arange(12) % 3},
         "deep": {"X": x[..., None]},
         "missing": {"X": x * np.nan},
+        "latin": {"y": np.where(y == 1, b"caf\xe9", b"tea")},
     }.items():
         kept = {key: value for key, value in {"X": x, "y": y, "split": split, **arrays}.items() if value is not None}
         np.savez(site / f"{name}.npz", allow_pickle=True, **kept)

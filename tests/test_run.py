@@ -116,8 +116,9 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 def verb(function: Callable[[Any], Any], **options: Any) -> Any:
     defaults = {"accelerator": None, "paths": {"data": None, "cache": None}, "split": "all", "force": False}
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     with contextlib.redirect_stdout(io.StringIO()):
-        return function(OmegaConf.create({**defaults, **{key: str(value) for key, value in options.items()}}))
+        return function(OmegaConf.create({**defaults, "sampling_rate_hz": None, **given}))
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +309,17 @@ class TestRepeats:
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
 
+    def test_predict_resamples_as_training_did(self, config: Callable[..., Any], files: Path, tmp_path: Path) -> None:
+        train(config("equal.npz", "data.prepare.resample_hz=50", "trainer.max_epochs=1"), tmp_path / "run")
+        with np.load(files / "equal.npz") as given:
+            np.save(tmp_path / "bare.npy", given["X_flat"].reshape(42, 1, 80)[30:])
+        options = {"run": tmp_path / "run", "input": tmp_path / "bare.npy", "output": tmp_path / "out.parquet"}
+        with pytest.raises(UserError, match=r"sampling_rate_hz=None.*bare\.npy.*resampled to 50 Hz"):
+            verb(inference.predict, **options)
+        verb(inference.predict, **options, sampling_rate_hz=100.0)
+        stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
+        assert (read_predictions(tmp_path / "out.parquet").probabilities == stored.probabilities).all()
+
     def test_nothing_is_overwritten_unasked(self, finished: tuple[Path, str], files: Path, tmp_path: Path) -> None:
         output = tmp_path / "mine.csv"
         output.write_text("mine")
@@ -319,7 +331,7 @@ class TestRepeats:
             inference.predict(
                 OmegaConf.create(
                     {**{key: str(value) for key, value in options.items()}}
-                    | {"force": True, "split": "all", "accelerator": None}
+                    | {"force": True, "split": "all", "sampling_rate_hz": None, "accelerator": None}
                 )
             )
         assert len(output.read_text().splitlines()) == 43

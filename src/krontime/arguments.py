@@ -22,6 +22,9 @@ TYPED_AS = {
 }
 """Arguments that a config fills from another key, which is the one to name in a message."""
 
+WHOLE = ("data.", "callbacks.", "logger.", "trainer.")
+"""Where objects are built at once; below a model, and as optimiser, one may lack arguments until it is called."""
+
 NOT_ARGUMENTS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
@@ -34,6 +37,8 @@ def argument_problems(config: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, node in _objects(config):
         skipped = (*NOT_ARGUMENTS, *(("name",) if key == "model" else ()))
+        if node.get("_partial_") and (key == "model" or key.startswith(WHOLE)):
+            problems.append(f"{key}._partial_={node['_partial_']!r}: expected no such key, since this is built at once")
         given = {name: value for name, value in node.items() if name not in skipped}
         problems += _problems(_target(node["_target_"]), TYPED_AS.get(key, key), given)
     if isinstance(trainer := config.get("trainer"), Mapping):

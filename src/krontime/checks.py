@@ -268,6 +268,11 @@ def _number_problems(trainer: Mapping[str, Any]) -> list[str]:
             f"trainer.precision={precision!r}: expected 32-true with this strategy, which would round the series and "
             "the constants of the network too"
         )
+    if isinstance(strategy, Mapping) and strategy.get("use_orig_params") is False:
+        problems.append(
+            "trainer.strategy.use_orig_params=False: expected true, since the optimiser's groups (weight decay or not) "
+            "are of single parameters"
+        )
     if trainer.get("sync_batchnorm"):
         problems.append(
             "trainer.sync_batchnorm=True: expected false, since Lightning's layer in place of ours would count padding "

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from krontime import build
-from krontime.data.cache import load_cached
 from krontime.data.datamodule import SeriesDataModule, SeriesDataset
+from krontime.data.load import load_data
 from krontime.data.normalizer import Normalizer
-from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.errors import UserError
@@ -65,7 +64,7 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
         UserError: the data cannot be read, or cannot be split as asked.
     """
     options = config["data"]
-    data = load_cached(build.source(options), Prepare(**options["prepare"]), Path(config["paths"]["cache"]))
+    data = load_data(config)
     split = split_indices(data, **options["validation"], seed=config["seed"])
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)

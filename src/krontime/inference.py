@@ -1,5 +1,7 @@
 """The verbs `evaluate` and `predict`: what a finished run says of its test split, or of new files."""
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +25,8 @@ from krontime.results.record import MetricName, Record, Status
 from krontime.results.report import evaluation
 from krontime.score import Scorer, named, scores
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     """Score the selected checkpoint of a run on its test split again.
@@ -32,7 +36,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     """
     options = build.plain(config)
     _check(options)
-    run_dir = Path(str(options["run"]))
+    run_dir = _path(options["run"])
     run = experiment.load_run(run_dir)
     record = Record.read(run_dir / RECORD)
     if record.status is not Status.COMPLETED:
@@ -55,15 +59,22 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    """Refuse values of the wrong type and a device that is not there."""
+    """Refuse values of the wrong type or range, and a device that is not there."""
     problems = [
         type_problem(key, options[key], annotation)
-        for key, annotation in (("accelerator", str | None), ("force", bool))
+        for key, annotation in (("accelerator", str | None), ("force", bool), ("sampling_rate_hz", float | None))
         if key in options
     ]
     problems.append(accelerator_problem("accelerator", options["accelerator"]))
+    rate = options.get("sampling_rate_hz")
+    if isinstance(rate, int | float) and not rate > 0:
+        problems.append(f"sampling_rate_hz={rate}: expected a rate above 0, or null")
     if found := [problem for problem in problems if problem]:
         raise UserError(found)
+
+
+def _path(value: Any) -> Path:
+    return Path(str(value)).expanduser()
 
 
 def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
@@ -94,7 +105,7 @@ def predict(config: DictConfig) -> Path:
     """
     options = build.plain(config)
     _check(options)
-    given, output = Path(str(options["input"])), Path(str(options["output"]))
+    given, output = _path(options["input"]), _path(options["output"])
     problems = Problems()
     with _collecting(problems):
         check_output(output)
@@ -108,7 +119,7 @@ def predict(config: DictConfig) -> Path:
         file_identity(given, "input")
     run: experiment.Run | None = None
     with _collecting(problems):
-        run = experiment.load_run(Path(str(options["run"])))
+        run = experiment.load_run(_path(options["run"]))
     problems.raise_if_any()
     assert run is not None
 
@@ -117,10 +128,20 @@ def predict(config: DictConfig) -> Path:
         given,
         split=options["split"],
         class_names=run.spec.class_names,
+        sampling_rate_hz=options["sampling_rate_hz"],
         missing_value=source.get("missing_value"),
         missing_channels=source.get("missing_channels"),
     )
-    data = Prepare(**run.config["data"]["prepare"]).apply(series)
+    prepare = Prepare(**run.config["data"]["prepare"])
+    if prepare.resample_hz is not None and series.sampling_rate_hz is None:
+        raise UserError(
+            f"sampling_rate_hz=None: expected the points per second of {given}, which does not state them, since the "
+            f"run was trained on series resampled to {prepare.resample_hz:g} Hz"
+        )
+    data = prepare.apply(series)
+    trained_hz, found_hz = run.spec.sampling_rate_hz, data.sampling_rate_hz
+    if trained_hz is not None and found_hz is not None and not math.isclose(trained_hz, found_hz, rel_tol=1e-3):
+        log.warning("%s has %g points per second; the run was trained on %g", given, found_hz, trained_hz)
     if data.num_channels != run.spec.num_channels:
         problems.add("input", str(given), f"{run.spec.num_channels} channels, found {data.num_channels}")
     longest = int(data.lengths.max())

@@ -1,10 +1,12 @@
 """The verb `data`: list the data sets, or look into one."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from krontime import build, configs
+from krontime.checks import inspect_problems
 from krontime.errors import Problems, UserError
 from krontime.results.console import show
 
@@ -22,27 +24,37 @@ def data(config: DictConfig) -> None:
             raise UserError(f"plot={plot_file!r}: has no effect without data=NAME")
         _list()
         return
-    problems = Problems()
-    if plot_file is not None and Path(plot_file).suffix.lower() != ".png":
-        problems.add("plot", plot_file, "a file name that ends in .png")
-    if plot_file is not None and Path(plot_file).exists():
-        problems.add("plot", plot_file, "a new file name; this one exists")
-    if not isinstance(options["series_per_class"], int) or options["series_per_class"] < 1:
-        problems.add("series_per_class", options["series_per_class"], "a whole number of at least 1")
-    problems.raise_if_any()
+    if problems := inspect_problems(options) + _plot_problems(plot_file):
+        raise UserError(problems)
 
-    from krontime.data.cache import load_cached
     from krontime.data.inspect import plot, summary
-    from krontime.data.prepare import Prepare
+    from krontime.data.load import load_data
     from krontime.data.split import split_indices
 
     chosen = options["data"]
-    found = load_cached(build.source(chosen), Prepare(**chosen["prepare"]), options["paths"]["cache"])
+    found = load_data(options)
     split = split_indices(found, **chosen["validation"], seed=options["seed"])
     show(summary(found, name=chosen["name"], split=split))
     if plot_file is not None:
-        plot(found, split, Path(plot_file), series_per_class=options["series_per_class"])
-        show(f"plot: {plot_file}")
+        path = Path(plot_file).expanduser()
+        try:
+            plot(found, split, path, series_per_class=options["series_per_class"])
+        except OSError as error:
+            raise UserError(f"plot={plot_file!r}: cannot be written ({error.strerror or error})") from error
+        show(f"plot: {path}")
+
+
+def _plot_problems(plot_file: Any) -> list[str]:
+    problems = Problems()
+    if isinstance(plot_file, str):
+        path = Path(plot_file).expanduser()
+        if path.suffix.lower() != ".png":
+            problems.add("plot", plot_file, "a file name that ends in .png")
+        if path.exists():
+            problems.add("plot", plot_file, "a new file name; this one exists")
+        if not path.parent.is_dir():
+            problems.add("plot", plot_file, f"a file in a folder that exists; {str(path.parent)!r} does not")
+    return problems.found
 
 
 def _list() -> None:

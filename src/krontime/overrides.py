@@ -1,6 +1,7 @@
 """What a user types after the verb: mended where that is safe, and explained where Hydra refuses it."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,9 +52,13 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 def quoted(argument: str) -> str:
     """An override as Hydra can read it: a value that it can't read otherwise, such as a path with an accent, in quotes.
 
-    Values that begin like a list, a dict or a quoted text are left as they are.
+    A `~` that a path starts with, which no shell expands there, becomes the home folder. Values that begin like a list,
+    a dict or a quoted text are left as they are.
     """
     key, equals, value = argument.partition("=")
+    if value == "~" or value.startswith("~/"):
+        value = os.path.expanduser(value)
+        argument = f"{key}={value}"
     if argument.startswith("-") or not equals or not value or value[0] in "[{'\"" or _parsed(argument):
         return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from krontime import build
-from krontime.arguments import argument_problems
+from krontime.checks import plan_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
@@ -134,10 +134,10 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
         UserError: neither a data set nor a length is given, or the model refuses its options.
     """
     options = build.plain(config)
+    if problems := plan_problems(options) + _length_problems(options):
+        raise UserError(problems)
     spec = _spec(options)
     batch_size = options["batch_size"]
-    if problems := build.target_problems(options) or argument_problems(options):
-        raise UserError(problems)
     costs = {
         kind: cost(
             options if kind is None else {**options, "model": {**options["model"], "attention": kind}},
@@ -150,31 +150,24 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
     return costs
 
 
-def _spec(options: Mapping[str, Any]) -> SeriesSpec:
+def _length_problems(options: Mapping[str, Any]) -> list[str]:
+    """Either a data set or a length."""
     problems = Problems()
-    for key in ("num_channels", "num_classes", "batch_size"):
-        if not _is_positive(options[key]):
-            problems.add(key, options[key], "a whole number of at least 1")
-    length = options["length"]
-    if options.get("data") is None:
-        if not _is_positive(length):
-            problems.add("length", length, "a number of time points of at least 1, or data=NAME")
-    elif length is not None:
-        problems.add("length", length, "null where data=NAME says the length")
-    problems.raise_if_any()
+    if options.get("data") is None and options["length"] is None:
+        problems.add("length", None, "a number of time points of at least 1, or data=NAME")
+    elif options.get("data") is not None and options["length"] is not None:
+        problems.add("length", options["length"], "null where data=NAME says the length")
+    return problems.found
+
+
+def _spec(options: Mapping[str, Any]) -> SeriesSpec:
     if options.get("data") is None:
         names = tuple(str(label) for label in range(options["num_classes"]))
-        return SeriesSpec(options["num_channels"], length, len(names), names)
+        return SeriesSpec(options["num_channels"], options["length"], len(names), names)
 
-    from krontime.data.cache import load_cached
-    from krontime.data.prepare import Prepare
+    from krontime.data.load import load_data
 
-    data = options["data"]
-    return load_cached(build.source(data), Prepare(**data["prepare"]), options["paths"]["cache"]).spec
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return load_data(options).spec
 
 
 def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: Mapping[str | None, Cost]) -> None:

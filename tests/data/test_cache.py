@@ -148,6 +148,16 @@ def test_damage_is_noticed_told_and_mended(source, tmp_path, folder_of, harm, ca
     assert source.num_parses == 2
 
 
+def test_test_series_that_are_trained_on_are_told(make_data, tmp_path, caplog):
+    data = make_data(lengths=[5, 9, 5, 9, 5], labels=[0, 1, 0, 1, 1], is_test=[False, False, True, True, True])
+    load_cached(CountingSource(data, tmp_path), Prepare(), tmp_path / "apart")
+    assert "stand in the training split" not in caplog.text
+    data.series(3)[:] = data.series(1)
+    load_cached(CountingSource(data, tmp_path), Prepare(), tmp_path / "shared")
+    assert "1 of 3 test series stand in the training split too" in caplog.text
+    assert "(series 3)" in caplog.text
+
+
 def test_a_touched_but_whole_folder_is_kept(source, tmp_path, folder_of, caplog):
     load_cached(source, Prepare(), tmp_path / "cache")
     os.utime(folder_of() / "values.npy", (1, 1))

@@ -106,6 +106,21 @@ def test_the_test_series_of_a_container_are_those_that_training_put_aside(tmp_pa
         assert part.sampling_rate_hz == 8
 
 
+@pytest.mark.parametrize("missing_channels", [None, [1], []])
+def test_the_code_of_a_missing_value_counts_in_every_format(tmp_path, missing_channels):
+    array = np.array([[[1, -9, 2], [3, -9, -9]]], np.float32)
+    np.savez(tmp_path / "a.npz", X=array)
+    np.save(tmp_path / "a.npy", array)
+    (tmp_path / "a.ts").write_text("@univariate false\n@classLabel false\n@data\n1,-9,2:3,-9,-9\n")
+    expected = array[0].copy()
+    for channel in [0, 1] if missing_channels is None else missing_channels:
+        expected[channel][expected[channel] == -9] = np.nan
+    for suffix in ("npz", "npy", "ts"):
+        options = {"missing_value": -9, "missing_channels": missing_channels}
+        data = read_series(tmp_path / f"a.{suffix}", class_names=CLASSES, **options)
+        np.testing.assert_array_equal(data.series(0), expected)
+
+
 def test_a_stated_rate_is_taken_where_the_file_has_none(tmp_path):
     npy(tmp_path / "a.npy")
     assert read_series(tmp_path / "a.npy", class_names=CLASSES, sampling_rate_hz=50.0).sampling_rate_hz == 50

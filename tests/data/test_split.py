@@ -105,6 +105,25 @@ def test_stratified_shares_follow_the_classes():
     assert np.bincount(data.labels[split.validation]).tolist() == [12, 6, 2]
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=2, max_size=12),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 20),
+)
+def test_stratified_puts_each_class_on_both_sides(counts, fraction, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    try:
+        split = split_indices(
+            labelled(labels, [False] * len(labels)), method="stratified", fraction=fraction, seed=seed
+        )
+    except UserError:
+        return
+    shared = set(np.flatnonzero(np.array(counts) >= 2).tolist())
+    assert set(labels[split.validation].tolist()) == shared
+    assert set(labels[split.train].tolist()) == set(range(len(counts)))
+
+
 @pytest.mark.parametrize("method", ["stratified", "kfold"])
 def test_a_class_of_one_series_is_trained_on(method):
     data = labelled([0] * 10 + [1] * 10 + [2], [False] * 21)

@@ -1,5 +1,6 @@
 """From what a file holds (raw labels, a list of arrays) to a checked `SeriesData`; shared by all sources."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,10 @@ def label_texts(y: np.ndarray) -> np.ndarray:
         UserError: a label is missing, or a number that is not whole (something to predict by regression).
     """
     if y.dtype.kind in "SU":
-        texts = np.char.strip(y.astype(str))
+        try:
+            texts = np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
+        except UnicodeDecodeError as error:
+            raise UserError(f"labels such as {error.object!r} are bytes that are no UTF-8: expected text") from error
         if (empty := np.flatnonzero(texts == "")).size:
             raise UserError(f"the label of {_these(empty)} is missing")
         return texts
@@ -151,6 +155,16 @@ def checked(data: SeriesData, where: str) -> SeriesData:
     if problems:
         raise UserError(f"{where}: {p}" for p in problems)
     return data
+
+
+def tested_in_training(data: SeriesData) -> np.ndarray:
+    """Positions of the test series whose values are those of a training series, to the last bit."""
+
+    def digest(index: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(data.series(index)).data).digest()
+
+    trained = {digest(index) for index in np.flatnonzero(~data.is_test).tolist()}
+    return np.array([i for i in np.flatnonzero(data.is_test).tolist() if digest(i) in trained], np.int64)
 
 
 def _these(indices: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from krontime.data.assemble import checked
+from krontime.data.assemble import checked, tested_in_training
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
@@ -93,6 +93,11 @@ def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> Seri
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
         data = checked(prepare.apply(source.load()), kind)
+        if (shared := tested_in_training(data)).size:
+            log.warning(
+                "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
+                *(kind, len(shared), data.is_test.sum(), ", ".join(map(str, shared[:5]))),
+            )
         with _cache_errors(cache_dir):
             _build(folder, data, identity)
             return _open(folder, refresh=False)

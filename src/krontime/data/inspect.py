@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krontime.data.assemble import tested_in_training
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
 
@@ -32,6 +33,7 @@ def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
     facts.add_column(overflow="fold")
     low, middle, high = (f"{n:,.0f}" for n in (lengths.min(), np.median(lengths), lengths.max()))
     equal = lengths.min() == lengths.max()
+    shared = tested_in_training(data)
     rate = data.sampling_rate_hz
     protocol = ", ".join(f"{key} {value}" for key, value in split.protocol.items() if value is not None)
     for key, value in (
@@ -45,6 +47,10 @@ def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
         ),
         ("missing values", f"{missing_share(data):.2%}" if data.has_missing else "none"),
         ("groups", "none" if data.groups is None else f"{len(np.unique(data.groups))} ({data.group_name})"),
+        (
+            "tested and trained on",
+            f"{len(shared):,} series, such as {', '.join(map(str, shared[:5]))}" if shared.size else "none",
+        ),
         ("validation", protocol),
         ("checksum", data.sha256 or "not cached"),
     ):

@@ -48,7 +48,7 @@ def read_series(
         class_names: the model's classes; a label that is none of them counts as unknown.
         split: which series of an `.npz` container to take: `all`, `train` or `test`.
         sampling_rate_hz: for files that do not state it.
-        missing_value: code of a missing value in an `.npz` container, as the training data had it.
+        missing_value: code of a missing value besides NaN, as the training data had it.
         missing_channels: channels that use the code; None for all.
 
     Returns:
@@ -88,8 +88,12 @@ def read_series(
     else:
         reader = {".npy": _read_npy, ".ts": _read_ts}.get(path.suffix.lower(), _read_csv)
         series, labels = reader(path)
-        values, offsets = flatten(series)
         num_channels = series[0].shape[0] if series else 1
+        if missing_value is not None:
+            channels = range(num_channels) if missing_channels is None else missing_channels
+            coded = np.isin(np.arange(num_channels), channels)[:, None]
+            series = [np.where(coded & (one == missing_value), np.nan, one) for one in series]
+        values, offsets = flatten(series)
 
     if problems := value_problems(values, offsets, num_channels):
         raise UserError(f"{path}: {p}" for p in problems)

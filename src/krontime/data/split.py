@@ -41,12 +41,13 @@ def split_indices(
             allow), `kfold` (fold `fold` of `num_folds` stratified folds; ignores groups), or `auto` (`group` where the
             data has groups, else `stratified`).
         fraction: share of the training series that validates (`stratified`, `group`); with few groups as near as
-            whole groups allow, and at least one series for each class with `stratified`.
+            whole groups allow, and with `stratified` at least one series of each class.
         num_folds: number of folds (`kfold`).
         fold: which of them validates (`kfold`).
         seed: of the shuffle.
 
-    A class with a single training series stays in train under `stratified` and `kfold`.
+    Under `stratified`, each class of two training series or more is on both sides. A class with a single one stays in
+    train, under `kfold` too.
 
     Raises:
         UserError: names every option that cannot work with this data.
@@ -121,7 +122,15 @@ def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
             "room for one series of each class in training and in validation; expected a smaller share or more series"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=num_validation, random_state=seed)
-    return shared[next(splitter.split(np.zeros(len(shared)), y[shared]))[1]]
+    trains, validates = next(splitter.split(np.zeros(len(shared)), y[shared]))
+    # It rounds shares of small classes down to nothing; each class gives one series to the side that has none.
+    sides = [list(trains), list(validates)]
+    for side, other in (sides, sides[::-1]):
+        for label in np.setdiff1d(y[shared], y[shared[side]]):
+            moved = next(position for position in other if y[shared[position]] == label)
+            other.remove(moved)
+            side.append(moved)
+    return shared[sides[1]]
 
 
 def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, group_name: str) -> np.ndarray:

@@ -93,3 +93,10 @@ def test_a_class_only_in_test_is_told(write):
         TsSource(
             write(HEADER + ROWS), write(HEADER.replace("Rest", "Other") + "0,1:2,3:Other\n", "Demo_TEST.ts")
         ).load()
+
+
+def test_one_file_cannot_be_both(write, tmp_path):
+    path = write(HEADER + ROWS)
+    (tmp_path / "link.ts").symlink_to(path)
+    with pytest.raises(UserError, match=r"data\.test=.*link\.ts.*another file than data\.train"):
+        TsSource(path, tmp_path / "link.ts").describe()

@@ -25,7 +25,7 @@ class TsSource:
         self.test = None if test is None else Path(test).expanduser()
 
     def describe(self) -> dict[str, Any]:
-        """Identity of the files; raises `UserError` where one is missing."""
+        """Identity of the files; raises `UserError` where one is missing, or both are one."""
         problems: list[str] = []
         files = {}
         for key, path in (("train", self.train), ("test", self.test)):
@@ -35,6 +35,10 @@ class TsSource:
                 problems += error.problems
         if problems:
             raise UserError(problems)
+        if self.test is not None and self.test.samefile(self.train):
+            raise UserError(
+                f"data.test={str(self.test)!r}: expected another file than data.train; its series would be trained on"
+            )
         return {"name": self.train.stem, "kind": "ts", **files}
 
     def load(self) -> SeriesData:
