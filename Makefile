@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.krontime-installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+INSTALLED := $(VENV)/.krontime-installed
+INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-all lint wheel clean
@@ -10,28 +12,34 @@ STAMP := $(VENV)/.krontime-installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## create .venv and install krontime with the tested versions
+setup: $(INSTALLED)  ## create .venv and install krontime with the tested versions
 
-$(STAMP): pyproject.toml constraints.txt
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
 	@touch $@
 
-train: $(STAMP)  ## train KronTime on ACSF1 and score it on the test split
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(INSTALLED)
+
+train: $(INSTALLED)  ## train KronTime on ACSF1 and score it on the test split
 	$(BIN)/krontime train
 
-test: $(STAMP)  ## run the fast tests
+test: $(INSTALLED_DEV)  ## run the fast tests
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
 
-test-all: $(STAMP)  ## run all tests, the slow ones included
+test-all: $(INSTALLED_DEV)  ## run all tests, the slow ones included
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)  ## check style and types
+lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-wheel: $(STAMP)  ## build the wheel into dist/
+wheel: $(INSTALLED_DEV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove the environment and build outputs; outputs/ stays

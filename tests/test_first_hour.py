@@ -210,6 +210,7 @@ MISTAKES = {
     "several to plan": Mistake(
         "plan num_channels=0 batch_size=x", ("num_channels=0", "at least 1", "batch_size='x'", "data=NAME")
     ),
+    "no output": train("paths.output=null", "paths.output=None", "text"),
     "no cache": train("paths.cache=null", "paths.cache=None", "text"),
     "no cache to look at": Mistake("data data=synthetic paths.cache=null", ("paths.cache=None", "text")),
     "no cache to plan": Mistake("plan data=synthetic paths.cache=null", ("paths.cache=None", "text")),
