@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
-from krontime import cli, experiment, inference, run
+from krontime import build, cli, experiment, inference, run
 from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
 from krontime.lit.module import SeriesClassifier
@@ -594,6 +595,28 @@ class TestLoggers:
             found |= {"tb"} if list(folder.rglob("events.out.tfevents*")) else set()
             assert found == expected
 
+    def test_they_get_the_config_the_learning_rate_and_the_final_scores(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        options = config("equal.npz", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+        record = train(options, tmp_path)
+        rows = pd.read_csv(tmp_path / "metrics.csv")
+        assert rows["lr-AdamW/pg1"].notna().sum() == 4  # 24 training series in batches of 6
+        final = rows.iloc[-1]
+        assert final["final/test/accuracy"] == pytest.approx(record.metrics.test["accuracy"])
+        assert final["final/val/nll"] == pytest.approx(record.metrics.val["nll"])
+        assert OmegaConf.to_container(OmegaConf.load(tmp_path / "hparams.yaml")) == options
+
+    def test_wandb_knows_a_run_by_its_config_unless_it_is_forced(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        options = config("equal.npz", "logger=wandb")
+        (logger,) = build.loggers(options, tmp_path / "seed0")
+        assert logger.version == config_hash(options)
+        assert logger.name == "krontime"  # the project
+        (forced,) = build.loggers({**options, "force": True}, tmp_path / "seed0")
+        assert forced.version is None
+
     def test_two_runs_in_one_process_are_two_to_wandb(
         self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -616,6 +639,20 @@ class TestLoggers:
         with pytest.raises(RuntimeError, match="something broke"):
             train(config("equal.npz", "logger=wandb"), tmp_path / "run")
         assert wandb.run is None
+
+
+class TestDivergence:
+    def test_a_loss_that_is_no_number_ends_the_run_with_a_diagnosis(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        diverging = ("optim.optimizer.lr=1e30", "optim.warmup=0", "trainer.gradient_clip_val=null")
+        with pytest.raises(UserError, match=r"diverged: in epoch 1 train/loss is .*optim\.optimizer\.lr"):
+            train(config("equal.npz", *diverging), tmp_path)
+        record = Record.read(tmp_path / "record.json")
+        assert record.status is Status.FAILED
+        assert "diverged" in str(record.error)
+        assert not record.metrics.test
+        assert not list(tmp_path.rglob("*.ckpt"))  # none that a next start would go on from
 
 
 @pytest.mark.slow

@@ -188,8 +188,25 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
-    """The loggers of a plain config, each writing into `run_dir`."""
-    return [instantiate(options, save_dir=str(run_dir)) for options in (config.get("logger") or {}).values() if options]
+    """The loggers of a plain config, each writing into `run_dir`.
+
+    Weights & Biases knows a run by the hash of its config, so that one that is resumed goes on there too; a run that
+    is forced is a new one.
+    """
+    from krontime.results.record import config_hash
+
+    built = []
+    for options in (config.get("logger") or {}).values():
+        if not options:
+            continue  # switched off with logger.NAME=null
+        extra = {"save_dir": str(run_dir)}
+        if options["_target_"].endswith(".WandbLogger"):
+            known = {"name": f"{config['data']['name']}/{config['model']['name']}/{run_dir.name}"}
+            if not config["force"]:
+                known["id"] = config_hash(config)
+            extra |= {key: value for key, value in known.items() if options.get(key) is None}
+        built.append(instantiate(options, **extra))
+    return built
 
 
 def trainer(

@@ -19,6 +19,7 @@ from krontime import build, experiment
 from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
+from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import EpochLines, History
 from krontime.lit.quiet import quiet_lightning
 from krontime.lit.resume import StayStopped, keep_rows
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> float | None:
         check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
         record = train_in(options, run_dir)
     finally:
-        _remove_empty(run_dir, Path(config.paths.output))
+        _remove_empty(run_dir, Path(str(config.paths.output)))
     metric = record.protocol.selection_metric if record and record.protocol else None
     return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
 
@@ -123,7 +124,7 @@ def _alone(run_dir: Path) -> Iterator[None]:
     lock = FileLock(run_dir.with_name(f"{run_dir.name}.lock"))
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0)  # refused too where the file was opened before, and locked after, it was removed below
     except Timeout:
         raise UserError(
             f"{run_dir}: another process is training there; expected to be the only one, or another seed or config"
@@ -164,7 +165,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
     timer, history = Timer(), History()
     fit_tokens_s = 0.0
     peak_bytes: int | None = None
-    is_trained = False
+    is_trained = is_scored = False
 
     def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
         if not is_first:
@@ -197,14 +198,23 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         fit_tokens_s = time.perf_counter() - started_s
         if config["compile"]:
             module.network.compile()
-        callbacks = [*_callbacks(config, run_dir), timer, history, StayStopped()]
-        trainer = build.trainer(config, run_dir, callbacks, build.loggers(config, run_dir))
+        loggers = build.loggers(config, run_dir)
+        callbacks = [
+            *_callbacks(config, run_dir, has_logger=bool(loggers)),
+            timer,
+            history,
+            StayStopped(),
+            StopOnDivergence(),
+        ]
+        trainer = build.trainer(config, run_dir, callbacks, loggers)
         resumed = None if config["force"] else _resume_from(run_dir, job.protocol, trainer.world_size)
         run_dir.mkdir(parents=True, exist_ok=True)
         if is_first:
             OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
             if resumed:
                 _keep_rows(trainer, resumed)
+            for logger in loggers:
+                logger.log_hyperparams(dict(config))
         device = trainer.strategy.root_device
         reset_peak_memory(device)
         trainer.fit(
@@ -215,8 +225,11 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         )
         peak_bytes, is_trained = peak_memory_bytes(device), True
         metrics = _write_results(config, job, history, run_dir, device) if is_first else None
+        if metrics:
+            _log_scores(trainer, metrics)
+        is_scored = True
     except UserError as error:
-        if is_trained:  # else it is known before the first step
+        if trainer is not None and trainer.global_step:  # else it is known before the first step
             record(Status.FAILED, error=str(error))
         raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
@@ -233,7 +246,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         ) from error
     finally:
         if "wandb" in sys.modules:  # else the next run of this process would log into this one's
-            sys.modules["wandb"].finish()
+            sys.modules["wandb"].finish(exit_code=int(not is_scored))
     return record(Status.COMPLETED, metrics=metrics)
 
 
@@ -313,11 +326,29 @@ def _keep_rows(trainer: "Trainer", resumed: _Resumed) -> None:
             keep_rows(logger, resumed.num_steps)
 
 
-def _callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
-    """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere."""
-    from lightning.pytorch.callbacks import RichProgressBar
+def _log_scores(trainer: "Trainer", metrics: Metrics) -> None:
+    """Give the loggers the scores of the selected checkpoint, as `final/val/NAME` and `final/test/NAME`."""
+    scores = {
+        f"final/{split}/{name}": score
+        for split, found in (("val", metrics.val), ("test", metrics.test))
+        for name, score in found.items()
+        if score is not None
+    }
+    for logger in trainer.loggers:
+        logger.log_metrics(scores, step=trainer.global_step)
+        logger.finalize("success")
+
+
+def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:
+    """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere.
+
+    Loggers are given the learning rate too; by no callback of the config, since that is part of what names a run.
+    """
+    from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 
     callbacks = build.callbacks(config, run_dir)
+    if has_logger and not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        callbacks.append(LearningRateMonitor())
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False) if sys.stderr.isatty() else EpochLines())
     return callbacks
