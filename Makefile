@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.krontime-installed
 INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 
@@ -29,10 +30,10 @@ train: $(INSTALLED)  ## train KronTime on ACSF1 and score it on the test split
 	$(BIN)/krontime train
 
 test: $(INSTALLED_DEV)  ## run the fast tests
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest $(WORKERS) -m 'not slow and not gpu'
 
 test-all: $(INSTALLED_DEV)  ## run all tests, the slow ones included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(BIN)/ruff check
