@@ -94,9 +94,7 @@ def test_the_floor_has_no_queries_and_keys() -> None:
 def test_factors_are_the_maps_that_the_network_applies() -> None:
     plan = LevelPlan((5, 4), 20)
     torch.manual_seed(0)
-    layer = LevelAttention(
-        d_model=8, key_dim=4, num_heads=2, plan=plan, kind="kronecker", order="bottom_up", recompute=True
-    )
+    layer = LevelAttention(d_model=8, key_dim=4, num_heads=2, plan=plan, kind="kronecker", order="bottom_up")
     x = torch.randn(3, 20, 8)
     factors = layer.factors(x, None)
     assert [tuple(factor.shape) for factor in factors] == [(3, 2, 5, 5), (3, 2, 4, 4)]
@@ -210,30 +208,6 @@ def test_dropout_skips_branches_token_by_token_and_keeps_the_mean() -> None:
     assert kept.float().mean() == pytest.approx(0.75, abs=0.05)
     torch.testing.assert_close(dropped[kept], branch[kept] / 0.75)
     torch.testing.assert_close(block.eval()._add(x, branch), branch)
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("attention", ["kronecker", "pooled"])
-def test_recomputing_values_changes_no_gradient_and_saves_memory(attention: str, masked: bool) -> None:
-    x, mask = make_batch()
-    gradients, kept = [], []
-    for recompute in (False, True):
-        network = make(attention=attention)
-        for block in network.blocks:
-            block.attention.recompute = recompute
-        saved: dict[int, Tensor] = {}
-
-        def keep(t: Tensor, saved: dict[int, Tensor] = saved) -> Tensor:
-            saved[t.untyped_storage().data_ptr()] = t
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            loss = network(x * mask, mask if masked else None).square().sum()
-        kept.append(sum(t.untyped_storage().nbytes() for t in saved.values()))
-        gradients.append([loss, *torch.autograd.grad(loss, list(network.parameters()))])
-    assert kept[1] < kept[0]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("masked", [False, True])

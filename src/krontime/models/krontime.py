@@ -61,7 +61,6 @@ class Block(nn.Module):
         attention: AttentionKind,
         order: Order,
         dropout: float,
-        recompute: bool,
     ) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(d_model)
@@ -72,7 +71,6 @@ class Block(nn.Module):
             plan=plan,
             kind=attention,
             order=order,
-            recompute=recompute,
         )
         self.norm_feed_forward = nn.LayerNorm(d_model)
         self.feed_forward = nn.Sequential(
@@ -219,7 +217,6 @@ class KronTime(nn.Module):
                 attention=attention,
                 order=order,
                 dropout=dropout,
-                recompute=not checkpointing,
             )
             for _ in range(num_layers)
         )

@@ -30,14 +30,14 @@ Order = Literal["bottom_up", "top_down", "parallel"]
 _TINY = 1e-15
 
 
-def _unfold(x_BHEN: Tensor, sizes: Sequence[int], level: int) -> Tensor:
+def unfold(x_BHEN: Tensor, sizes: Sequence[int], level: int) -> Tensor:
     """`(B * H, above, k_i, below)`, a view of a contiguous `(B, H, E, N)`; `level` counts from 0."""
     batch, heads, channels, _ = x_BHEN.shape
     above, below = channels * math.prod(sizes[level + 1 :]), math.prod(sizes[:level])
     return x_BHEN.reshape(batch * heads, above, sizes[level], below)
 
 
-def _scores(q: Tensor, k: Tensor) -> Tensor:
+def slice_products(q: Tensor, k: Tensor) -> Tensor:
     """Inner products of the slices of two unfolded `(G, above, k_i, below)` tensors: `(G, k_i, k_i)`."""
     groups, above, size, below = q.shape
     if below == 1:
@@ -48,7 +48,7 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
     return maps.view(groups, above, size, size).sum(dim=1)
 
 
-def _apply(factor: Tensor, v: Tensor) -> Tensor:
+def mode_product(factor: Tensor, v: Tensor) -> Tensor:
     """Mode product of an unfolded `(G, above, k_i, below)` with a factor `(G, k_i, k_i)`: the shape of `v`."""
     groups, above, size, below = v.shape
     if below == 1:
@@ -88,19 +88,19 @@ def level_factors(
     sizes = plan.trim(num_tokens)
     factors = []
     for level, size in enumerate(sizes):
-        q_i, k_i = _unfold(q, sizes, level), _unfold(k, sizes, level)
+        q_i, k_i = unfold(q, sizes, level), unfold(k, sizes, level)
         others = plan.padded_tokens / plan.sizes[level]
         if pooled:
             # Sums over the other levels: `above` still holds E, which must not be summed.
             pool = [t.view(batch * heads, width, -1, size, t.shape[3]).sum(dim=(2, 4)) for t in (q_i, k_i)]
             scores, scale = torch.bmm(pool[0].mT, pool[1]), math.sqrt(width) * others
         else:
-            scores, scale = _scores(q_i, k_i), math.sqrt(width * others)
+            scores, scale = slice_products(q_i, k_i), math.sqrt(width * others)
         scores = scores.view(batch, heads, size, size)
         # Softmax in float32 under half precision, in float64 for float64.
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) / scale
         if mask is not None:
-            empty = ~_unfold(mask[:, None, None], sizes, level).any(dim=3).any(dim=1)
+            empty = ~unfold(mask[:, None, None], sizes, level).any(dim=3).any(dim=1)
             scores = scores.masked_fill(empty[:, None, None], torch.finfo(scores.dtype).min)
         factors.append(scores.softmax(dim=-1))
     return factors
@@ -124,8 +124,7 @@ def mode_products(v: Tensor, factors: Sequence[Tensor], order: Order) -> Tensor:
     v = v.expand(batch, heads, -1, -1)
 
     def product(x: Tensor, level: int) -> Tensor:
-        factor = factors[level].to(v.dtype).flatten(0, 1)
-        return _apply(factor, _unfold(x, sizes, level)).view(v.shape)
+        return mode_product(factors[level].to(v.dtype).flatten(0, 1), unfold(x, sizes, level)).view(v.shape)
 
     levels = range(len(sizes))
     if order == "parallel":
@@ -133,6 +132,21 @@ def mode_products(v: Tensor, factors: Sequence[Tensor], order: Order) -> Tensor:
     for level in levels if order == "bottom_up" else reversed(levels):
         v = product(v, level)
     return v
+
+
+def validity_scale(factors: Sequence[Tensor], mask: Tensor, order: Order) -> Tensor:
+    """What mixed values are multiplied by so that they are means over the valid tokens: `m / (A m)`.
+
+    Args:
+        factors: one `(B, H, k_i, k_i)` per level, lowest first.
+        mask: bool `(B, N)` or `(1, N)`, true where a token is valid.
+        order: see `mode_products`.
+
+    Returns:
+        `(B, H, 1, N)`; zero at invalid tokens, and everywhere for a series without a valid token.
+    """
+    valid = mask[:, None, None].to(factors[0].dtype)
+    return valid / mode_products(valid, factors, order).clamp_min(_TINY)
 
 
 def apply_factors(
@@ -150,11 +164,7 @@ def apply_factors(
         `(B, H, E, N)`; zero at invalid tokens, and everywhere for a series without a valid token.
     """
     out = mode_products(v, factors, order)
-    if mask is None:
-        return out
-    valid = mask[:, None, None].to(factors[0].dtype)
-    weight = mode_products(valid, factors, order)
-    return out * (valid / weight.clamp_min(_TINY)).to(out.dtype)
+    return out if mask is None else out * validity_scale(factors, mask, order).to(out.dtype)
 
 
 def kronecker_attention(

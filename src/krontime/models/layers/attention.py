@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from krontime.ops.attention import Order, apply_factors, axial_attention, level_factors
+from krontime.ops.attention import Order, axial_attention, level_factors
 from krontime.ops.decomposition import LevelPlan
+from krontime.ops.layout import channels_first, mixed_tokens_first
 
 AttentionKind = Literal["kronecker", "pooled", "axial", "full", "none"]
 
@@ -28,8 +28,6 @@ class LevelAttention(nn.Module):
         kind: `kronecker`, `pooled`, `axial`; `full` is one level whatever the plan; `none` leaves the attention maps
             (and with them queries and keys) out and is the floor that the cost of attention is measured against.
         order: order of the levels.
-        recompute: `kronecker` and `pooled` compute the values and what the levels make of them again in the backward
-            pass, instead of keeping one activation for each.
     """
 
     def __init__(
@@ -41,14 +39,12 @@ class LevelAttention(nn.Module):
         plan: LevelPlan,
         kind: AttentionKind,
         order: Order,
-        recompute: bool,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.plan = LevelPlan((plan.padded_tokens,), plan.num_tokens) if kind == "full" else plan
         self.kind = kind
         self.order = order
-        self.recompute = recompute
         if kind != "none":
             self.query = nn.Linear(d_model, key_dim, bias=False)
             self.key = nn.Linear(d_model, key_dim, bias=False)
@@ -73,11 +69,8 @@ class LevelAttention(nn.Module):
             q, k, v = (p(x).unflatten(-1, (self.num_heads, -1)) for p in (self.query, self.key, self.value))
             return self.out(axial_attention(q, k, v, self.plan, order=self.order, mask=mask).flatten(2))
         factors = self._factors(x, mask)
-        if self.recompute and torch.is_grad_enabled():
-            mixed = checkpoint(self._mix, x, mask, *factors, use_reentrant=False, preserve_rng_state=False)
-        else:
-            mixed = self._mix(x, mask, *factors)
-        return torch.bmm(mixed.flatten(1, 2).mT, self.out.weight.mT.expand(len(x), -1, -1))
+        v = self._heads(channels_first(x, self.value.weight))
+        return mixed_tokens_first(v, factors, self.out.weight, order=self.order, mask=mask)
 
     def factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The attention maps for the input of `forward`, to look at: one `(B, H, k_i, k_i)` per level, lowest first.
@@ -88,14 +81,11 @@ class LevelAttention(nn.Module):
         return self._factors(x if mask is None else x * mask[:, :, None], mask)
 
     def _factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
-        q, k = (self._channels_first(p.weight, x) for p in (self.query, self.key))
+        # One product for both: queries and keys are narrow, and a product of few rows costs as much as one of twice.
+        weight = torch.cat([self.query.weight, self.key.weight])
+        q, k = (self._heads(part.contiguous()) for part in channels_first(x, weight).chunk(2, dim=1))
         return level_factors(q, k, self.plan, pooled=self.kind == "pooled", mask=mask)
 
-    def _mix(self, x: Tensor, mask: Tensor | None, *factors: Tensor) -> Tensor:
-        v = self._channels_first(self.value.weight, x)
-        return apply_factors(v, factors, order=self.order, mask=mask)
-
-    def _channels_first(self, weight: Tensor, x: Tensor) -> Tensor:
-        """`(B, N, D)` to `(B, H, E, N)`: the matrix product writes the layout that the contractions read."""
-        projected = torch.bmm(weight.expand(len(x), -1, -1), x.mT)
-        return projected.unflatten(1, (self.num_heads, -1))
+    def _heads(self, x: Tensor) -> Tensor:
+        """`(B, D, N)` to `(B, H, E, N)`."""
+        return x.unflatten(1, (self.num_heads, -1))
