@@ -45,7 +45,7 @@ def test_parameters_and_flops_of_a_tiny_network_by_hand(compose, attention):
 )
 def test_what_attention_adds_by_hand(compose, kind, reach):
     """Two projections, and for each token a score and a mode product over the tokens along each level."""
-    overrides = [*TINY, *LINEAR, "decomposition=depth2"]
+    overrides = [*TINY, *LINEAR, "decomposition=depth2", f"model.key_dim={D}"]
     found, floor = (
         planning.cost(compose(*overrides, f"model.attention={name}", verb="plan"), spec(), batch_size=B)
         for name in (kind, "none")

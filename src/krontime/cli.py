@@ -22,6 +22,7 @@ VERBS = {
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
+    "overhead": ("krontime.overhead:overhead", "what the framework adds to a bare training loop"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from krontime.errors import UserError
-from krontime.models.krontime import KronTime, LevelPositions, level_features
+from krontime.models.krontime import KronTime, LevelPositions, default_key_dim, level_features
 from krontime.models.layers.attention import LevelAttention
 from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch
 from krontime.ops.attention import mode_products
@@ -86,9 +86,26 @@ def test_attention_maps_matter_and_orders_agree_where_they_should() -> None:
 
 def test_the_floor_has_no_queries_and_keys() -> None:
     def count(attention: str) -> int:
-        return sum(parameter.numel() for parameter in make(attention=attention).parameters())
+        return sum(parameter.numel() for parameter in make(attention=attention, key_dim=8).parameters())
 
     assert count("kronecker") - count("none") == 2 * 2 * 8 * 8  # two layers, two projections of D x D without bias
+
+
+@pytest.mark.parametrize(
+    ("sizes", "attention", "expected"),
+    [
+        ((64, 32), "kronecker", 2),
+        ((5, 5), "kronecker", 4),  # 5 slices of 4 numbers make up the 16 of a head
+        ((2, 2), "kronecker", 8),
+        ((16, 16, 8), "kronecker", 2),
+        ((2048,), "kronecker", 16),
+        ((64, 32), "pooled", 16),
+        ((64, 32), "axial", 16),
+    ],
+)
+def test_queries_and_keys_are_as_wide_as_the_scores_need(sizes, attention, expected) -> None:
+    plan = LevelPlan(sizes, math.prod(sizes))
+    assert default_key_dim(plan, attention, d_model=128, num_heads=8) == 8 * expected
 
 
 def test_factors_are_the_maps_that_the_network_applies() -> None:

@@ -4,6 +4,7 @@ Shape letters: B batch, C channels, L time points, R rows (B * C, or B where cha
 D model width, h depth, k_i size of level i (lowest first).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -23,6 +24,20 @@ from krontime.ops.decomposition import LevelPlan, plan_levels
 
 Positions = Literal["levels", "none"]
 Head = Literal["levels", "mean"]
+
+
+def default_key_dim(plan: LevelPlan, attention: AttentionKind, *, d_model: int, num_heads: int) -> int:
+    """Width of queries and of keys over all heads.
+
+    The scores of a level of `kronecker` sum over all other levels as well as over a head's width, so that few numbers a
+    head do: as many as make each score a sum of D / H products, as in full attention, and two at least. The other kinds
+    sum over the width alone, and get D.
+    """
+    head_width = d_model // num_heads
+    if attention != "kronecker":
+        return d_model
+    slices = min(plan.padded_tokens // size for size in plan.sizes)
+    return num_heads * min(head_width, max(2, math.ceil(head_width / slices)))
 
 
 class LevelPositions(nn.Module):
@@ -137,8 +152,8 @@ class KronTime(nn.Module):
         depth: number of levels, sizes chosen by `plan_levels`; None where `level_sizes` are given.
         level_sizes: explicit level sizes, lowest first; None where `depth` is given.
         d_model: D.
-        key_dim: width of queries and of keys over all heads, a multiple of H; None for D. Scores of a level sum over
-            all other levels as well as over this width, so that less of it may do.
+        key_dim: width of queries and of keys over all heads, a multiple of H; None for what the scores need, see
+            `default_key_dim`.
         num_heads: H; divides `d_model`.
         num_layers: blocks.
         ffn_dim: hidden width of the feed-forward networks.
@@ -210,7 +225,7 @@ class KronTime(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 d_model=d_model,
-                key_dim=d_model if key_dim is None else key_dim,
+                key_dim=key_dim or default_key_dim(self.plan, attention, d_model=d_model, num_heads=num_heads),
                 num_heads=num_heads,
                 ffn_dim=ffn_dim,
                 plan=self.plan,

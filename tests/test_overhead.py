@@ -1,0 +1,65 @@
+"""What the framework adds is measured beside a bare loop that trains the same network on the same batches."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from krontime import cli, experiment, overhead
+from krontime.data.datamodule import SeriesDataset
+
+SMALL = (
+    *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
+    *("data.batch_size=4", "trainer.max_epochs=9", "warmup=1", "rounds=2"),
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", X=rng.normal(size=(20, 1, 40)), y=np.arange(20) % 2, split=np.zeros(20, int))
+    return f"data.path={tmp_path / 'few.npz'}"
+
+
+def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.main(["overhead", "data=npz", data, *SMALL, "start=false", "json=numbers.json"])
+    found = json.loads((tmp_path / "numbers.json").read_text())
+    assert found["rounds"] == 2
+    assert 0 < found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
+    assert found["train_epoch_s"] <= found["whole_epoch_s"]
+    assert found["data_bytes"] == 20 * 40 * 4
+    assert "first_step_s" not in found
+    assert "bare loop" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.npz", "numbers.json"]
+
+
+def test_the_bare_loop_trains_on_every_batch(compose, data) -> None:
+    options = compose("data=npz", data, *SMALL[:-2])
+    job = experiment.prepare(options)
+    module = experiment.fitted_module(options, job)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    bare = overhead._BareLoop(module, options, job)
+    seen = torch.cat([batch.index for batch in bare.batches])
+    assert sorted(seen.tolist()) == job.split.train.tolist()
+    assert torch.equal(bare.batches[0].x, SeriesDataset(job.data).__getitems__(seen[:4].tolist()).x)
+    bare.epoch()
+    assert any(not torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
+
+
+def test_a_number_of_rounds_that_cannot_be_is_refused(data, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["overhead", "data=npz", data, "rounds=0", "warmup=-1"])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "rounds=0" in message
+    assert "warmup=-1" in message
+
+
+@pytest.mark.slow
+def test_the_start_is_timed_in_a_process_of_its_own(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.main(["overhead", "data=npz", data, *SMALL[:-1], "rounds=1", "json=numbers.json"])
+    assert json.loads((tmp_path / "numbers.json").read_text())["first_step_s"] > 0
