@@ -20,7 +20,7 @@ from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
 from krontime.lit.divergence import StopOnDivergence
-from krontime.lit.progress import EpochLines, History
+from krontime.lit.progress import Bar, EpochLines, History
 from krontime.lit.quiet import quiet_lightning
 from krontime.lit.resume import StayStopped, keep_rows
 from krontime.results.console import show
@@ -344,13 +344,13 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
 
     Loggers are given the learning rate too; by no callback of the config, since that is part of what names a run.
     """
-    from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+    from lightning.pytorch.callbacks import LearningRateMonitor
 
     callbacks = build.callbacks(config, run_dir)
     if has_logger and not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         callbacks.append(LearningRateMonitor())
     if config["trainer"]["enable_progress_bar"]:
-        callbacks.append(RichProgressBar(leave=False) if sys.stderr.isatty() else EpochLines())
+        callbacks.append(Bar() if sys.stderr.isatty() else EpochLines())
     return callbacks
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -14,7 +14,7 @@ from krontime.data.series import SeriesBatch
 from krontime.lit.augment import Augment
 from krontime.lit.metrics import metric_collection
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
-from krontime.lit.progress import EpochLines, History
+from krontime.lit.progress import Bar, EpochLines, History
 
 NUM_CLASSES = 3
 
@@ -93,13 +93,15 @@ def loss_of(module: SeriesClassifier, batch: SeriesBatch, monkeypatch: pytest.Mo
     return module.training_step(batch, 0)
 
 
-def make_trainer(tmp_path, *callbacks: pl.Callback, epochs: int = 2, **options: Any) -> pl.Trainer:
+def make_trainer(
+    tmp_path, *callbacks: pl.Callback, epochs: int = 2, progress: bool = False, **options: Any
+) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         logger=False,
         callbacks=list(callbacks),
-        enable_progress_bar=False,
+        enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=str(tmp_path),
@@ -360,3 +362,13 @@ def test_one_line_for_each_epoch(tmp_path, caplog):
         assert line.startswith(f"epoch {epoch} of 2: loss ")
         for part in ("validation loss", "validation accuracy", "series/s"):
             assert part in line
+
+
+@pytest.mark.parametrize(("every_s", "expected"), [(0.0, list(range(11))), (1e9, [10])])
+def test_the_bar_asks_for_the_metrics_now_and_then_and_at_the_end_of_an_epoch(every_s, expected, tmp_path, monkeypatch):
+    shown: list[int] = []
+    monkeypatch.setattr(Bar, "EVERY_S", every_s)
+    monkeypatch.setattr(RichProgressBar, "on_train_batch_end", lambda *arguments: shown.append(arguments[-1]))
+    trainer = make_trainer(tmp_path, Bar(), epochs=1, progress=True)
+    trainer.fit(make_module(), loader(make_batches(11)))
+    assert shown == expected

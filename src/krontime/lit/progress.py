@@ -1,11 +1,35 @@
 """What a run shows and keeps of its epochs, besides what its loggers write."""
 
 import logging
+import time
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
 
 log = logging.getLogger(__name__)
+
+
+class Bar(RichProgressBar):
+    """Lightning's progress bar, which asks for the metrics a few times a second and not after every batch.
+
+    To ask waits for the device, and to draw takes as long as a small step.
+    """
+
+    EVERY_S = 0.2
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        self._drawn_s = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw, if the last time is long enough ago."""
+        now = time.perf_counter()
+        if now - self._drawn_s >= self.EVERY_S or trainer.is_last_batch:
+            self._drawn_s = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class EpochLines(pl.Callback):
