@@ -370,5 +370,5 @@ def test_the_bar_asks_for_the_metrics_now_and_then_and_at_the_end_of_an_epoch(ev
     monkeypatch.setattr(Bar, "EVERY_S", every_s)
     monkeypatch.setattr(RichProgressBar, "on_train_batch_end", lambda *arguments: shown.append(arguments[-1]))
     trainer = make_trainer(tmp_path, Bar(), epochs=1, progress=True)
-    trainer.fit(make_module(), loader(make_batches(11)))
+    trainer.fit(make_module(), loader(make_batches(11)), loader(make_batches(2)))
     assert shown == expected
