@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Peak memory of every model at every length: tables (memory.md, .tex, .csv) and plots (memory.png, .svg), into
 # docs/results/SIZE. A command that was interrupted goes on where it stopped.
 #
-# usage: [SIZE=smoke|cpu|full] scripts/reproduce_memory.sh
-set -eu
+# usage: bash scripts/reproduce_memory.sh [smoke|cpu|full]
+set -euo pipefail
 cd "$(dirname "$0")/.."
-SIZE=${SIZE:-cpu}
+SIZE=${1:-cpu}
 make setup
 .venv/bin/krontime benchmark size="$SIZE" rounds=0 output="docs/results/$SIZE" cells=outputs/benchmark

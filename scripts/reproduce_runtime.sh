@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Step times of every model at every length: tables (runtime.md, .tex, .csv) and plots (runtime.png, .svg), and memory's
 # beside them, into docs/results/SIZE. A command that was interrupted goes on where it stopped.
 #
-# usage: [SIZE=smoke|cpu|full] scripts/reproduce_runtime.sh
-set -eu
+# usage: bash scripts/reproduce_runtime.sh [smoke|cpu|full]
+set -euo pipefail
 cd "$(dirname "$0")/.."
-SIZE=${SIZE:-cpu}
+SIZE=${1:-cpu}
 make setup
 .venv/bin/krontime benchmark size="$SIZE" output="docs/results/$SIZE" cells=outputs/benchmark

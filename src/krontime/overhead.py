@@ -51,9 +51,9 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     options = build.plain(config)
     own, options = {key: options.pop(key) for key in OWN}, options
     problems = Problems()
-    for key, least in {"rounds": 1, "warmup": 0}.items():
-        if type(own[key]) is not int or own[key] < least:
-            problems.add(key, own[key], f"a whole number of at least {least}")
+    for key in ("rounds", "warmup"):
+        if type(own[key]) is not int or own[key] < 0:
+            problems.add(key, own[key], "a whole number of at least 0")
     problems.raise_if_any()
     check_train(options, is_multirun=False)
 
@@ -62,7 +62,8 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"data": options["data"]["name"], "model": options["model"]["name"]}
     job = experiment.prepare(options)  # parsed into the cache, where it was not
     found |= _opening(options)
-    found |= _epochs(options, job, num_rounds=own["rounds"], num_warmup=own["warmup"])
+    if own["rounds"]:
+        found |= _epochs(options, job, num_rounds=own["rounds"], num_warmup=own["warmup"])
     if own["start"]:
         found["first_step_s"] = _first_step_s(config)
     show(_screen(found))
@@ -216,15 +217,18 @@ def _first_step_s(config: DictConfig) -> float:
 
 def _screen(found: Mapping[str, Any]) -> str:
     added = found["open_resident_bytes"]
-    lines = [
-        f"{found['model']} on {found['data']}, medians of {found['rounds']} epochs that take turns",
-        "",
-        f"training epoch    bare loop {found['bare_epoch_s']:.3f} s, framework {found['train_epoch_s']:.3f} s: "
-        f"{found['ratio']:.3f} of it ({found['ratio_min']:.3f} to {found['ratio_max']:.3f})",
-        f"whole epoch       {found['whole_epoch_s']:.3f} s, with validation",
+    lines = [f"{found['model']} on {found['data']}", ""]
+    if "rounds" in found:
+        lines += [
+            f"training epoch    bare loop {found['bare_epoch_s']:.3f} s, framework {found['train_epoch_s']:.3f} s: "
+            f"{found['ratio']:.3f} of it ({found['ratio_min']:.3f} to {found['ratio_max']:.3f}); "
+            f"medians of {found['rounds']} epochs that take turns",
+            f"whole epoch       {found['whole_epoch_s']:.3f} s, with validation",
+        ]
+    lines.append(
         f"opening the data  {found['open_s'] * 1000:.1f} ms for {format_bytes(found['data_bytes'])}, "
-        f"{'?' if added is None else format_bytes(added)} more in memory",
-    ]
+        f"{'?' if added is None else format_bytes(added)} more in memory"
+    )
     if "first_step_s" in found:
         lines.append(f"first step        {found['first_step_s']:.1f} s after the command")
     return "\n".join(lines)
