@@ -8,8 +8,6 @@ when reading.
 """
 
 import itertools
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,12 @@ import numpy as np
 
 from krontime.data.assemble import Labels, checked, encode_groups, encode_labels
 from krontime.data.series import SeriesData
+from krontime.data.sources.arrays import read_npz, require_memory
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
 
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    zipfile.BadZipFile,
-    zlib.error,
-    MemoryError,
-    NotImplementedError,
-)
+BYTES_OF_A_SERIES = 512
+"""Memory that a series takes besides its values while it is read: its label as text, its place, its number."""
 
 
 class NpzSource:
@@ -128,27 +119,15 @@ def read_container(
     Raises:
         UserError: names all problems of the file.
     """
-    problems: list[str] = []
-    arrays: dict[str, np.ndarray] = {}
     try:
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: expected an .npz container, found a single array")
-            held = list(file.files)
-            for key in KEYS:
-                if key in held:
-                    try:
-                        arrays[key] = file[key]
-                    except READ_ERRORS as error:
-                        problems.append(f"{key} cannot be read ({_reason(error)})")
-    except UserError:
-        raise
-    except READ_ERRORS as error:
-        raise UserError(f"{path}: cannot be read as an .npz container ({_reason(error)})") from error
+        arrays, held, problems = read_npz(path, KEYS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as an .npz container ({error})") from error
 
     if ("X" in held) == ("X_flat" in held):
-        problems.append(f"expected one of the keys X (equal lengths) and X_flat (with offsets); it has {sorted(held)}")
+        problems.append(
+            f"expected one of the keys X (equal lengths) and X_flat (with offsets); it has {sorted(held)[:20]}"
+        )
     if "X_flat" in held and "offsets" not in held:
         problems.append("X_flat needs the key offsets (n + 1 whole numbers from 0 to the number of time points)")
     problems += [f"the key {key} ({KEY_MEANING[key]}) is missing" for key in required if key not in held]
@@ -157,6 +136,10 @@ def read_container(
 
     values, offsets, num_channels = _shape_problems(arrays, problems)
     num_series = len(offsets) - 1
+    try:
+        require_memory(num_series * BYTES_OF_A_SERIES)
+    except ValueError as error:
+        raise UserError(f"{path}: {num_series:,} series: {error}") from error
     for key in ("y", "split", "group"):
         if key in arrays and arrays[key].shape != (num_series,):
             problems.append(f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series")
@@ -194,12 +177,6 @@ def read_container(
 
 KEYS = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
 KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
-
-
-def _reason(error: BaseException) -> str:
-    if "allow_pickle" in str(error):
-        return "it holds Python objects, which are never loaded: save plain numbers or text"
-    return f"{type(error).__name__}: {error}"
 
 
 def _first_other(array: np.ndarray, allowed: tuple[int, ...]) -> Any:

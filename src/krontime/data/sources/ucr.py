@@ -19,7 +19,8 @@ from typing import Any
 
 from krontime.data.series import SeriesData
 from krontime.data.sources.files import file_identity
-from krontime.data.sources.ts import parse_ts, series_from_ts
+from krontime.data.sources.labelled import series_of_files
+from krontime.data.sources.ts import TsSource, read_ts
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class UcrSource:
 
     def load(self) -> SeriesData:
         """Parse both files; raises `UserError` with all their problems."""
-        return series_from_ts(*self._files())
+        return series_of_files(*self._files(), read_ts, TsSource.labels_hint)
 
     def _files(self) -> tuple[Path, Path]:
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
@@ -109,7 +110,7 @@ def _download(name: str, folder: Path) -> None:
             try:
                 _fetch(tsc_zenodo[name], [f.name for f in _pair(target, name)], building)
                 for path in _pair(building, name):
-                    parse_ts(path)
+                    read_ts(path)
                 target.mkdir(exist_ok=True)
                 for path in _pair(building, name):
                     path.replace(target / path.name)
