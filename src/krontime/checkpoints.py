@@ -9,7 +9,7 @@ from typing import Any
 MAX_PICKLE_BYTES = 2**26
 """Longest structure (everything but the numbers of the tensors) that is read."""
 
-MAX_VALUES = 2**20
+MAX_VALUES = 2**17
 """Most values that the structure may come to when each container in it is followed wherever it stands."""
 
 _ALLOWED = re.compile(

@@ -24,6 +24,9 @@ FIT_SERIES = 128
 FIT_POINTS = 2**21
 """Training series that a tokenizer with fixed kernels is fitted to, and their values in all, at most."""
 
+MAX_COUNT = 1_000
+"""Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
+
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -174,6 +177,13 @@ def best_checkpoint(run_dir: Path) -> Path:
     return best if best.is_file() else run_dir / CHECKPOINTS / LAST
 
 
+def _check_counts(config: Mapping[str, Any]) -> None:
+    """Refuse what would be built for ever: no weights are compared before there are layers to hold them."""
+    for key, value in build.leaves(config["model"], "model"):
+        if key.rpartition(".")[2].startswith("num_") and isinstance(value, int) and value > MAX_COUNT:
+            raise UserError(f"{key}={value}: expected at most {MAX_COUNT:,} in a checkpoint")
+
+
 class Run(NamedTuple):
     """What a finished run left.
 
@@ -203,6 +213,7 @@ def load_run(run_dir: Path) -> Run:
     checkpoint = load_checkpoint(path)
     about = checkpoint["krontime"]
     try:
+        _check_counts(about["config"])
         spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
         with torch.device("meta"):  # sizes are compared before there is memory for them
             build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)

@@ -40,6 +40,8 @@ def label_texts(y: np.ndarray) -> np.ndarray:
         UserError: a label is missing, or a number that is not whole (something to predict by regression).
     """
     if y.dtype.kind in "SU":
+        if y.dtype.kind == "U" and (broken := np.flatnonzero(_no_text(y))).size:
+            raise UserError(f"the label of {_these(broken)} holds codes that are no characters: expected text")
         try:
             texts = np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
         except UnicodeDecodeError as error:
@@ -55,6 +57,14 @@ def label_texts(y: np.ndarray) -> np.ndarray:
     elif y.dtype.kind not in "iub":
         raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
     return y.astype(np.int64).astype(str)
+
+
+def _no_text(y: np.ndarray) -> np.ndarray:
+    """Bool `(n,)`: where text that came from a file holds codes beyond Unicode, or halves of characters."""
+    if not y.dtype.itemsize:
+        return np.zeros(len(y), bool)
+    codes = np.ascontiguousarray(y).view(np.dtype("u4").newbyteorder(y.dtype.byteorder)).reshape(len(y), -1)
+    return np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)), axis=1)
 
 
 def class_order(texts: np.ndarray) -> list[str]:

@@ -144,18 +144,24 @@ def read_container(
         if key in arrays and arrays[key].shape != (num_series,):
             problems.append(f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series")
     split = arrays.get("split")
-    if split is not None and not np.isin(split, (0, 1)).all():
+    if split is not None and split.dtype.kind not in "iufb":
+        problems.append(f"split is of type {split.dtype}: expected numbers, 0 (train) or 1 (test)")
+    elif split is not None and not np.isin(split, (0, 1)).all():
         problems.append(f"split holds {_first_other(split, (0, 1))!r}: expected 0 (train) or 1 (test)")
     if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "SUiu"):
         problems.append(f"classes has shape {arrays['classes'].shape}, type {arrays['classes'].dtype}: expected names")
     if "group" in arrays and arrays["group"].dtype.kind not in "SUiub":
         problems.append(f"group is of type {arrays['group'].dtype}: expected whole numbers or text")
     scale = arrays.get("scale", np.ones(()))
-    if scale.dtype.kind not in "iuf" or scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
-        problems.append(f"scale={scale.tolist()!r}: expected one finite number, or one for each channel")
+    if scale.dtype.kind not in "iuf":
+        problems.append(f"scale is of type {scale.dtype}: expected one finite number, or one for each channel")
+    elif scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
+        problems.append(f"scale={_shown(scale)}: expected one finite number, or one for each channel")
     rate = arrays.get("fs")
-    if rate is not None and (rate.dtype.kind not in "iuf" or rate.size != 1 or not 0 < float(rate.item()) < np.inf):
-        problems.append(f"fs={rate.tolist()!r}: expected one sampling rate above 0, in Hz")
+    if rate is not None and rate.dtype.kind not in "iuf":
+        problems.append(f"fs is of type {rate.dtype}: expected one sampling rate above 0, in Hz")
+    elif rate is not None and (rate.size != 1 or not 0 < float(rate.item()) < np.inf):
+        problems.append(f"fs={_shown(rate)}: expected one sampling rate above 0, in Hz")
     if num_channels < 1:
         problems.append("the series have no channels")
     if missing_channels is not None and (wrong := [c for c in missing_channels if not 0 <= c < num_channels]):
@@ -177,6 +183,10 @@ def read_container(
 
 KEYS = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
 KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
+
+
+def _shown(array: np.ndarray) -> str:
+    return np.array2string(array, threshold=8)
 
 
 def _first_other(array: np.ndarray, allowed: tuple[int, ...]) -> Any:
