@@ -212,6 +212,7 @@ def _shape_problems(arrays: dict[str, np.ndarray], problems: list[str]) -> tuple
     raw = arrays["offsets"]
     if values.ndim != 2:
         problems.append(f"X_flat has shape {values.shape}: expected (channels, time points)")
+        return values, np.zeros(1, np.int64), 1
     if raw.ndim != 1 or raw.dtype.kind not in "iu" or len(raw) < 1:
         problems.append(f"offsets has shape {raw.shape}, type {raw.dtype}: expected n + 1 whole numbers")
         return values, np.zeros(1, np.int64), len(values)
