@@ -88,10 +88,13 @@ def _append(url: str, part: Path, size: int) -> None:
         return
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with _open(request) as response:
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        with open(part, "ab" if have and goes_on else "wb") as file:
+        is_rest = response.status == 206
+        if is_rest and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise OSError("the server answers with another part of the file than was asked for")
+        with open(part, "ab" if is_rest else "wb") as file:
             left = size + 1 - file.tell()
-            while left > 0 and (chunk := response.read(min(CHUNK_BYTES, left))):
+            while left > 0 and (chunk := response.read1(min(CHUNK_BYTES, left))):  # `read` would drop a broken chunk
                 file.write(chunk)
                 left -= len(chunk)
 
