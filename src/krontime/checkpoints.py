@@ -13,7 +13,7 @@ MAX_VALUES = 2**17
 """Most values that the structure may come to when each container in it is followed wherever it stands."""
 
 _ALLOWED = re.compile(
-    r"collections (OrderedDict|Counter|defaultdict)|builtins (set|complex|dict)|torch\.nn\.parameter Parameter"
+    r"collections (OrderedDict|Counter|defaultdict)|(builtins|__builtin__) (set|complex)|torch\.nn\.parameter Parameter"
     r"|torch (\w*Storage|Size|device|bfloat16|float\d+|u?int\d+|bool)|torch\._utils _rebuild_(tensor_v2|parameter)"
 )
 """Names that the structure may call: those that a training state is made of.
