@@ -1,6 +1,7 @@
 """From what a file holds (raw labels, a list of arrays) to a checked `SeriesData`; shared by all sources."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def flatten(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if not series:
         return np.empty(0, np.float32), offsets
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which `checked` reports
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, which `checked` reports
         return np.concatenate([np.asarray(s, dtype=np.float32).ravel() for s in series]), offsets
 
 
@@ -68,12 +69,23 @@ def _no_text(y: np.ndarray) -> np.ndarray:
 
 
 def class_order(texts: np.ndarray) -> list[str]:
-    """Distinct labels in the order people expect: by number where all are numbers, else by text."""
+    """Distinct labels in the order people expect: by number where all are numbers, else by text.
+
+    Raises:
+        UserError: two of them are the same number (1 and 1.0, which a table of mixed types has).
+    """
     distinct = [str(t) for t in np.unique(texts)]
     try:
-        return sorted(distinct, key=float)
+        numbers = {text: float(text) for text in distinct}
     except ValueError:
         return distinct
+    if not np.isfinite(list(numbers.values())).all():
+        return distinct
+    ordered = sorted(distinct, key=numbers.__getitem__)
+    for one, other in itertools.pairwise(ordered):
+        if numbers[one] == numbers[other]:
+            raise UserError(f"labels {one!r} and {other!r} are the same number: expected one way of writing it")
+    return ordered
 
 
 def class_texts(y: np.ndarray, classes: np.ndarray | None) -> np.ndarray:

@@ -239,7 +239,7 @@ def _scaled(
     for i, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
         raw = values[i] if values.ndim == 3 else values[:, start:stop]
         block = out[start * num_channels : stop * num_channels].reshape(num_channels, -1)
-        with np.errstate(over="ignore"):  # beyond float32: becomes infinite and is reported as such
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: becomes infinite and is reported as such
             np.multiply(raw, factors, out=block, dtype=np.float64, casting="same_kind")
         if missing_value is not None:
             channels = slice(None) if missing_channels is None else missing_channels
