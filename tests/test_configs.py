@@ -22,6 +22,7 @@ SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 
 NEEDED = {
     "data=npz": ["data.path=missing/Some.npz"],
+    "data=csv": ["data.train=missing/Some_TRAIN.csv", "data.test=missing/Some_TEST.csv"],
     "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],
     "decomposition=sizes": ["decomposition.sizes=[20,20]"],
 }
@@ -172,7 +173,8 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
         return
     with pytest.raises(UserError) as error:
         source.describe()
-    files = {"ts": ["Some_TRAIN.ts", "Some_TEST.ts"]}.get(name, [Path(config["data"].get("path", "")).name])
+    pair = [f"Some_TRAIN.{name}", f"Some_TEST.{name}"]
+    files = pair if name in ("csv", "ts") else [Path(config["data"].get("path", "")).name]
     assert all(any(file in problem for problem in error.value.problems) for file in files)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from krontime import build
+from krontime.checkpoints import read_checkpoint
 from krontime.data.datamodule import SeriesDataModule, SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.normalizer import Normalizer
@@ -22,6 +23,9 @@ from krontime.results.record import Protocol
 FIT_SERIES = 128
 FIT_POINTS = 2**21
 """Training series that a tokenizer with fixed kernels is fitted to, and their values in all, at most."""
+
+MAX_COUNT = 1_000
+"""Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
@@ -152,11 +156,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the first damaged byte leads to
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        checkpoint = read_checkpoint(path)
+    except ValueError as error:
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); expected one of krontime's, of plain values and tensors"
+            f"{path}: not a readable checkpoint ({error}); expected one of krontime's, of plain values and tensors"
         ) from error
     about = checkpoint.get("krontime") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict):
@@ -172,6 +175,13 @@ def best_checkpoint(run_dir: Path) -> Path:
     """The checkpoint that validation selected; the last one where nothing selects."""
     best = run_dir / CHECKPOINTS / BEST
     return best if best.is_file() else run_dir / CHECKPOINTS / LAST
+
+
+def _check_counts(config: Mapping[str, Any]) -> None:
+    """Refuse what would be built for ever: no weights are compared before there are layers to hold them."""
+    for key, value in build.leaves(config["model"], "model"):
+        if key.rpartition(".")[2].startswith("num_") and isinstance(value, int) and value > MAX_COUNT:
+            raise UserError(f"{key}={value}: expected at most {MAX_COUNT:,} in a checkpoint")
 
 
 class Run(NamedTuple):
@@ -203,10 +213,16 @@ def load_run(run_dir: Path) -> Run:
     checkpoint = load_checkpoint(path)
     about = checkpoint["krontime"]
     try:
+        _check_counts(about["config"])
         spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        with torch.device("meta"):  # sizes are compared before there is memory for them
+            build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)
         module = build_module(about["config"], spec)
         module.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        run = Run(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])
+    except UserError as error:
+        raise UserError(f"{path}: {problem}" for problem in error.problems) from error
+    except Exception as error:  # whatever values lead to that no training wrote
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: its parts do not fit together ({reason})") from error
-    return Run(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])
+    return run

@@ -131,7 +131,7 @@ def _parsed(text: str) -> "Override | None":
 
     try:
         return OverridesParser.create().parse_override(text)
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # such as a number of thousands of digits
         return None
 
 

@@ -30,7 +30,9 @@ def composed(monkeypatch, tmp_path):
 
 
 def test_the_choices_are_those_of_the_guide():
-    assert {"ucr", "npz", "ts", "synthetic", "bonn_eeg", "fsdd", "mitbih_ecg", "esc10", "ctu_uhb_ctg"} <= set(NAMES)
+    assert {"ucr", "npz", "ts", "csv", "synthetic", "bonn_eeg", "fsdd", "mitbih_ecg", "esc10", "ctu_uhb_ctg"} <= set(
+        NAMES
+    )
     assert "common" not in NAMES
 
 
@@ -47,7 +49,9 @@ def test_every_shared_key_is_explained():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_composes_into_a_source(composed, name):
-    given = {"npz": ["data.path=a/Some.npz"], "ts": ["data.train=a/Some.ts"]}.get(name, [])
+    given = {"npz": ["data.path=a/Some.npz"], "ts": ["data.train=a/Some.ts"], "csv": ["data.train=a/Some.csv"]}.get(
+        name, []
+    )
     data = composed(f"data={name}", *given)
     source = build.source(data)
     assert callable(source.load)

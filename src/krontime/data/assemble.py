@@ -1,6 +1,7 @@
 """From what a file holds (raw labels, a list of arrays) to a checked `SeriesData`; shared by all sources."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def flatten(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if not series:
         return np.empty(0, np.float32), offsets
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which `checked` reports
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, which `checked` reports
         return np.concatenate([np.asarray(s, dtype=np.float32).ravel() for s in series]), offsets
 
 
@@ -40,6 +41,8 @@ def label_texts(y: np.ndarray) -> np.ndarray:
         UserError: a label is missing, or a number that is not whole (something to predict by regression).
     """
     if y.dtype.kind in "SU":
+        if y.dtype.kind == "U" and (broken := np.flatnonzero(_no_text(y))).size:
+            raise UserError(f"the label of {_these(broken)} holds codes that are no characters: expected text")
         try:
             texts = np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
         except UnicodeDecodeError as error:
@@ -57,13 +60,32 @@ def label_texts(y: np.ndarray) -> np.ndarray:
     return y.astype(np.int64).astype(str)
 
 
+def _no_text(y: np.ndarray) -> np.ndarray:
+    """Bool `(n,)`: where text that came from a file holds codes beyond Unicode, or halves of characters."""
+    if not y.dtype.itemsize:
+        return np.zeros(len(y), bool)
+    codes = np.ascontiguousarray(y).view(np.dtype("u4").newbyteorder(y.dtype.byteorder)).reshape(len(y), -1)
+    return np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)), axis=1)
+
+
 def class_order(texts: np.ndarray) -> list[str]:
-    """Distinct labels in the order people expect: by number where all are numbers, else by text."""
+    """Distinct labels in the order people expect: by number where all are numbers, else by text.
+
+    Raises:
+        UserError: two of them are the same number (1 and 1.0, which a table of mixed types has).
+    """
     distinct = [str(t) for t in np.unique(texts)]
     try:
-        return sorted(distinct, key=float)
+        numbers = {text: float(text) for text in distinct}
     except ValueError:
         return distinct
+    if not np.isfinite(list(numbers.values())).all():
+        return distinct
+    ordered = sorted(distinct, key=numbers.__getitem__)
+    for one, other in itertools.pairwise(ordered):
+        if numbers[one] == numbers[other]:
+            raise UserError(f"labels {one!r} and {other!r} are the same number: expected one way of writing it")
+    return ordered
 
 
 def class_texts(y: np.ndarray, classes: np.ndarray | None) -> np.ndarray:

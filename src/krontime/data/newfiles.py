@@ -1,6 +1,5 @@
 """Reads the series of one new file, for prediction: `.npz`, `.npy`, `.ts`, `.csv` or `.tsv`."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,18 +8,18 @@ import numpy as np
 
 from krontime.data.assemble import class_texts, flatten, value_problems
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.data.sources.arrays import read_npy
 from krontime.data.sources.files import file_identity
-from krontime.data.sources.npz import READ_ERRORS, read_container
-from krontime.data.sources.ts import parse_ts
+from krontime.data.sources.labelled import Labelled
+from krontime.data.sources.npz import read_container
+from krontime.data.sources.table import read_table
+from krontime.data.sources.ts import read_ts
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".npz", ".npy", ".ts", ".csv", ".tsv")
 SPLITS = ("all", "train", "test")
-LABEL_COLUMNS = ("label", "class", "y")
-MISSING = ("", "nan", "na", "?", "null", "none")
-"""How text files write a missing value, in lower case."""
 
 
 def read_series(
@@ -39,9 +38,7 @@ def read_series(
     - `.npz`: the container of `krontime.data.sources.npz`, where only the values are needed.
     - `.npy`: one array, `(n, L)` for one channel or `(n, C, L)`; NaN is missing.
     - `.ts`: aeon's text format, with or without class labels.
-    - `.csv`, `.tsv`: one series of one channel in each row, one value in each field. An empty field, NaN or ? is
-      missing, and empty fields at a row's end are not part of the series. A first row without numbers, or with a column
-      `label`, `class` or `y`, is a header, and that column (at most one) holds labels.
+    - `.csv`, `.tsv`: the tables of `krontime.data.sources.table`, with or without labels.
 
     Args:
         path: the file.
@@ -86,7 +83,7 @@ def read_series(
             values, offsets = flatten([block.reshape(num_channels, -1) for block in blocks])
             labels = None if labels is None else labels[chosen]
     else:
-        reader = {".npy": _read_npy, ".ts": _read_ts}.get(path.suffix.lower(), _read_csv)
+        reader = {".npy": _read_npy, ".ts": read_ts}.get(path.suffix.lower(), read_table)
         series, labels = reader(path)
         num_channels = series[0].shape[0] if series else 1
         if missing_value is not None:
@@ -118,57 +115,12 @@ def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence
     return np.array([position.get(label, UNKNOWN_LABEL) for label in labels.tolist()], np.int64)
 
 
-def _read_npy(path: Path) -> tuple[list[np.ndarray], None]:
+def _read_npy(path: Path) -> Labelled:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except READ_ERRORS as error:
+        array = read_npy(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
-        found = f"shape {array.shape}, type {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
+    if array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
+        found = f"shape {array.shape}, type {array.dtype}"
         raise UserError(f"{path}: found {found}, expected numbers (series, points) or (series, channels, points)")
-    return list(array[:, None, :] if array.ndim == 2 else array), None
-
-
-def _read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    parsed = parse_ts(path)
-    return parsed.series, parsed.labels
-
-
-def _read_csv(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",") if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as text with one series in each row ({error})") from error
-    header = [field.strip().lower() for field in rows[0]] if rows else []
-    columns = [i for i, name in enumerate(header) if name in LABEL_COLUMNS]
-    if len(columns) > 1:
-        raise UserError(f"{path}: columns {[header[i] for i in columns]} all look like labels; expected one of them")
-    label_column = columns[0] if columns else None
-    if columns or (header and all(_number(field) is None for field in header)):
-        rows = rows[1:]
-
-    series, labels, problems = [], [], []
-    for number, fields in enumerate(rows):
-        if label_column is not None:
-            labels.append(fields.pop(label_column).strip() if label_column < len(fields) else "")
-        while fields and not fields[-1].strip():
-            fields.pop()
-        numbers = [_number(field) for field in fields]
-        if None in numbers:
-            column = numbers.index(None)
-            problems.append(f"{path}: series {number}: value {column} is {fields[column]!r}: expected a number")
-        series.append(np.array([[np.nan if n is None else n for n in numbers]], np.float64))
-    if problems:
-        raise UserError([*problems[:10], *([f"{path}: ... ({len(problems)} in all)"] if len(problems) > 10 else [])])
-    return series, None if label_column is None else np.array(labels)
-
-
-def _number(field: str) -> float | None:
-    """The value of a field, NaN where it is missing, None where it is no number."""
-    if field.strip().lower() in MISSING:
-        return float("nan")
-    try:
-        return float(field)
-    except ValueError:
-        return None
+    return Labelled(list(array[:, None, :] if array.ndim == 2 else array), None)

@@ -62,6 +62,10 @@ class LevelPlan:
         return tuple(sizes)
 
 
+MAX_TOKENS = 2**24
+"""Most tokens that sizes are chosen for: the search takes seconds there."""
+
+
 def plan_levels(num_tokens: int, depth: int | None = None, sizes: Sequence[int] | None = None) -> LevelPlan:
     """Choose level sizes for a number of tokens, from a depth or as given.
 
@@ -85,6 +89,10 @@ def plan_levels(num_tokens: int, depth: int | None = None, sizes: Sequence[int] 
         problems.add("num_tokens", num_tokens, "an integer of at least 1")
     if (depth is None) == (sizes is None):
         problems.add("decomposition", {"depth": depth, "sizes": sizes}, "either a depth or sizes, and not both")
+    elif depth is not None and num_tokens > MAX_TOKENS:
+        problems.add(
+            "num_tokens", num_tokens, f"at most {MAX_TOKENS:,} to choose sizes for; a longer stride makes fewer"
+        )
     if depth is not None and not _is_positive(depth):
         problems.add("decomposition.depth", depth, "an integer of at least 1")
     if sizes is not None and not (len(sizes) > 0 and all(_is_positive(size) for size in sizes)):

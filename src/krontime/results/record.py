@@ -238,7 +238,7 @@ class Record(_Strict):
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text)
-        except (OSError, ValueError) as error:  # ValueError: broken JSON as well as broken UTF-8
+        except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON as well as broken UTF-8
             raise UserError(f"{path}: not a readable record ({error})") from error
         if not isinstance(content, dict):
             raise UserError(f"{path}: not a record (the file holds no JSON object)")

@@ -8,8 +8,6 @@ when reading.
 """
 
 import itertools
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,12 @@ import numpy as np
 
 from krontime.data.assemble import Labels, checked, encode_groups, encode_labels
 from krontime.data.series import SeriesData
+from krontime.data.sources.arrays import read_npz, require_memory
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
 
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    zipfile.BadZipFile,
-    zlib.error,
-    MemoryError,
-    NotImplementedError,
-)
+BYTES_OF_A_SERIES = 512
+"""Memory that a series takes besides its values while it is read: its label as text, its place, its number."""
 
 
 class NpzSource:
@@ -128,27 +119,15 @@ def read_container(
     Raises:
         UserError: names all problems of the file.
     """
-    problems: list[str] = []
-    arrays: dict[str, np.ndarray] = {}
     try:
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: expected an .npz container, found a single array")
-            held = list(file.files)
-            for key in KEYS:
-                if key in held:
-                    try:
-                        arrays[key] = file[key]
-                    except READ_ERRORS as error:
-                        problems.append(f"{key} cannot be read ({_reason(error)})")
-    except UserError:
-        raise
-    except READ_ERRORS as error:
-        raise UserError(f"{path}: cannot be read as an .npz container ({_reason(error)})") from error
+        arrays, held, problems = read_npz(path, KEYS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as an .npz container ({error})") from error
 
     if ("X" in held) == ("X_flat" in held):
-        problems.append(f"expected one of the keys X (equal lengths) and X_flat (with offsets); it has {sorted(held)}")
+        problems.append(
+            f"expected one of the keys X (equal lengths) and X_flat (with offsets); it has {sorted(held)[:20]}"
+        )
     if "X_flat" in held and "offsets" not in held:
         problems.append("X_flat needs the key offsets (n + 1 whole numbers from 0 to the number of time points)")
     problems += [f"the key {key} ({KEY_MEANING[key]}) is missing" for key in required if key not in held]
@@ -157,22 +136,32 @@ def read_container(
 
     values, offsets, num_channels = _shape_problems(arrays, problems)
     num_series = len(offsets) - 1
+    try:
+        require_memory(num_series * BYTES_OF_A_SERIES)
+    except ValueError as error:
+        raise UserError(f"{path}: {num_series:,} series: {error}") from error
     for key in ("y", "split", "group"):
         if key in arrays and arrays[key].shape != (num_series,):
             problems.append(f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series")
     split = arrays.get("split")
-    if split is not None and not np.isin(split, (0, 1)).all():
+    if split is not None and split.dtype.kind not in "iufb":
+        problems.append(f"split is of type {split.dtype}: expected numbers, 0 (train) or 1 (test)")
+    elif split is not None and not np.isin(split, (0, 1)).all():
         problems.append(f"split holds {_first_other(split, (0, 1))!r}: expected 0 (train) or 1 (test)")
     if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "SUiu"):
         problems.append(f"classes has shape {arrays['classes'].shape}, type {arrays['classes'].dtype}: expected names")
     if "group" in arrays and arrays["group"].dtype.kind not in "SUiub":
         problems.append(f"group is of type {arrays['group'].dtype}: expected whole numbers or text")
     scale = arrays.get("scale", np.ones(()))
-    if scale.dtype.kind not in "iuf" or scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
-        problems.append(f"scale={scale.tolist()!r}: expected one finite number, or one for each channel")
+    if scale.dtype.kind not in "iuf":
+        problems.append(f"scale is of type {scale.dtype}: expected one finite number, or one for each channel")
+    elif scale.shape not in ((), (num_channels,)) or not np.isfinite(scale).all():
+        problems.append(f"scale={_shown(scale)}: expected one finite number, or one for each channel")
     rate = arrays.get("fs")
-    if rate is not None and (rate.dtype.kind not in "iuf" or rate.size != 1 or not 0 < float(rate.item()) < np.inf):
-        problems.append(f"fs={rate.tolist()!r}: expected one sampling rate above 0, in Hz")
+    if rate is not None and rate.dtype.kind not in "iuf":
+        problems.append(f"fs is of type {rate.dtype}: expected one sampling rate above 0, in Hz")
+    elif rate is not None and (rate.size != 1 or not 0 < float(rate.item()) < np.inf):
+        problems.append(f"fs={_shown(rate)}: expected one sampling rate above 0, in Hz")
     if num_channels < 1:
         problems.append("the series have no channels")
     if missing_channels is not None and (wrong := [c for c in missing_channels if not 0 <= c < num_channels]):
@@ -196,10 +185,8 @@ KEYS = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale
 KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
 
 
-def _reason(error: BaseException) -> str:
-    if "allow_pickle" in str(error):
-        return "it holds Python objects, which are never loaded: save plain numbers or text"
-    return f"{type(error).__name__}: {error}"
+def _shown(array: np.ndarray) -> str:
+    return np.array2string(array, threshold=8)
 
 
 def _first_other(array: np.ndarray, allowed: tuple[int, ...]) -> Any:
@@ -225,6 +212,7 @@ def _shape_problems(arrays: dict[str, np.ndarray], problems: list[str]) -> tuple
     raw = arrays["offsets"]
     if values.ndim != 2:
         problems.append(f"X_flat has shape {values.shape}: expected (channels, time points)")
+        return values, np.zeros(1, np.int64), 1
     if raw.ndim != 1 or raw.dtype.kind not in "iu" or len(raw) < 1:
         problems.append(f"offsets has shape {raw.shape}, type {raw.dtype}: expected n + 1 whole numbers")
         return values, np.zeros(1, np.int64), len(values)
@@ -251,7 +239,7 @@ def _scaled(
     for i, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
         raw = values[i] if values.ndim == 3 else values[:, start:stop]
         block = out[start * num_channels : stop * num_channels].reshape(num_channels, -1)
-        with np.errstate(over="ignore"):  # beyond float32: becomes infinite and is reported as such
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: becomes infinite and is reported as such
             np.multiply(raw, factors, out=block, dtype=np.float64, casting="same_kind")
         if missing_value is not None:
             channels = slice(None) if missing_channels is None else missing_channels

@@ -1,149 +1,122 @@
-"""A user's own series in aeon's `.ts` text format: one file to train on, one to test on."""
+"""A user's own series in the `.ts` text format of aeon: one file to train on, one to test on."""
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from krontime.data.assemble import checked, encode_labels, flatten
-from krontime.data.series import SeriesData
-from krontime.data.sources.files import file_identity
+from krontime.data.sources.labelled import Labelled, LabelledFiles, label_array
+from krontime.data.sources.text import numbers
 from krontime.errors import UserError
 
-
-class TsSource:
-    """Reads a training file and, if there is one, a test file.
-
-    Args:
-        train: `.ts` file with class labels.
-        test: the same for testing; None for a data set without a test split.
-    """
-
-    def __init__(self, train: str, test: str | None = None) -> None:
-        self.train = Path(train).expanduser()
-        self.test = None if test is None else Path(test).expanduser()
-
-    def describe(self) -> dict[str, Any]:
-        """Identity of the files; raises `UserError` where one is missing, or both are one."""
-        problems: list[str] = []
-        files = {}
-        for key, path in (("train", self.train), ("test", self.test)):
-            try:
-                files[key] = None if path is None else file_identity(path, f"data.{key}")
-            except UserError as error:
-                problems += error.problems
-        if problems:
-            raise UserError(problems)
-        if self.test is not None and self.test.samefile(self.train):
-            raise UserError(
-                f"data.test={str(self.test)!r}: expected another file than data.train; its series would be trained on"
-            )
-        return {"name": self.train.stem, "kind": "ts", **files}
-
-    def load(self) -> SeriesData:
-        """Read both files.
-
-        Raises:
-            UserError: names all problems of the files.
-        """
-        return series_from_ts(self.train, self.test)
+TAG = "data"
+"""The header's last tag, after which each line is a series."""
 
 
-class TsFile(NamedTuple):
-    """One parsed file: `(C, L_i)` float64 arrays, and text labels where it has any."""
+class TsSource(LabelledFiles):
+    """Reads `.ts` files with class labels; see `LabelledFiles`."""
 
-    series: list[np.ndarray]
-    labels: np.ndarray | None
+    kind = "ts"
+    labels_hint = "a header line such as @classLabel true a b"
 
-
-def series_from_ts(train: Path, test: Path | None) -> SeriesData:
-    """Labelled series of one or two `.ts` files; raises `UserError` with the problems of both."""
-    parts: list[TsFile] = []
-    problems: list[str] = []
-    for path in (train, test):
-        if path is None:
-            continue
-        try:
-            parts.append(parse_ts(path))
-            if parts[-1].labels is None:
-                problems.append(f"{path}: it has no class labels; expected a header line such as @classLabel true a b")
-        except UserError as error:
-            problems += error.problems
-    if not problems and len({part.series[0].shape[0] for part in parts}) > 1:
-        counts = " and ".join(str(part.series[0].shape[0]) for part in parts)
-        problems.append(f"{train} and {test}: they have {counts} channels; expected the same number")
-    if problems:
-        raise UserError(problems)
-
-    is_test = np.repeat(np.arange(len(parts)) == 1, [len(part.series) for part in parts])
-    series = [s for part in parts for s in part.series]
-    where = str(train) if test is None else f"{train} and {test.name}"
-    try:
-        labels = encode_labels(np.concatenate([part.labels for part in parts if part.labels is not None]), is_test)
-    except UserError as error:
-        raise UserError(f"{where}: {p}" for p in error.problems) from error
-    values, offsets = flatten(series)
-    data = SeriesData(
-        values=values,
-        offsets=offsets,
-        labels=labels.codes,
-        is_test=is_test,
-        class_names=labels.class_names,
-        num_channels=series[0].shape[0],
-        has_missing=bool(np.isnan(values).any()),
-    )
-    return checked(data, where)
+    def read(self, path: Path) -> Labelled:
+        """Read one file; raises `UserError` with what is wrong with it."""
+        return read_ts(path)
 
 
-def parse_ts(path: Path) -> TsFile:
-    """Parse one `.ts` file with aeon, after refusing what aeon misreads.
+def read_ts(path: Path) -> Labelled:
+    """Read one `.ts` file: in each line after `@data` the channels of a series and its label, with colons between.
 
-    aeon drops the minus signs of files with time stamps and turns labels into lower case; the former are refused and
-    the latter restored from the header.
+    aeon's own reader is not used: it takes minus signs away where there are time stamps, which are refused here, and
+    makes one class of labels that differ in case.
 
     Raises:
         UserError: names the file and what is wrong with it.
     """
     try:
-        header = _header(path)
+        with open(path, encoding="utf-8-sig") as lines:
+            header = _header(lines)
+            if problem := _header_problem(header):
+                raise UserError(f"{path}: {problem}")
+            return _body(lines, header)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from error
-    if "data" not in header:
-        raise UserError(f"{path}: not a .ts file: it has no line @data")
-    if header.get("timestamps", "").lower() == "true":
-        raise UserError(
-            f"{path}: files with time stamps are not supported; expected @timestamps false and evenly spaced values, "
-            "with NaN or ? where one is missing"
-        )
-    if header.get("targetlabel", "").lower() == "true":
-        raise UserError(f"{path}: it holds numbers to predict (@targetLabel true); expected classes (@classLabel true)")
-
-    from aeon.datasets import load_from_ts_file
-
-    try:
-        series, labels, meta = load_from_ts_file(str(path), return_meta_data=True)
-    except (OSError, ValueError, IndexError) as error:
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read as a .ts file ({error})") from error
-    if len(series) == 0:
-        raise UserError(f"{path}: there is no series after the line @data")
-    if not meta["classlabel"] or len(labels) == 0:
-        return TsFile(list(series), None)
-    spelled = {_as_aeon_reads(name): name for name in header.get("classlabel", "").split()[1:]}
-    return TsFile(list(series), np.array([spelled.get(str(label), str(label)) for label in labels]))
 
 
-def _as_aeon_reads(label: str) -> str:
-    return label.lower().replace("nan", "NaN").replace("?", "NaN")
-
-
-def _header(path: Path) -> dict[str, str]:
+def _header(lines: Iterator[str]) -> dict[str, str]:
     """Tags before the data, names in lower case, values as written."""
     header = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if match := re.match(r"@(\w+)\s*(.*)", line.strip()):
-                header[match[1].lower()] = match[2].strip()
-                if match[1].lower() == "data":
-                    break
+    for line in lines:
+        if line.lstrip().startswith("@"):
+            tag, _, value = line.strip()[1:].replace("\t", " ").partition(" ")
+            header[tag.lower()] = value.strip()
+            if tag.lower() == TAG:
+                break
     return header
+
+
+def _header_problem(header: dict[str, str]) -> str | None:
+    if TAG not in header:
+        return "not a .ts file: it has no line @data"
+    if _is(header, "timestamps"):
+        return (
+            "files with time stamps are not supported; expected @timestamps false and evenly spaced values, "
+            "with NaN or ? where one is missing"
+        )
+    if _is(header, "targetlabel"):
+        return "it holds numbers to predict (@targetLabel true); expected classes (@classLabel true)"
+    return None
+
+
+def _is(header: dict[str, str], tag: str, value: str = "true") -> bool:
+    return header.get(tag, "").lower().split()[:1] == [value]
+
+
+def _body(lines: Iterator[str], header: dict[str, str]) -> Labelled:
+    """The series after the header; raises `ValueError` that names the first that is wrong, counted from 0."""
+    labelled = not _is(header, "classlabel", "false")
+    series: list[np.ndarray] = []
+    labels: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        number = len(series)
+        channels = text.split(":")
+        if labelled:
+            labels.append(channels.pop().strip())
+        if not channels:
+            raise ValueError(f"series {number}: expected values, then a colon and the label")
+        try:
+            rows = [numbers(channel) for channel in channels]
+        except ValueError as error:
+            raise ValueError(f"series {number}: {error}") from error
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1:
+            raise ValueError(f"series {number}: its channels have {lengths[0]} to {lengths[-1]} points: expected one")
+        if series and len(rows) != len(series[0]):
+            raise ValueError(f"series {number}: {len(rows)} channels: expected {len(series[0])}, as in the first")
+        if len(rows) > 1 and _is(header, "univariate"):
+            raise ValueError(f"series {number}: {len(rows)} channels: expected 1, since @univariate is true")
+        if series and lengths[0] != series[0].shape[1] and _is(header, "equallength"):
+            raise ValueError(
+                f"series {number}: {lengths[0]} points: expected {series[0].shape[1]}, since @equalLength is true"
+            )
+        series.append(np.stack(rows))
+    if not series:
+        raise ValueError("there is no series after the line @data")
+    return Labelled(series, label_array(_spelled(labels, header)) if labelled else None)
+
+
+def _spelled(labels: list[str], header: dict[str, str]) -> list[str]:
+    """Labels as the header spells them; one that is not in the header stays as it is unless only its case differs."""
+    stated = header.get("classlabel", "").split()[1:]
+    by_case: dict[str, str] = {}
+    for name in reversed(stated):
+        by_case[name.lower()] = name
+    spelled = {label: label if label in stated else by_case.get(label.lower(), label) for label in set(labels)}
+    return [spelled[label] for label in labels]

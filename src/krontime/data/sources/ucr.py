@@ -1,34 +1,34 @@
 """Data sets of the UCR and UEA archives by name: from the aeon package, from a folder, or from Zenodo.
 
-Downloads go to a temporary folder beside the final one, are compared with the size and MD5 that the Zenodo record
-states, parsed, and only then renamed: nothing half-finished is ever left under the final name.
+Downloads go to a hidden folder beside the final one, are compared with the size and MD5 that the Zenodo record states,
+parsed, and only then renamed: nothing half-finished is ever left under the final name.
 """
 
 import difflib
-import hashlib
 import importlib.util
 import json
 import logging
+import os
 import shutil
-import tempfile
-import urllib.error
-import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from krontime.data.series import SeriesData
+from krontime.data.sources.download import fetch, read_text
 from krontime.data.sources.files import file_identity
-from krontime.data.sources.ts import parse_ts, series_from_ts
+from krontime.data.sources.labelled import series_of_files
+from krontime.data.sources.ts import TsSource, read_ts
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
 
-RECORD_URL = "https://zenodo.org/api/records/{record}"
-"""Metadata of one record: a JSON object whose `files` have `key`, `size`, `checksum` and `links.self`."""
+RECORDS_URL = "https://zenodo.org/api/records"
+"""`RECORDS_URL/RECORD` is a JSON object whose `files` have `key`, `size`, `checksum` and `links.self`.
 
-TIMEOUT_S = 60
-CHUNK_BYTES = 1 << 20
+The environment variable KRONTIME_ZENODO names another server that answers alike, such as a mirror.
+"""
 
 
 class UcrSource:
@@ -59,7 +59,7 @@ class UcrSource:
 
     def load(self) -> SeriesData:
         """Parse both files; raises `UserError` with all their problems."""
-        return series_from_ts(*self._files())
+        return series_of_files(*self._files(), read_ts, TsSource.labels_hint)
 
     def _files(self) -> tuple[Path, Path]:
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
@@ -105,20 +105,24 @@ def _download(name: str, folder: Path) -> None:
         with FileLock(folder / f"{name}.lock"):
             if all(f.is_file() for f in _pair(target, name)):  # another process was faster
                 return
-            building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+            building = folder / f".{name}-download"  # what is in it after a break is not fetched again
+            building.mkdir(exist_ok=True)
             try:
-                _fetch(tsc_zenodo[name], [f.name for f in _pair(target, name)], building)
+                _fetch(tsc_zenodo[name], _pair(building, name))
                 for path in _pair(building, name):
-                    parse_ts(path)
+                    read_ts(path)
                 target.mkdir(exist_ok=True)
                 for path in _pair(building, name):
                     path.replace(target / path.name)
-            finally:
+                shutil.rmtree(building)
+            except (UserError, ValueError, KeyError, TypeError):  # not broken off, but wrong
                 shutil.rmtree(building, ignore_errors=True)
+                raise
+            finally:
+                if building.is_dir() and not any(building.iterdir()):
+                    building.rmdir()
     except (OSError, HTTPException, UserError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
         raise UserError(
             f"data.name={name!r}: the data set is not on this machine and could not be downloaded "
             f"({type(error).__name__}: {reason}). Place {name}_TRAIN.ts and {name}_TEST.ts in {target} by hand "
@@ -127,25 +131,21 @@ def _download(name: str, folder: Path) -> None:
         ) from error
 
 
-def _fetch(record: int, names: list[str], folder: Path) -> None:
-    """Download `names` of a Zenodo record into `folder`, each checked against the size and MD5 of the record."""
-    with urllib.request.urlopen(RECORD_URL.format(record=record), timeout=TIMEOUT_S) as response:
-        files = {file["key"]: file for file in json.load(response)["files"]}
-    for name in names:
-        if name not in files:
-            raise UserError(f"record {record} has no file {name}")
-        stated = files[name]
-        log.info("Downloading %s (%.1f MB)", name, stated["size"] / 1e6)
-        digest, size = hashlib.md5(usedforsecurity=False), 0
-        with (
-            urllib.request.urlopen(stated["links"]["self"], timeout=TIMEOUT_S) as response,
-            open(folder / name, "wb") as file,
-        ):
-            while chunk := response.read(CHUNK_BYTES):
-                size += len(chunk)
-                if size > stated["size"]:
-                    break
-                digest.update(chunk)
-                file.write(chunk)
-        if size != stated["size"] or f"md5:{digest.hexdigest()}" != stated["checksum"]:
-            raise UserError(f"{name} arrived damaged: it is not the {stated['size']} bytes that the record states")
+def _fetch(record: int, paths: tuple[Path, Path]) -> None:
+    """Download the files of a Zenodo record that `paths` are named after, each checked against the record."""
+    url = f"{os.environ.get('KRONTIME_ZENODO', RECORDS_URL).rstrip('/')}/{record}"
+    files = {file["key"]: file for file in json.loads(read_text(url))["files"]}
+    for path in paths:
+        if path.name not in files:
+            raise UserError(f"record {record} has no file {path.name}")
+        stated = files[path.name]
+        size, link = stated["size"], stated["links"]["self"]
+        kind, _, md5 = stated["checksum"].partition(":")
+        if type(size) is not int or size < 0 or kind != "md5":
+            raise ValueError(f"record {record} states a size of {size!r} and the checksum {stated['checksum']!r}")
+        if urlsplit(link)[:2] != urlsplit(url)[:2]:
+            raise ValueError(f"record {record} links {path.name} to another place, {link}")
+        if path.exists():
+            continue  # whole and checked before the other one broke off
+        log.info("Downloading %s (%.1f MB)", path.name, size / 1e6)
+        fetch(link, path, size=size, md5=md5)

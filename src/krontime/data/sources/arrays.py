@@ -1,0 +1,155 @@
+"""NumPy's `.npy` and `.npz` files from anyone: what a header declares is checked before memory is taken for it.
+
+No object is ever unpickled, nothing is extracted to a folder, and a few bytes cannot claim a machine's memory: an array
+must lie whole in its file, an archive member may not inflate beyond what recordings do, and both must fit in memory.
+"""
+
+import io
+import math
+import os
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+MAX_HEADER_BYTES = 10_000
+"""Longest header that is parsed, as in NumPy."""
+
+MAX_RATIO = 200
+FREE_BYTES = 2**28
+"""A compressed member may inflate to this many times its size, and to this many bytes in any case."""
+
+MAX_EMPTY = 2**20
+"""Most that the other sizes of an array may come to where one of its sizes is 0."""
+
+BYTES_OF_A_VALUE = 5
+"""Memory that a value takes besides the array it is read into: one float32 and one flag."""
+
+
+class Header(NamedTuple):
+    """What an `.npy` file says of itself, and where its values begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    start: int
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Memory-map an array.
+
+    Raises:
+        ValueError: it is no plain array, or its header does not fit the file or this machine.
+    """
+    with open(path, "rb") as stream:
+        header = read_header(stream, path.stat().st_size)
+    require_memory(math.prod(header.shape) * BYTES_OF_A_VALUE)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def read_header(stream: IO[bytes], size: int) -> Header:
+    """Parse the header of an array.
+
+    Args:
+        stream: at the beginning of the array.
+        size: bytes that it has.
+
+    Raises:
+        ValueError: the header is damaged, declares Python objects, or more values than there are bytes for.
+    """
+    begin = io.BytesIO(stream.read(MAX_HEADER_BYTES + 12))  # 12: the longest prefix
+    version = np.lib.format.read_magic(begin)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"it is of format version {version}, which only arrays with named fields need")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, _, dtype = read(begin)
+    except Exception as error:  # whatever a damaged literal leads to
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded: save plain numbers or text")
+    if dtype.fields is not None or dtype.subdtype is not None:
+        raise ValueError(f"it is of type {dtype}: expected plain numbers or text")
+    held = size - begin.tell()
+    claimed = math.prod(shape) * max(1, dtype.itemsize)
+    if any(n < 0 for n in shape) or claimed > held or math.prod(n for n in shape if n) > max(held, MAX_EMPTY):
+        raise ValueError(f"its header declares the shape {shape} of {dtype}, and {max(0, held):,} bytes follow")
+    return Header(shape, dtype, begin.tell())
+
+
+def read_npz(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Read some arrays of an `.npz` archive.
+
+    Args:
+        path: the file.
+        keys: names of the arrays to read, those that are there.
+
+    Returns:
+        The arrays, the names of all that the file holds, and a line for each array that cannot be read.
+
+    Raises:
+        ValueError: the file is no such archive.
+    """
+    arrays, problems = {}, []
+    with open(path, "rb") as file:
+        if file.read(6) == np.lib.format.MAGIC_PREFIX:
+            raise ValueError("it is a single array")
+        file.seek(0)
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # zipfile raises whatever the first damaged byte leads to
+            raise ValueError(_reason(error)) from error
+        with archive:
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
+            for key in keys:
+                if key in held:
+                    try:
+                        arrays[key] = _read_member(archive, key, os.fstat(file.fileno()).st_size)
+                    except Exception as error:
+                        problems.append(f"{key} cannot be read ({_reason(error)})")
+    return arrays, held, problems
+
+
+def _read_member(archive: zipfile.ZipFile, key: str, file_size: int) -> np.ndarray:
+    member = archive.getinfo(f"{key}.npy")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+        raise ValueError("it is encrypted, or compressed in another way than NumPy's")
+    packed = min(member.compress_size, file_size)
+    if member.file_size > max(packed, FREE_BYTES) and member.file_size > MAX_RATIO * packed:
+        raise ValueError(
+            f"its {packed:,} bytes declare to inflate to {member.file_size:,}, over {MAX_RATIO} times as much; "
+            "np.savez, which does not compress, writes a file that is read"
+        )
+    with archive.open(member) as stream:
+        header = read_header(stream, member.file_size)
+    count = math.prod(header.shape)
+    require_memory(count * (header.dtype.itemsize + BYTES_OF_A_VALUE))
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def require_memory(num_bytes: int) -> None:
+    """Refuse what cannot fit; raises `ValueError`."""
+    available = available_memory_bytes()
+    if available is not None and num_bytes > available:
+        raise ValueError(f"it takes {num_bytes / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} are available")
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the operating system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}" if text else type(error).__name__
