@@ -22,6 +22,7 @@ VERBS = {
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
+    "sweep-status": ("krontime.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 
