@@ -4,6 +4,7 @@ The processes are forked from one that has imported everything, so that a start 
 """
 
 import contextlib
+import io
 import multiprocessing
 import random
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from krontime import cli
+from krontime import cli, lock, run
 from krontime.results.record import Record, Status
 
 SMALL = (
@@ -22,6 +23,10 @@ SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
     *("data.batch_size=8", "trainer.enable_progress_bar=false", "callbacks.early_stopping=null"),
 )
+LAUNCHERS = {
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "submitit_local": ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"),
+}
 Start = Callable[..., ForkServerProcess]
 
 
@@ -76,14 +81,14 @@ def wait_for_epochs(process: ForkServerProcess, output: Path, num_epochs: int) -
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_ends_as_one_that_was_not(start: Start, tmp_path: Path) -> None:
-    sweep = ("model.dropout=0.1", "seed=0,1,2", "trainer.max_epochs=8")
+    sweep = ("model.dropout=0.1", "seed=0,1,2", "trainer.max_epochs=6")
     output = tmp_path / "cut"
     moment = random.Random(0)
     done: dict[str, tuple[Any, ...]] = {}
     num_cut = 0
     for _ in range(10):
         process = start(*sweep, output=output)
-        wait_for_epochs(process, output, moment.randrange(3))
+        wait_for_epochs(process, output, moment.randrange(2))
         time.sleep(moment.uniform(0.0, 0.2))
         process.kill()
         process.join()
@@ -119,3 +124,138 @@ def test_two_sweeps_over_one_folder_share_the_work(start: Start, tmp_path: Path)
     assert [record.status for record in records(tmp_path).values()] == [Status.COMPLETED] * 4
     assert len(written) == 4
     assert not list(tmp_path.rglob("*.lock"))
+
+
+@pytest.fixture(scope="module")
+def basic(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the records of two jobs say that ran one after the other in one process."""
+    output = tmp_path_factory.mktemp("basic")
+    process = start("seed=0,1", "trainer.max_epochs=2", output=output)
+    process.join()
+    assert process.exitcode == 0
+    return {folder: timeless(record) for folder, record in records(output).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_jobs_in_other_processes_leave_the_same_records(
+    launcher: tuple[str, ...], start: Start, basic: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Several devices are refused there too: Lightning would start the further ranks with the sweep's command."""
+    process = start("seed=0,1", "trainer.devices=1,2", *launcher, "trainer.max_epochs=2", output=tmp_path)
+    process.join()
+    assert process.exitcode == 2
+    assert {folder: timeless(record) for folder, record in records(tmp_path).items()} == basic
+
+
+@pytest.mark.slow
+def test_jobs_on_another_node_of_a_ray_cluster_leave_the_same_records(
+    start: Start, basic: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes, of which that of the sweep has no room for a job."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install krontime[ray]")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+    try:
+        cluster.add_node(num_cpus=2, **small)
+        launcher = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address='{cluster.address}'")
+        process = start("seed=0,1", *launcher, "trainer.max_epochs=2", output=tmp_path)
+        process.join()
+    finally:
+        cluster.shutdown()
+    assert process.exitcode == 0
+    assert {folder: timeless(record) for folder, record in records(tmp_path).items()} == basic
+
+
+def sweep(*overrides: str, output: Path) -> None:
+    """A sweep in this process."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.main(["train", "-m", *SMALL, *overrides, "trainer.max_epochs=1", f"paths.output={output}"])
+
+
+def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job is refused, in one the program fails; the second start finds one done and runs what it can."""
+    original = run._write_results
+
+    def faulty(config: Any, *args: Any) -> Any:
+        if config["seed"] == 0:
+            raise ZeroDivisionError("no such thing")
+        return original(config, *args)
+
+    monkeypatch.setattr(run, "_write_results", faulty)
+    jobs = ("seed=0,1", "model.dropout=0,2")
+    with pytest.raises(SystemExit) as stopped:
+        sweep(*jobs, output=tmp_path)
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: no such thing" in err.partition("krontime: ")[0]  # with its traceback
+    assert "Traceback" not in err.partition("krontime: ")[2]
+    assert err.splitlines()[-5:] == [
+        "krontime: the sweep has 4 jobs: 1 done, 3 failed",
+        "  failed: seed=0 model.dropout=0: ZeroDivisionError: no such thing",
+        "  failed: seed=0 model.dropout=2: model.dropout=2: expected a share of at least 0 and less than 1",
+        "  failed: seed=1 model.dropout=2: model.dropout=2: expected a share of at least 0 and less than 1",
+        f"the same command runs the rest; krontime sweep-status outputs={tmp_path} looks at it",
+    ]
+    done = completed(tmp_path)
+    assert len(done) == 1
+    cli.main(["sweep-status", f"outputs={tmp_path}"])
+    assert "total\t1\t0\t0\t3\t0\t0" in capsys.readouterr().out
+
+    monkeypatch.setattr(run, "_write_results", original)
+    with pytest.raises(SystemExit):
+        sweep(*jobs, output=tmp_path)
+    assert "krontime: the sweep has 4 jobs: 2 done, 2 failed" in capsys.readouterr().err
+    assert done.items() < completed(tmp_path).items()
+
+
+def test_a_sweep_that_is_interrupted_says_how_far_it_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_write_results", interrupted)
+    with contextlib.redirect_stdout(io.StringIO()) as screen, pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "-m", *SMALL, "seed=0,1", "trainer.max_epochs=1", f"paths.output={tmp_path}"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "krontime: interrupted"
+    assert "the sweep has 2 jobs: 1 interrupted, 1 to do" in screen.getvalue()
+
+
+def test_a_job_that_is_busy_elsewhere_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run here where the other process gave up."""
+    from hydra_plugins.hydra_krontime import sweeper
+
+    sweep("seed=0,1", output=tmp_path)
+    (folder,) = tmp_path.glob("*/*/seed0-*")
+    (folder / "record.json").unlink()
+    other = contextlib.ExitStack()
+    other.enter_context(lock.alone(folder))
+    naps: list[float] = []
+
+    def nap(duration_s: float) -> None:
+        naps.append(duration_s)
+        if len(naps) == 2:
+            other.close()
+
+    monkeypatch.setattr(sweeper.time, "sleep", nap)
+    monkeypatch.setattr(lock, "_TIMEOUT_S", 0.0)
+    sweep("seed=0,1", output=tmp_path)
+    assert len(naps) == 2
+    assert [record.status for record in records(tmp_path).values()] == [Status.COMPLETED] * 2
+
+
+def test_a_job_that_cannot_be_composed_is_told_before_any_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "-m", "data=synthetic,npz", f"paths.output={tmp_path}"])
+    assert stopped.value.code == 2
+    assert "data.path=...: expected a value" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

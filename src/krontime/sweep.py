@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -96,7 +96,7 @@ def listed(root: Path) -> dict[str, Job]:
     return jobs
 
 
-class Progress(BaseModel):
+class Progress(NamedTuple):
     """How far a job has come.
 
     Attributes:

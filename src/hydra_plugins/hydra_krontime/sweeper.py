@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,9 @@ class KrontimeSweeper(BasicSweeper):
         Raises:
             UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
         """
+        from krontime.errors import UserError
+        from krontime.results.console import show
+
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = parser.parse_overrides([*self._parse_config(), *arguments])
@@ -57,17 +59,27 @@ class KrontimeSweeper(BasicSweeper):
             run.finish_busy()
         except KeyboardInterrupt:
             run.write()
-            run.show_end()
+            show(run.summary()[1])
             raise
         run.write()
-        run.show_end()
+        is_done, summary = run.summary()
+        if not is_done:
+            raise UserError(summary)
+        show(summary)
         return run.returns
 
     def folder(self, overrides: Sequence[str], number: int) -> tuple[Path, str]:
-        """The sweep's folder and the run folder in it that Hydra will give to a job."""
+        """The sweep's folder and the run folder in it that Hydra will give to a job.
+
+        Raises:
+            UserError: the job's config lacks a value.
+        """
+        from krontime.build import plain
+
         assert self.hydra_context is not None
         assert self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        plain(config)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))), str(
@@ -88,10 +100,13 @@ class _SweepRun:
         self.folders = [root / folder for root, folder in found]
         self.returns: list[JobReturn | None] = [None] * len(found)
         self.errors: dict[int, Exception] = {}
-        self.by_root: dict[Path, dict[str, tuple[int, Job]]] = defaultdict(dict)  # a folder named twice is one job
+        self.by_root: dict[Path, list[Job]] = {}
+        self.numbers: dict[Path, list[int]] = {}  # by folder: overrides that name it twice are one job
         for number, (root, folder) in enumerate(found):
-            job = Job(folder=Path(folder).as_posix(), overrides=self.overrides[number])
-            self.by_root[root].setdefault(job.folder, (number, job))
+            if root / folder not in self.numbers:
+                job = Job(folder=Path(folder).as_posix(), overrides=self.overrides[number])
+                self.by_root.setdefault(root, []).append(job)
+            self.numbers.setdefault(root / folder, []).append(number)
 
     def launch(self, numbers: Sequence[int]) -> None:
         """Run some jobs; what one raises is kept, and stops no other."""
@@ -125,6 +140,10 @@ class _SweepRun:
                     is_told = True
                 time.sleep(POLL_S)
 
+    def error(self, run_dir: Path) -> Exception | None:
+        """What the job of a folder raised."""
+        return next((self.errors[number] for number in self.numbers[run_dir] if number in self.errors), None)
+
     def write(self) -> None:
         """List the jobs on disk, with the errors of those that left nothing else."""
         from krontime.errors import UserError
@@ -132,8 +151,8 @@ class _SweepRun:
 
         for root, jobs in self.by_root.items():
             listed = [
-                job.model_copy(update={"error": str(self.errors[number]) if number in self.errors else None})
-                for number, job in jobs.values()
+                job.model_copy(update={"error": str(error) if (error := self.error(root / job.folder)) else None})
+                for job in jobs
             ]
             try:
                 Sweep(jobs=listed).write(root)
@@ -142,33 +161,27 @@ class _SweepRun:
                     f"{root}: cannot be written ({error.strerror}); expected paths.output=FOLDER to be writable"
                 ) from error
 
-    def show_end(self) -> None:
-        """Say how many jobs are done.
-
-        Raises:
-            UserError: not all are.
-        """
+    def summary(self) -> tuple[bool, str]:
+        """Whether all jobs are done, and how many are; which are not and why, and how to run those."""
         from krontime.errors import UserError
-        from krontime.results.console import show
         from krontime.sweep import State, counts, first_line, progress, varied
 
-        jobs = [(root, number, job) for root, found in self.by_root.items() for number, job in found.values()]
-        names = varied([job for _, _, job in jobs])
-        ends = [progress(self.folders[number], job) for _, number, job in jobs]
-        states = [  # a job can fail though it is done: its data has changed since
-            State.FAILED if end.state is State.DONE and number in self.errors else end.state
-            for end, (_, number, _) in zip(ends, jobs, strict=True)
-        ]
-        missing = [index for index, state in enumerate(states) if state is not State.DONE]
-        if not missing:
-            show(f"Sweep: all {len(jobs)} jobs are done")
-            return
+        names = varied([job for jobs in self.by_root.values() for job in jobs])
+        folders = [root / job.folder for root, jobs in self.by_root.items() for job in jobs]
+        lines, states = [], []
+        for name, folder in zip(names, folders, strict=True):
+            state, _, reason = progress(folder)
+            if (error := self.error(folder)) and state in (State.DONE, State.TO_DO):
+                state = State.FAILED  # though it may be done: its data has changed since
+                reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
+            states.append(state)
+            if state is not State.DONE:
+                lines.append(f"  {state}: {name}{f': {reason}' if reason else ''}")
+        if not lines:
+            return True, f"Sweep: all {len(folders)} jobs are done"
         found = ", ".join(f"{count} {state}" for state, count in counts(states).items() if count)
-        lines = [f"the sweep has {len(jobs)} jobs: {found}"]
-        for index in missing:
-            _, number, _ = jobs[index]
-            error = ends[index].error or first_line(str(self.errors.get(number, "")))
-            lines.append(f"  {states[index]}: {names[index]}{f': {error}' if error else ''}")
-        roots = " ".join(os.fspath(root) for root in self.by_root)
-        lines.append(f"the same command runs the rest; krontime sweep-status outputs={roots} looks at it")
-        raise UserError("\n".join(lines))
+        roots = [os.fspath(root) for root in self.by_root]
+        outputs = roots[0] if len(roots) == 1 else f"[{','.join(roots)}]"
+        lines.insert(0, f"the sweep has {len(folders)} jobs: {found}")
+        lines.append(f"the same command runs the rest; krontime sweep-status outputs={outputs} looks at it")
+        return False, "\n".join(lines)
