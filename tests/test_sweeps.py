@@ -6,7 +6,11 @@ The processes are forked from one that has imported everything, so that a start 
 import contextlib
 import io
 import multiprocessing
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -15,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from krontime import cli, lock, run
+from krontime import cli, configs, guard, lock, overrides, run
 from krontime.results.record import Record, Status
 
 SMALL = (
@@ -136,21 +140,77 @@ def basic(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
     return {folder: timeless(record) for folder, record in records(output).items()}
 
 
+def command(*overrides: str, output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A sweep as the command that it is."""
+    return subprocess.run(
+        [sys.executable, "-m", "krontime", "train", "-m", *SMALL, *overrides, f"paths.output={output}"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=LAUNCHERS)
 def test_jobs_in_other_processes_leave_the_same_records(
-    launcher: tuple[str, ...], start: Start, basic: dict[str, dict[str, Any]], tmp_path: Path
+    launcher: tuple[str, ...], basic: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Several devices are refused there too: Lightning would start the further ranks with the sweep's command."""
-    process = start("seed=0,1", "trainer.devices=1,2", *launcher, "trainer.max_epochs=2", output=tmp_path)
-    process.join()
-    assert process.exitcode == 2
+    done = command("seed=0,1", *launcher, "trainer.max_epochs=2", output=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert {folder: timeless(record) for folder, record in records(tmp_path).items()} == basic
 
 
 @pytest.mark.slow
+def test_several_devices_are_refused_in_other_processes_too(tmp_path: Path) -> None:
+    """Lightning would start the further ones with the command of the sweep."""
+    done = command("trainer.devices=2,3", *LAUNCHERS["joblib"], output=tmp_path)
+    assert done.returncode == 2
+    assert "  failed: trainer.devices=2: trainer.devices=2: the further ones would be" in done.stderr
+    assert not list(tmp_path.rglob("record.json"))
+
+
+SLURM = {
+    "sbatch": """
+    # Starts each job of an array in the background, as SLURM does on a node.
+    tasks=$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$1")
+    export SLURM_ARRAY_JOB_ID=70 SLURM_JOB_NAME=train SLURM_NNODES=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here
+    export SLURM_NTASKS=$tasks SLURM_NTASKS_PER_NODE=$tasks SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
+    for task in $(seq 0 $(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")); do
+        SLURM_ARRAY_TASK_ID=$task SLURM_JOB_ID=$((71 + task)) bash "$1" > "$1.$task" 2>&1 &
+    done
+    echo "Submitted batch job 70"
+    """,
+    "srun": """
+    # One task, without the options: --unbuffered --output FILE --error FILE
+    shift 5
+    exec "$@"
+    """,
+    "sacct": "printf 'JobID|State|NodeList\\n70_0|RUNNING|here\\n70_1|RUNNING|here\\n'",
+}
+"""What submitit calls of SLURM, on this machine."""
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm_leave_the_same_records(basic: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """As far as can be told without SLURM: its commands are small scripts here, and its variables are set."""
+    for name, script in SLURM.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{textwrap.dedent(script)}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=long", "hydra.launcher.gpus_per_node=1")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = command("seed=0,1", *launcher, "trainer.max_epochs=2", output=tmp_path / "runs", PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert {folder: timeless(record) for folder, record in records(tmp_path / "runs").items()} == basic
+    submitted = [path.read_text() for path in (tmp_path / "runs" / ".submitit").rglob("*submission*.sh")]
+    assert submitted
+    assert all("#SBATCH --partition=long" in text for text in submitted)
+
+
+@pytest.mark.slow
 def test_jobs_on_another_node_of_a_ray_cluster_leave_the_same_records(
-    start: Start, basic: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    basic: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two nodes, of which that of the sweep has no room for a job."""
     pytest.importorskip("ray", reason="ray is not installed: pip install krontime[ray]")
@@ -162,11 +222,10 @@ def test_jobs_on_another_node_of_a_ray_cluster_leave_the_same_records(
     try:
         cluster.add_node(num_cpus=2, **small)
         launcher = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address='{cluster.address}'")
-        process = start("seed=0,1", *launcher, "trainer.max_epochs=2", output=tmp_path)
-        process.join()
+        done = command("seed=0,1", *launcher, "trainer.max_epochs=2", output=tmp_path)
     finally:
         cluster.shutdown()
-    assert process.exitcode == 0
+    assert done.returncode == 0, done.stderr
     assert {folder: timeless(record) for folder, record in records(tmp_path).items()} == basic
 
 
@@ -259,3 +318,45 @@ def test_a_job_that_cannot_be_composed_is_told_before_any_is_begun(
     assert stopped.value.code == 2
     assert "data.path=...: expected a value" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # which stores what is installed
+    for name in overrides.LAUNCHER_EXTRAS:
+        monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], f"{name}.yaml")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name, extra in {**overrides.LAUNCHER_EXTRAS, "ray": "ray"}.items():
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["train", "-m", "seed=0,1", f"hydra/launcher={name}", f"paths.output={tmp_path}"])
+        assert stopped.value.code == 2
+        message = f"hydra/launcher={name}: is not installed; expected pip install 'krontime[{extra}]' before"
+        assert capsys.readouterr().err == f"krontime: {message}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_of_one_run_would_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("has no effect on a single run") == 2
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm", "ray"])
+def test_every_launcher_passes_the_guard_with_its_own_options(launcher: str, compose: Callable[..., Any]) -> None:
+    """And no further: what it would build is not for a config to say."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    evil = "{_target_:logging.FileHandler,filename:F}"
+    with initialize_config_dir(str(configs.config_dir()), version_base="1.3"):
+        config = hydra_compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+        assert guard.hydra_problems(config) == []
+        config = hydra_compose(
+            "train", [f"hydra/launcher={launcher}", f"+hydra.launcher.x={evil}"], return_hydra_config=True
+        )
+        assert len(guard.hydra_problems(config)) == 1

@@ -4,6 +4,7 @@ With the options of hydra-ray-launcher's launcher of the same name, which can't 
 asks for cloudpickle<3, and joblib, which scikit-learn needs, for cloudpickle>=3.
 """
 
+import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,15 @@ class RayLauncher(Launcher):
         self.remote: dict[str, Any] = options["remote"]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called before any job is begun.
+
+        Raises:
+            UserError: Ray is not installed.
+        """
+        from krontime.errors import UserError
+
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("hydra/launcher=ray: is not installed; expected pip install 'krontime[ray]' before")
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
