@@ -31,8 +31,9 @@ def stopped(arguments: Sequence[str]) -> int:
 def test_overview_has_one_line_for_each_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(arguments)
     lines = capsys.readouterr().out.splitlines()
+    width = max(map(len, cli.VERBS))
     for verb, (_, meaning) in cli.VERBS.items():
-        assert [line for line in lines if line.split()[:1] == [verb]] == [f"  {verb:<9}  {meaning}"]
+        assert [line for line in lines if line.split()[:1] == [verb]] == [f"  {verb:<{width}}  {meaning}"]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,8 @@ def test_the_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Pat
         for base, pattern in ((ROOT / "src" / "krontime", "*.py"), (ROOT / "configs", "*.yaml"))
         for path in base.rglob(pattern)
     }
+    plugins = ROOT / "src" / "hydra_plugins"
+    expected |= {path.relative_to(ROOT / "src").as_posix(): path.read_bytes() for path in plugins.rglob("*.py")}
     assert held == expected
 
 

@@ -156,7 +156,7 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
 
     Args:
         config: resolved, in plain types.
-        is_multirun: whether this process runs several jobs one after the other.
+        is_multirun: whether the job is one of a sweep, whatever launcher runs it.
 
     Raises:
         UserError: with every problem found.
@@ -240,8 +240,8 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
         problems.append(f"trainer.devices={devices}: expected at least 1, or -1 for all")
     if is_multirun and devices != 1:
         problems.append(
-            f"trainer.devices={devices}: several devices in one process of a multirun would train different jobs on "
-            "each; expected trainer.devices=1, or one command for each job"
+            f"trainer.devices={devices}: the further ones would be started with the sweep's command, and train other "
+            "jobs; expected trainer.devices=1, or one command for each job"
         )
     problems += _number_problems(config["trainer"])
     for name, callback in (config["callbacks"] or {}).items():

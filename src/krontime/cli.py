@@ -23,6 +23,7 @@ VERBS = {
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
     "overhead": ("krontime.overhead:overhead", "what the framework adds to a bare training loop"),
+    "sweep-status": ("krontime.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 

@@ -19,6 +19,9 @@ WITH_VALUE = (
 )
 """Hydra's own options, but for `--experimental-rerun`, which reads a pickle."""
 
+LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+"""Launchers that come with an extra of krontime's; that for Ray says so itself."""
+
 
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Whether Hydra is asked for one job for each value of a list."""
@@ -27,10 +30,13 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 
 
 def option_problems(arguments: Sequence[str]) -> list[str]:
-    """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`."""
+    """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`, or that has no effect."""
     problems = []
+    is_single = not is_multirun(arguments) and not {"-c", "--cfg", "-i", "--info"} & set(arguments)
     for argument in arguments:
         name, equals, _ = argument.partition("=")
+        if is_single and name.startswith(("hydra/launcher", "hydra.launcher.")):
+            problems.append(f"{argument}: has no effect on a single run; expected -m, for one job for each value")
         if not argument.startswith("-") or name in (*SWITCHES, *WITH_VALUE):
             continue
         plain = argument.lstrip("-") if equals else f"{argument.lstrip('-')}=VALUE"
@@ -103,11 +109,12 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
         for text, override in values:
             if not (override.is_add() or override.is_force_add()) and (problem := _no_such_key(text, override, config)):
                 problems.append(problem)
-        for text in [] if problems else [*(text for text, _ in values), *own]:
+        single = [text for text, override in values if not override.is_sweep_override()]
+        for text in [] if problems else [*single, *own]:
             try:
                 config = _compose(verb, [*accepted, text])
             except Exception as refused:
-                problems.append(f"{text}: {str(refused.__cause__ or refused).splitlines()[0]}")
+                problems.append(_not_installed(text) or f"{text}: {str(refused.__cause__ or refused).splitlines()[0]}")
             else:
                 accepted.append(text)
     problems += [] if problems else [f"{key}=...: expected a value, and none is given" for key in _missing(config)]
@@ -225,6 +232,14 @@ def _no_such_key(text: str, override: "Override", config: dict[str, Any]) -> str
     if depth == 0 and (near := difflib.get_close_matches(parts[-1], last_parts, n=1, cutoff=0.7)):
         return f"{found} (did you mean {last_parts[near[0]]}?)"
     return f"{found} (expected one of {', '.join(sorted(siblings))})"
+
+
+def _not_installed(text: str) -> str | None:
+    """One line on a launcher that could be there; None for anything else."""
+    group, _, name = text.partition("=")
+    if group != "hydra/launcher" or name not in LAUNCHER_EXTRAS:
+        return None
+    return f"{text}: is not installed; expected pip install 'krontime[{LAUNCHER_EXTRAS[name]}]' before"
 
 
 def _missing(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

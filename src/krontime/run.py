@@ -6,8 +6,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import Bar, EpochLines, History
 from krontime.lit.quiet import quiet_lightning
 from krontime.lit.resume import StayStopped, keep_rows
+from krontime.lock import Busy, alone
 from krontime.results.console import show
 from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
@@ -48,6 +49,7 @@ def train(config: DictConfig) -> float | None:
 
     Raises:
         UserError: something the user gave cannot work; no record is written.
+        Busy: another process is training in the run's folder.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -58,8 +60,11 @@ def train(config: DictConfig) -> float | None:
         options = build.plain(config)
         check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
         record = train_in(options, run_dir)
-    finally:
+    except Busy:
+        raise  # the folder is another process's
+    except BaseException:
         _remove_empty(run_dir, Path(str(config.paths.output)))
+        raise
     metric = record.protocol.selection_metric if record and record.protocol else None
     return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
 
@@ -67,9 +72,12 @@ def train(config: DictConfig) -> float | None:
 def _remove_empty(run_dir: Path, output: Path) -> None:
     """Remove the folders that Hydra makes before anything is checked, where nothing came into them."""
     for folder in (run_dir, *run_dir.parents):
-        if not folder.resolve().is_relative_to(output.resolve()) or not folder.is_dir() or any(folder.iterdir()):
+        if not folder.resolve().is_relative_to(output.resolve()):
             return
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError:  # something is in it, or another process of a sweep was faster
+            return
 
 
 def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
@@ -87,7 +95,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         KeyboardInterrupt: the user interrupted; the record says so.
     """
     is_first = _is_first_rank()
-    with _alone(run_dir) if is_first else nullcontext():
+    with alone(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
             _set_aside(run_dir)
         # With force, another rank may still see the folder that the first one sets aside.
@@ -110,31 +118,6 @@ def _is_first_rank() -> bool:
 
     # A launcher that knows no global rank gives that within the node, and which node it is.
     return not _get_rank() and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder; the operating system's lock ends with the process.
-
-    Raises:
-        UserError: one is at it.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(run_dir.with_name(f"{run_dir.name}.lock"))
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=0)  # refused too where the file was opened before, and locked after, it was removed below
-    except Timeout:
-        raise UserError(
-            f"{run_dir}: another process is training there; expected to be the only one, or another seed or config"
-        ) from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # open files can't be removed everywhere
-            Path(lock.lock_file).unlink()
-        lock.release()
 
 
 def _release(error: BaseException) -> None:

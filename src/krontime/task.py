@@ -1,6 +1,7 @@
 """What Hydra calls for each job. A launcher that pickles it needs no more than this module in the other process."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from omegaconf import DictConfig
 from krontime.build import register_resolvers
 from krontime.cli import VERBS, fail
 from krontime.errors import UserError
+
+log = logging.getLogger(__name__)
 
 register_resolvers()
 
@@ -43,6 +46,10 @@ class Task:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra says which job it was, and runs the others
             fail(error.problems)
+        except Exception:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # other jobs may follow, or this is another process
+                log.exception("This job failed by a fault of the program:")
+            raise
 
 
 def function(verb: str) -> Callable[[DictConfig], Any]:

@@ -1,0 +1,187 @@
+"""Hydra's basic sweeper, made to last: it lists its jobs on disk, shares them with others, and says how they ended."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf, open_dict
+
+POLL_S = 0.5
+
+
+@dataclass
+class KrontimeSweeperConf:
+    _target_: str = "hydra_plugins.hydra_krontime.sweeper.KrontimeSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="krontime", node=KrontimeSweeperConf, provider="krontime")
+
+
+class KrontimeSweeper(BasicSweeper):
+    """Runs every job of a grid, whatever becomes of the others.
+
+    A job that another process is training in is left to it, and looked at again at the end: it is then done, or, where
+    the other process gave up, run here. So several sweeps over one folder share the work.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn | None]:
+        """Run the jobs of a command line.
+
+        Returns:
+            What each job returned; None where its launcher gave it up.
+
+        Raises:
+            UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
+        """
+        from krontime.errors import UserError
+        from krontime.results.console import show
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = parser.parse_overrides([*self._parse_config(), *arguments])
+        batches = self.split_arguments(given, self.max_batch_size)
+        run = _SweepRun(self, [overrides for batch in batches for overrides in batch])
+        run.write()
+        try:
+            begun = 0
+            for batch in batches:
+                run.launch(range(begun, begun + len(batch)))
+                begun += len(batch)
+            run.finish_busy()
+        except KeyboardInterrupt:
+            run.write()
+            show(run.summary()[1])
+            raise
+        run.write()
+        is_done, summary = run.summary()
+        if not is_done:
+            raise UserError(summary)
+        show(summary)
+        return run.returns
+
+    def folder(self, overrides: Sequence[str], number: int) -> tuple[Path, str]:
+        """The sweep's folder and the run folder in it that Hydra will give to a job.
+
+        Raises:
+            UserError: the job's config lacks a value.
+        """
+        from krontime.build import plain
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        plain(config)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))), str(
+            OmegaConf.select(config, "hydra.sweep.subdir")
+        )
+
+
+class _SweepRun:
+    """The jobs of one sweep, and what has become of each in this process."""
+
+    def __init__(self, sweeper: KrontimeSweeper, overrides: Sequence[Sequence[str]]) -> None:
+        from krontime.sweep import Job
+
+        assert sweeper.launcher is not None
+        self.launcher: Any = sweeper.launcher
+        self.overrides = [list(job) for job in overrides]
+        found = [sweeper.folder(job, number) for number, job in enumerate(self.overrides)]
+        self.folders = [root / folder for root, folder in found]
+        self.returns: list[JobReturn | None] = [None] * len(found)
+        self.errors: dict[int, Exception] = {}
+        self.by_root: dict[Path, list[Job]] = {}
+        self.numbers: dict[Path, list[int]] = {}  # by folder: overrides that name it twice are one job
+        for number, (root, folder) in enumerate(found):
+            if root / folder not in self.numbers:
+                job = Job(folder=Path(folder).as_posix(), overrides=self.overrides[number])
+                self.by_root.setdefault(root, []).append(job)
+            self.numbers.setdefault(root / folder, []).append(number)
+
+    def launch(self, numbers: Sequence[int]) -> None:
+        """Run some jobs; what one raises is kept, and stops no other."""
+        from krontime.sweep import State, progress
+
+        try:
+            returns = self.launcher.launch([self.overrides[number] for number in numbers], numbers[0])
+        except Exception as error:  # a launcher's process died, and what it would have returned with it
+            lost = [number for number in numbers if progress(self.folders[number]).state is not State.DONE]
+            self.errors |= dict.fromkeys(lost, error)
+            return
+        for number, returned in zip(numbers, returns, strict=True):
+            self.returns[number] = returned
+            self.errors.pop(number, None)
+            if returned.status is JobStatus.FAILED:
+                self.errors[number] = returned._return_value
+
+    def finish_busy(self) -> None:
+        """See the jobs to their end that other processes were training."""
+        from krontime.lock import Busy, is_held
+        from krontime.results.console import show
+
+        is_told = False
+        while busy := [number for number, error in self.errors.items() if isinstance(error, Busy)]:
+            free = [number for number in busy if not is_held(self.folders[number])]
+            for number in free:
+                self.launch([number])
+            if not free:
+                if not is_told:
+                    show(f"Waiting for {len(busy)} of {len(self.folders)} jobs that another process is running")
+                    is_told = True
+                time.sleep(POLL_S)
+
+    def error(self, run_dir: Path) -> Exception | None:
+        """What the job of a folder raised."""
+        return next((self.errors[number] for number in self.numbers[run_dir] if number in self.errors), None)
+
+    def write(self) -> None:
+        """List the jobs on disk, with the errors of those that left nothing else."""
+        from krontime.errors import UserError
+        from krontime.sweep import Sweep
+
+        for root, jobs in self.by_root.items():
+            listed = [
+                job.model_copy(update={"error": str(error) if (error := self.error(root / job.folder)) else None})
+                for job in jobs
+            ]
+            try:
+                Sweep(jobs=listed).write(root)
+            except OSError as error:
+                raise UserError(
+                    f"{root}: cannot be written ({error.strerror}); expected paths.output=FOLDER to be writable"
+                ) from error
+
+    def summary(self) -> tuple[bool, str]:
+        """Whether all jobs are done, and how many are; which are not and why, and how to run those."""
+        from krontime.errors import UserError
+        from krontime.sweep import State, counts, first_line, progress, varied
+
+        names = varied([job for jobs in self.by_root.values() for job in jobs])
+        folders = [root / job.folder for root, jobs in self.by_root.items() for job in jobs]
+        lines, states = [], []
+        for name, folder in zip(names, folders, strict=True):
+            state, _, reason = progress(folder)
+            if (error := self.error(folder)) and state in (State.DONE, State.TO_DO):
+                state = State.FAILED  # though it may be done: its data has changed since
+                reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
+            states.append(state)
+            if state is not State.DONE:
+                lines.append(f"  {state}: {name}{f': {reason}' if reason else ''}")
+        if not lines:
+            return True, f"Sweep: all {len(folders)} jobs are done"
+        found = ", ".join(f"{count} {state}" for state, count in counts(states).items() if count)
+        roots = [os.fspath(root) for root in self.by_root]
+        outputs = roots[0] if len(roots) == 1 else f"[{','.join(roots)}]"
+        lines.insert(0, f"the sweep has {len(folders)} jobs: {found}")
+        lines.append(f"the same command runs the rest; krontime sweep-status outputs={outputs} looks at it")
+        return False, "\n".join(lines)

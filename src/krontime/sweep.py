@@ -1,0 +1,151 @@
+"""A sweep on disk: the list of its jobs, and how far each of them has come.
+
+A sweep writes its list when it starts, to `.sweeps/HASH.json` under the output folder; the same sweep writes the same
+file again. All else is read off the run folders: records, locks, and what a run that was killed has left.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from krontime.errors import UserError
+from krontime.lock import is_held
+from krontime.results.files import RECORD, replacing
+from krontime.results.record import Record, Status
+
+SWEEPS = ".sweeps"
+
+
+class State(StrEnum):
+    """How far a job has come."""
+
+    DONE = "done"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out of memory"
+    TO_DO = "to do"
+
+
+_STATES = {
+    Status.COMPLETED: State.DONE,
+    Status.INTERRUPTED: State.INTERRUPTED,
+    Status.FAILED: State.FAILED,
+    Status.OUT_OF_MEMORY: State.OUT_OF_MEMORY,
+}
+
+
+class Job(BaseModel):
+    """One job of a sweep.
+
+    Attributes:
+        folder: of the run, relative to the output folder, with slashes.
+        overrides: what was typed after the verb, this job's values alone.
+        error: why it could not be begun, where it left no record that says so.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    folder: Annotated[str, Field(min_length=1)]
+    overrides: list[str]
+    error: str | None = None
+
+
+class Sweep(BaseModel):
+    """The jobs of one sweep in one output folder, each once."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    schema_version: Literal[1] = 1
+    jobs: list[Job]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The checked list in `path`.
+
+        Raises:
+            UserError: it can't be read, or is no list of jobs.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{path}: not a readable list of a sweep's jobs ({str(error).splitlines()[0]})") from error
+
+    def write(self, root: Path) -> None:
+        """Write to the output folder `root`, whole or not at all; the same jobs always to the same file."""
+        folders = json.dumps(sorted(job.folder for job in self.jobs))
+        name = hashlib.sha256(folders.encode()).hexdigest()[:12]
+        with replacing(root / SWEEPS / f"{name}.json") as temporary:
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def listed(root: Path) -> dict[str, Job]:
+    """The jobs of all sweeps that were started on an output folder, by their folder.
+
+    Raises:
+        UserError: a list can't be read.
+    """
+    jobs: dict[str, Job] = {}
+    for path in sorted((root / SWEEPS).glob("*.json"), key=lambda path: path.stat().st_mtime):
+        jobs |= {job.folder: job for job in Sweep.read(path).jobs}
+    return jobs
+
+
+class Progress(NamedTuple):
+    """How far a job has come.
+
+    Attributes:
+        state: of the run folder.
+        record: of the run that ended there, if one did.
+        error: the first line of what went wrong, if anything did.
+    """
+
+    state: State
+    record: Record | None = None
+    error: str | None = None
+
+
+def progress(run_dir: Path, job: Job | None = None) -> Progress:
+    """How far the run in a folder has come.
+
+    Args:
+        run_dir: the folder, there or not.
+        job: of a sweep, where it belongs to one.
+
+    Raises:
+        UserError: its record can't be read.
+    """
+    record = Record.read(run_dir / RECORD) if (run_dir / RECORD).is_file() else None
+    if record and record.status is Status.COMPLETED:
+        return Progress(state=State.DONE, record=record)
+    if is_held(run_dir):
+        return Progress(state=State.RUNNING, record=record)
+    if record:
+        return Progress(state=_STATES[record.status], record=record, error=first_line(record.error))
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        return Progress(state=State.INTERRUPTED, error="cut off")
+    if job and job.error is not None:
+        return Progress(state=State.FAILED, error=first_line(job.error))
+    return Progress(state=State.TO_DO)
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a message that may have none."""
+    return next(iter((text or "").splitlines()), "")
+
+
+def varied(jobs: Sequence[Job]) -> list[str]:
+    """What tells each job of a sweep from the others: its overrides without those that all have."""
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    return [" ".join(override for override in job.overrides if override not in common) for job in jobs]
+
+
+def counts(states: Iterable[State]) -> dict[State, int]:
+    """How many jobs are in each state, every state named."""
+    found = list(states)
+    return {state: found.count(state) for state in State}
