@@ -16,6 +16,7 @@ from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.errors import UserError
 from krontime.lit.augment import Augment
+from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
 from krontime.results.record import Protocol
 
@@ -152,6 +153,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
+        if problem := checksum_problem(path):
+            raise ValueError(problem)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the first damaged byte leads to
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
