@@ -33,7 +33,7 @@ from krontime import build, experiment, run
 from krontime.configs import config_dir
 from krontime.results import plots  # noqa: F401
 from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status
+from krontime.results.record import Record, Status, without_folders
 from krontime.resume import clear_spares
 
 TINY = (
@@ -99,7 +99,7 @@ def config(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tuple[int, str, float]:
-    """Run a task in a forked child, and send that a signal after a while.
+    """Run a task in a forked child, and send that a signal after a while; a SIGTERM to its data workers too.
 
     Args:
         task: what the child does.
@@ -115,8 +115,11 @@ def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tupl
         if child == 0:
             status = 1
             try:
+                os.setsid()
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
+                # Where this is a test's process, its own streams go elsewhere.
+                sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
                 task()
                 status = 0
             except SystemExit as stop:
@@ -133,7 +136,8 @@ def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tupl
             while time.monotonic() < started_s + delay_s and not _has_ended(child):
                 time.sleep(0.002)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+                send = os.killpg if number == signal.SIGTERM else os.kill
+                send(child, number)
         _, waited = os.waitpid(child, 0)
         elapsed_s = time.monotonic() - started_s
         output.seek(0)
@@ -263,6 +267,7 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
     for record in records:
         for key in ("started_at", "finished_at", "train_time_s", "peak_memory_bytes"):
             record.pop(key)
+        record["config"] = without_folders(record["config"])
     found += [f"record: {key}" for key in records[0] if records[0][key] != records[1][key]]
     one, two = (read_predictions(folder / "test_predictions.parquet") for folder in (run_dir, twin))
     if not (np.array_equal(one.probabilities, two.probabilities) and one.labels == two.labels):
