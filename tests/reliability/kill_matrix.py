@@ -254,7 +254,7 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
 
 
 def differences(run_dir: Path, twin: Path) -> list[str]:
-    """Names of what two finished runs do not share to the last bit, times left out."""
+    """Names of what two finished runs do not share to the last bit; times, and commits made meanwhile, are left out."""
     found = []
     for name in ("last.ckpt", "best.ckpt"):
         one, two = (experiment.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
@@ -265,7 +265,7 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
             found.append(f"{name}: step or epoch")
     records = [json.loads((folder / "record.json").read_text()) for folder in (run_dir, twin)]
     for record in records:
-        for key in ("started_at", "finished_at", "train_time_s", "peak_memory_bytes"):
+        for key in ("started_at", "finished_at", "train_time_s", "peak_memory_bytes", "git"):
             record.pop(key)
         record["config"] = without_folders(record["config"])
     found += [f"record: {key}" for key in records[0] if records[0][key] != records[1][key]]
