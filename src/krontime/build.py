@@ -171,7 +171,7 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
     """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, that of the last epoch among them."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from krontime.lit.resume import LastCheckpoint
+    from krontime.lit.checkpoint import LastCheckpoint
 
     dirpath = run_dir / "checkpoints"
     built: list[Callback] = []
@@ -183,7 +183,7 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
             extra = {"dirpath": str(dirpath), "save_last": False}
         built.append(instantiate(options, **extra))
     if not any(isinstance(callback, ModelCheckpoint) and callback.filename == "last" for callback in built):
-        built.append(LastCheckpoint(dirpath))
+        built.append(LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps")))
     return built
 
 
@@ -221,6 +221,8 @@ def trainer(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
+    from krontime.lit.checkpoint import ChecksummedCheckpointIO
+
     options = dict(config["trainer"])
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if isinstance(options["strategy"], Mapping):
@@ -229,6 +231,7 @@ def trainer(
         return Trainer(
             **options,
             callbacks=callbacks,
+            plugins=[ChecksummedCheckpointIO()],
             logger=loggers or False,
             default_root_dir=str(run_dir),
             use_distributed_sampler=False,  # the data module shards, so that a resumed run sees the same order

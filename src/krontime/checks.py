@@ -149,6 +149,7 @@ class _Train(_Section):
     seed: int = Field(ge=0, lt=2**32)
     force: bool
     compile: bool
+    checkpoint_every_n_steps: int | None = Field(default=None, ge=1)
 
 
 def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:

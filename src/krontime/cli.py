@@ -4,6 +4,7 @@ Nothing heavy is imported here; each verb imports what it needs when it runs.
 """
 
 import difflib
+import faulthandler
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ VERBS = {
     "train": ("krontime.run:train", "train a model on a data set and score it on the test split"),
     "evaluate": ("krontime.inference:evaluate", "score a finished run on its test split again"),
     "predict": ("krontime.inference:predict", "classify new files with a finished run"),
+    "export": ("krontime.export:export", "write a finished run as a bundle that can be handed on"),
     "plan": (
         "krontime.planning:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
@@ -62,6 +64,8 @@ def _run(verb: str, arguments: list[str]) -> None:
     from krontime.guard import checked_loading
     from krontime.task import Task
 
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short ends a process without a word otherwise
     task = Task(verb, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
     try:

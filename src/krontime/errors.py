@@ -1,4 +1,4 @@
-"""The one error class for mistakes a user can mend, and a collector that reports them all at once."""
+"""The error class for mistakes a user can mend, a collector that reports them all at once, and the end by SIGTERM."""
 
 from collections.abc import Iterable
 
@@ -34,3 +34,10 @@ class Problems:
         """Raise one `UserError` with every problem found so far."""
         if self.found:
             raise UserError(self.found)
+
+
+class Terminated(SystemExit):
+    """A SIGTERM ended the process, as a scheduler or the operating system sends it; exit code 143."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + 15)

@@ -17,6 +17,7 @@ from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.errors import UserError
 from krontime.lit.augment import Augment
+from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
 from krontime.results.record import Protocol
 
@@ -156,8 +157,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
+        if problem := checksum_problem(path):
+            raise ValueError(problem)
         checkpoint = read_checkpoint(path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UserError(
             f"{path}: not a readable checkpoint ({error}); expected one of krontime's, of plain values and tensors"
         ) from error

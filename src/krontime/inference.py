@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from krontime import build, experiment
+from krontime import build, bundle, experiment
 from krontime.arguments import type_problem
 from krontime.checks import accelerator_problem
 from krontime.data.newfiles import read_series
@@ -37,12 +37,18 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     options = build.plain(config)
     _check(options)
     run_dir = _path(options["run"])
-    run = experiment.load_run(run_dir)
+    run = bundle.load(run_dir)
     record = Record.read(run_dir / RECORD)
     if record.status is not Status.COMPLETED:
         raise UserError(
             f"run={str(run_dir)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}, and its "
             "test split stays unread until the training command has been run to its end"
+        )
+    source = run.config["data"]["source"]
+    if bundle.is_bundle(run_dir) and options["paths"]["data"] is None and "<data>" in str(source):
+        raise UserError(
+            f"run={str(run_dir)!r}: a bundle knows no folder of the machine that it was made on; expected "
+            "paths.data=FOLDER, where its data lies"
         )
     job = experiment.prepare(_moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
@@ -119,7 +125,7 @@ def predict(config: DictConfig) -> Path:
         file_identity(given, "input")
     run: experiment.Run | None = None
     with _collecting(problems):
-        run = experiment.load_run(_path(options["run"]))
+        run = bundle.load(_path(options["run"]))
     problems.raise_if_any()
     assert run is not None
 

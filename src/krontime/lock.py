@@ -24,17 +24,23 @@ def alone(run_dir: Path) -> Iterator[None]:
 
     Raises:
         Busy: one is at it.
+        UserError: the folder can't be written.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(_path(run_dir))
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=_TIMEOUT_S)
     except Timeout:
         raise Busy(
             f"{run_dir}: another process is training there; expected to be the only one, or another seed or config"
         ) from None
+    except OSError as error:
+        raise UserError(
+            f"paths.output: {error.filename or run_dir} can't be written ({error.strerror or error}); expected a "
+            "folder that can"
+        ) from error
     try:
         yield
     finally:

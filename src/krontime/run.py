@@ -3,33 +3,36 @@
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from krontime import build, experiment
+from krontime import build, experiment, failures
 from krontime.checks import check_train
-from krontime.errors import UserError
+from krontime.errors import Terminated, UserError
 from krontime.experiment import Experiment
 from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import Bar, EpochLines, History
 from krontime.lit.quiet import quiet_lightning
-from krontime.lit.resume import StayStopped, keep_rows
+from krontime.lit.resume import GoOn
 from krontime.lock import Busy, alone
 from krontime.results.console import show
 from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
-from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD, replacing
 from krontime.results.predictions import write_predictions
-from krontime.results.record import MetricName, Metrics, Protocol, Record, Status, config_hash
+from krontime.results.record import MetricName, Metrics, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
+from krontime.resume import clear_spares, clear_unfinished, keep_logged, resume_from, was_begun
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
@@ -93,22 +96,26 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
     Raises:
         UserError: something the user gave cannot work.
         KeyboardInterrupt: the user interrupted; the record says so.
+        Terminated: a SIGTERM came; the record says so.
     """
     is_first = _is_first_rank()
-    with alone(run_dir) if is_first else nullcontext():
+    with _ending_on_sigterm(), alone(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
-            _set_aside(run_dir)
+            _set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
         if (is_first or not config["force"]) and (found := _completed(run_dir)):
             if not is_first:
                 return None
             _refuse_other_data(config, found, run_dir)
+            clear_spares(run_dir)  # a run can be killed between its record and this
             show(already_done(found, run_dir))
             return found
         try:
             return _train_in(config, run_dir, is_first=is_first)
         except Exception as error:
             _release(error)
+            if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
+                raise told from error  # where nothing was begun that a record could tell of
             raise
 
 
@@ -118,6 +125,23 @@ def _is_first_rank() -> bool:
 
     # A launcher that knows no global rank gives that within the node, and which node it is.
     return not _get_rank() and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _release(error: BaseException) -> None:
@@ -171,7 +195,13 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             error=error,
             **environment(device, trainer.world_size if trainer else 1),
         )
-        written.write(run_dir / RECORD)
+        try:
+            written.write(run_dir / RECORD)
+        except OSError as unwritable:
+            if status is Status.COMPLETED:
+                raise
+            log.warning("%s: the record can't be written either (%s)", run_dir, unwritable)
+            return written
         show(final_screen(written, run_dir))
         return written
 
@@ -186,16 +216,20 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             *_callbacks(config, run_dir, has_logger=bool(loggers)),
             timer,
             history,
-            StayStopped(),
+            GoOn(),
             StopOnDivergence(),
         ]
         trainer = build.trainer(config, run_dir, callbacks, loggers)
-        resumed = None if config["force"] else _resume_from(run_dir, job.protocol, trainer.world_size)
+        resumed = None if config["force"] else resume_from(run_dir, job.protocol, trainer.world_size, mend=is_first)
+        if is_first and not resumed and was_begun(run_dir):
+            _set_aside(run_dir, level=logging.WARNING, why="The run starts anew")
         run_dir.mkdir(parents=True, exist_ok=True)
         if is_first:
-            OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
+            clear_unfinished(run_dir)
+            with replacing(run_dir / CONFIG) as temporary:
+                OmegaConf.save(OmegaConf.create(dict(config)), temporary)
             if resumed:
-                _keep_rows(trainer, resumed)
+                keep_logged(trainer, resumed)
             for logger in loggers:
                 logger.log_hyperparams(dict(config))
         device = trainer.strategy.root_device
@@ -211,34 +245,38 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         if metrics:
             _log_scores(trainer, metrics)
         is_scored = True
+        completed = record(Status.COMPLETED, metrics=metrics)
     except UserError as error:
         if trainer is not None and trainer.global_step:  # else it is known before the first step
             record(Status.FAILED, error=str(error))
+        raise
+    except Terminated:
+        record(Status.INTERRUPTED, error="ended by SIGTERM; the same command goes on")
         raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:
-        if not _is_out_of_memory(error):
-            record(Status.FAILED, error=f"{type(error).__name__}: {error}")
+        told = failures.explained(error, config, run_dir)
+        what = (str(error).splitlines() or ["out of memory"])[0] if told else f"{type(error).__name__}: {error}"
+        record(failures.status_of(error), error=what)
+        if told is None:
             raise
-        record(Status.OUT_OF_MEMORY, error=(str(error).splitlines() or ["out of memory"])[0])
-        raise UserError(
-            f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
-            "tokens (krontime plan estimates the memory)"
-        ) from error
+        raise told from error
     finally:
         if "wandb" in sys.modules:  # else the next run of this process would log into this one's
             sys.modules["wandb"].finish(exit_code=int(not is_scored))
-    return record(Status.COMPLETED, metrics=metrics)
+    if is_first:
+        clear_spares(run_dir)
+    return completed
 
 
-def _set_aside(run_dir: Path) -> None:
+def _set_aside(run_dir: Path, *, level: int, why: str) -> None:
     """Keep what is in a run folder, whole or not, under another name."""
     if run_dir.is_dir() and any(run_dir.iterdir()):
         aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         run_dir.rename(aside)
-        log.info("force=true: the earlier run is kept in %s", aside)
+        log.log(level, "%s: the earlier run is kept in %s", why, aside)
 
 
 def _completed(run_dir: Path) -> Record | None:
@@ -264,49 +302,6 @@ def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) 
             f"{run_dir}: the data set {found.data!r} has changed since this run was completed; expected force=true to "
             "train again (the folder is kept under another name), or the data of then"
         )
-
-
-class _Resumed(NamedTuple):
-    """A checkpoint to go on from, and the optimiser steps that it is after."""
-
-    path: Path
-    num_steps: int
-
-
-def _resume_from(run_dir: Path, protocol: Protocol, world_size: int) -> _Resumed | None:
-    """The last checkpoint of a run that was cut off, where it can be read and is of the same data.
-
-    Raises:
-        UserError: it is of another number of processes, which would see other series in what is left of it.
-    """
-    last = run_dir / experiment.CHECKPOINTS / experiment.LAST
-    if not last.is_file():
-        return None
-    try:
-        checkpoint = experiment.load_checkpoint(last)
-    except UserError as error:
-        log.warning("%s; the run starts anew", error)
-        return None
-    about = checkpoint["krontime"]
-    if about["protocol"]["data_sha256"] != protocol.data_sha256:
-        log.warning("%s is of data that has changed since; the run starts anew", last)
-        return None
-    if (begun_on := about.get("world_size", world_size)) != world_size:
-        raise UserError(
-            f"{run_dir}: the run there was begun on {begun_on} processes and can't go on with {world_size}; expected "
-            "as many (trainer.devices, trainer.num_nodes), or force=true to train again from the start"
-        )
-    log.info("Going on from %s", last)
-    return _Resumed(last, checkpoint["global_step"])
-
-
-def _keep_rows(trainer: "Trainer", resumed: _Resumed) -> None:
-    """Let the logger of `metrics.csv`, where there is one, append to what is there."""
-    from lightning.pytorch.loggers import CSVLogger
-
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            keep_rows(logger, resumed.num_steps)
 
 
 def _log_scores(trainer: "Trainer", metrics: Metrics) -> None:
@@ -335,10 +330,6 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(Bar() if sys.stderr.isatty() else EpochLines())
     return callbacks
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _write_results(

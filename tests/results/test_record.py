@@ -232,6 +232,7 @@ def changed(keys: str, value: object) -> dict:
     ("keys", "value"),
     [
         ("force", True),
+        ("checkpoint_every_n_steps", 5),
         ("hydra", {"job": 2}),
         ("logger", None),
         ("paths.output", "/elsewhere"),

@@ -3,7 +3,11 @@
 Shape letters: B batch, C channels, L time points.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -132,7 +136,9 @@ class ResumableLoader(DataLoader[SeriesBatch]):
     """
 
     def __iter__(self) -> Any:
-        yield from super().__iter__()
+        with _sigterm_blocked():  # and so in the workers, from their first moment
+            batches = super().__iter__()
+        yield from batches
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -211,6 +217,7 @@ class SeriesDataModule(L.LightningDataModule):
             collate_fn=_as_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive_sigterm if self.num_workers > 0 and hasattr(signal, "sigwaitinfo") else None,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
@@ -229,6 +236,35 @@ def fit_position(trainer: L.Trainer) -> tuple[int, int]:
     if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and batch.processed == batch.ready:
         return epoch.processed + 1, 0  # all steps are done, and the epoch is not closed yet
     return epoch.processed, batch.processed
+
+
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    if not hasattr(signal, "sigwaitinfo"):  # Windows, macOS
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """End on a SIGTERM of the training process alone.
+
+    Schedulers send one to all processes of a job. The training process finishes its batch and saves, and a worker that
+    was gone by then would be an error there.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,7 +1,7 @@
 """The one LightningModule: every network is trained, selected and used through it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
 from krontime.lit.augment import Augment
@@ -66,6 +67,7 @@ class SeriesClassifier(pl.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes)
+        self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is no number has to show
         # Decided here, since a strategy that shards parameters flattens them.
         self._matrices = {id(parameter) for parameter in self.parameters() if parameter.ndim >= 2}
         self._batch_ended_s = 0.0
@@ -96,15 +98,11 @@ class SeriesClassifier(pl.LightningModule):
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
         loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        self.log(
-            "train/loss",
-            loss,
-            prog_bar=True,
-            on_step=True,
-            on_epoch=True,
-            sync_dist=True,  # each rank sees other series
-            batch_size=len(batch.y),
-        )
+        # In parts, as Lightning would name them: its own mean over an epoch is not in a checkpoint.
+        self.train_loss.update(loss.detach(), weight=len(batch.y))
+        self.log("train/loss_step", loss, prog_bar=True, sync_dist=True)  # each rank sees other series
+        self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SeriesBatch, batch_idx: int) -> None:
@@ -158,3 +156,18 @@ class SeriesClassifier(pl.LightningModule):
         """Let the checkpoint say what it is, in plain containers."""
         world_size = 1 if self._trainer is None else self.trainer.world_size
         checkpoint["krontime"] = {"format_version": FORMAT_VERSION, "world_size": world_size, **self.about}
+
+    def loss_totals(self) -> list[float]:
+        """Sum of the loss over the series of the epoch up to now, of all ranks, and their number."""
+        reduce = self.trainer.strategy.reduce
+        return [float(reduce(total.clone(), reduce_op="sum")) for total in self._loss_totals()]
+
+    def set_loss_totals(self, totals: Sequence[float]) -> None:
+        """Go on from `loss_totals`; the first rank holds those of all."""
+        for total, value in zip(self._loss_totals(), totals, strict=True):
+            total.fill_(value if self.global_rank == 0 else 0.0)
+
+    def _loss_totals(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.train_loss.mean_value, Tensor)
+        assert isinstance(self.train_loss.weight, Tensor)
+        return self.train_loss.mean_value, self.train_loss.weight

@@ -1,6 +1,7 @@
 """Names of the files in a run folder, and how a file is written whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,16 @@ LEARNING_CURVES = "learning_curves.png"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; it becomes `path` at once when the block ends well.
 
-    A reader therefore sees the old file or the whole new one, also when the process is killed half-way. The
-    folder of `path` is made where it is missing; when the block raises, `path` stays as it was.
+    A reader therefore sees the old file or the whole new one, also when the process is killed half-way or the power
+    fails. The folder of `path` is made where it is missing; when the block raises, `path` stays as it was.
+
+    Args:
+        path: the file to write.
+        keep: new name of the file that is there now, in the same folder; None to drop it. Where the process is killed
+            between the two renamings, there is only this one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -25,6 +31,30 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed in `replacing` left in a folder; no other may be writing there."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name):
+            path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renamings last through a power cut, where the operating system opens folders at all."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # a file system that does not sync folders
+        pass
+    finally:
+        os.close(descriptor)

@@ -33,7 +33,7 @@ SCHEMA_VERSION = 1
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
 METRICS: tuple[str, ...] = get_args(MetricName)
 
-_NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger"})
+_NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger", "checkpoint_every_n_steps"})
 _DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
 
 
@@ -280,9 +280,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that tells one job from another.
 
-    Left out are the top-level keys `paths`, `hydra`, `force` and `logger`, and `accelerator`, `devices`,
-    `num_nodes` and `strategy` of `trainer`. A string that starts with one of the folders of `paths` counts as
-    relative to it, so that a data set that lies elsewhere is still the same job.
+    Left out are the top-level keys `paths`, `hydra`, `force`, `logger` and `checkpoint_every_n_steps`, and
+    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A string that starts with one of the folders of
+    `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
 
     Args:
         config: resolved config in plain types (dicts, lists, strings, numbers, booleans, None).

@@ -1,0 +1,140 @@
+"""A bundle: a finished run in a folder of plain files, to hand on or to publish.
+
+`model.safetensors` holds the selected weights with the statistics of the normaliser, `bundle.json` what the model is
+built from (config, sizes, class names), `record.json` the run's record without the folders of its machine, `README.md`
+the model card, and `SHA256SUMS` the checksum of each, as `sha256sum -c` reads them. Nothing in it is a pickle.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from krontime import __version__, experiment
+from krontime.data.series import SeriesSpec
+from krontime.errors import UserError
+from krontime.results.files import RECORD
+from krontime.results.record import Record
+
+FORMAT_VERSION = 1
+"""Of `bundle.json` and of what lies beside it."""
+
+WEIGHTS = "model.safetensors"
+ABOUT = "bundle.json"
+CARD = "README.md"
+SUMS = "SHA256SUMS"
+CONTENT = (WEIGHTS, ABOUT, RECORD, CARD)
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is meant to be a bundle; whether it is whole is seen on reading."""
+    return (folder / ABOUT).exists() or (folder / SUMS).exists()
+
+
+def load(folder: Path) -> experiment.Run:
+    """The selected module of a run folder or of a bundle.
+
+    Raises:
+        UserError: the folder is neither, or is damaged.
+    """
+    return read_bundle(folder) if is_bundle(folder) else experiment.load_run(folder)
+
+
+def write_bundle(run: experiment.Run, record: Record, card: str, folder: Path) -> None:
+    """Write a bundle, whole or not at all; `folder` must not exist."""
+    from safetensors.torch import save_file
+
+    about = {
+        "format_version": FORMAT_VERSION,
+        "krontime": __version__,
+        "config": record.config,
+        "spec": {**asdict(run.spec), "class_names": list(run.spec.class_names)},
+        "masked": run.masked,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    building.mkdir()
+    try:
+        # Copies, since tensors that share memory would be refused.
+        save_file({name: t.detach().cpu().clone() for name, t in run.module.state_dict().items()}, building / WEIGHTS)
+        (building / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (building / CARD).write_text(card, encoding="utf-8")
+        record.write(building / RECORD)
+        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in CONTENT)
+        (building / SUMS).write_text(sums, encoding="utf-8")
+        for name in (*CONTENT, SUMS):
+            with (building / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def read_bundle(folder: Path) -> experiment.Run:
+    """The module of a bundle, after its checksums have been compared.
+
+    Raises:
+        UserError: a file is missing or is not the one that was written, or the bundle is of another format version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check_sums(folder)
+    about = _about(folder / ABOUT)
+    try:
+        spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        module = experiment.build_module(about["config"], spec)
+        module.load_state_dict(load_file(folder / WEIGHTS))
+        masked = bool(about["masked"])
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{folder}: the parts of this bundle do not fit together ({reason})") from error
+    return experiment.Run(module=module.eval(), config=about["config"], spec=spec, masked=masked)
+
+
+def _check_sums(folder: Path) -> None:
+    """Compare every file with the checksum noted for it; files that are not part of a bundle are none of its business.
+
+    Raises:
+        UserError: with all that is missing or differs.
+    """
+    problems = []
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / SUMS}: a bundle has its checksums here, and they can't be read ({error})"
+        ) from error
+    noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in CONTENT:
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{path}: is missing from this bundle")
+        elif name not in noted:
+            problems.append(f"{folder / SUMS}: has no checksum of {name}")
+        elif _sha256(path) != noted[name]:
+            problems.append(f"{path}: is not the file that was exported (its checksum differs)")
+    if problems:
+        raise UserError(problems)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable ({error})") from error
+    if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+        found = about.get("format_version") if isinstance(about, dict) else None
+        raise UserError(f"{path}: format_version={found!r}: this version of krontime reads {FORMAT_VERSION}")
+    return about
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,55 @@
+"""What ended a run that was not the program's fault, in words that say what to do."""
+
+import errno
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from krontime.errors import UserError
+from krontime.results.record import Status
+
+_STORAGE = {
+    errno.ENOSPC: "room",
+    errno.EDQUOT: "room in the quota",
+    errno.EFBIG: "a limit on file sizes above what is written (ulimit -f)",
+    errno.EROFS: "a folder that can be written",
+    errno.EACCES: "a folder that can be written",
+    errno.EPERM: "a folder that can be written",
+    errno.EIO: "a disk in order",
+    errno.ESTALE: "a network folder that stays mounted",
+}
+"""Errors of the storage, and what is expected instead."""
+
+_GOES_ON = "; the same command goes on from the last checkpoint"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the device had no more memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def status_of(error: BaseException) -> Status:
+    """How a run that was ended by an error is recorded."""
+    return Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.FAILED
+
+
+def explained(error: BaseException, config: Mapping[str, Any], run_dir: Path) -> UserError | None:
+    """What a user can do about an error; None where it is the program's own."""
+    if is_out_of_memory(error):
+        return UserError(
+            f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
+            "tokens (krontime plan estimates the memory)"
+        )
+    if isinstance(error, OSError) and (expected := _STORAGE.get(error.errno or 0)):
+        where = error.filename or run_dir
+        return UserError(f"{where}: {error.strerror or error}; expected {expected}{_GOES_ON}")
+    if isinstance(error, RuntimeError) and (ended := re.search(r"DataLoader worker \(pid.*?\) (.*)", str(error))):
+        reason = ended[1].split(". ")[0].rstrip(".")
+        return UserError(
+            f"data.num_workers={config['data']['num_workers']}: a process that reads data {reason}; expected memory "
+            f"for all of them, or fewer, and files that are left alone while they are read{_GOES_ON}"
+        )
+    return None

@@ -1,0 +1,133 @@
+"""Where a run that was cut off goes on: its last good checkpoint, with the best one that belongs to it."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from krontime import experiment
+from krontime.errors import UserError
+from krontime.lit.checkpoint import previous
+from krontime.lit.resume import keep_rows, kept_rows
+from krontime.results.files import remove_unfinished
+from krontime.results.record import Protocol
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Resumed(NamedTuple):
+    """A checkpoint to go on from.
+
+    Attributes:
+        path: of the checkpoint.
+        num_steps: optimiser steps that it is after.
+        history: metrics of the epochs before it.
+    """
+
+    path: Path
+    num_steps: int
+    history: list[dict[str, float]]
+
+
+def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: bool) -> Resumed | None:
+    """The last good checkpoint of a run that was cut off, where it is of the same data.
+
+    A best checkpoint is written before the last one that knows of it; where the run was cut off between the two, the
+    best one before takes its place again. So what goes on is one state, not parts of two.
+
+    Args:
+        run_dir: folder of the run.
+        protocol: of the data now.
+        world_size: number of processes now.
+        mend: whether this process is the one that puts the best checkpoint back.
+
+    Raises:
+        UserError: the run is of another number of processes, which would see other series in what is left of it.
+    """
+    last = run_dir / experiment.CHECKPOINTS / experiment.LAST
+    best = run_dir / experiment.CHECKPOINTS / experiment.BEST
+    for path in (last, previous(last)):
+        if not path.is_file():
+            continue
+        try:
+            checkpoint = experiment.load_checkpoint(path)
+        except UserError as error:
+            log.warning("%s; it is left out", error)
+            continue
+        about = checkpoint["krontime"]
+        if about["protocol"]["data_sha256"] != protocol.data_sha256:
+            log.warning("%s is of data that has changed since", path)
+            continue
+        if (begun_on := about.get("world_size", world_size)) != world_size:
+            raise UserError(
+                f"{run_dir}: the run there was begun on {begun_on} processes and can't go on with {world_size}; "
+                "expected as many (trainer.devices, trainer.num_nodes), or force=true to train again from the start"
+            )
+        if not _has_its_best(checkpoint, best, mend=mend):
+            log.warning("%s: the best checkpoint that belongs to it is gone or damaged; it is left out", path)
+            continue
+        log.info("Going on from %s", path)
+        return Resumed(path, checkpoint["global_step"], _history(checkpoint))
+    return None
+
+
+def was_begun(run_dir: Path) -> bool:
+    """Whether there is a checkpoint, good or not, that a run was to go on from."""
+    last = run_dir / experiment.CHECKPOINTS / experiment.LAST
+    return last.is_file() or previous(last).is_file()
+
+
+def keep_logged(trainer: "Trainer", resumed: Resumed) -> None:
+    """Let the logger of `metrics.csv`, where there is one, append to what is there."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            keep_rows(logger, resumed.num_steps, resumed.history)
+
+
+def clear_unfinished(run_dir: Path) -> None:
+    """Remove the files that the run was writing when it was killed."""
+    for folder in (run_dir, run_dir / experiment.CHECKPOINTS):
+        remove_unfinished(folder)
+
+
+def clear_spares(run_dir: Path) -> None:
+    """Remove what only a run that goes on would need, once the run is completed."""
+    clear_unfinished(run_dir)
+    folder = run_dir / experiment.CHECKPOINTS
+    for path in (previous(folder / experiment.LAST), previous(folder / experiment.BEST), kept_rows(run_dir)):
+        path.unlink(missing_ok=True)
+
+
+def _has_its_best(checkpoint: dict[str, Any], best: Path, *, mend: bool) -> bool:
+    """Whether the best checkpoint that a state knows of is there, by its score: each is better than those before."""
+    expected = _best_score(checkpoint)
+    if expected is None:
+        return True
+    for path in (best, previous(best)):
+        try:
+            found = _best_score(experiment.load_checkpoint(path))
+        except UserError:
+            continue
+        if found == expected:
+            if mend and path != best:
+                path.replace(best)
+            return True
+    return False
+
+
+def _best_score(checkpoint: dict[str, Any]) -> float | None:
+    """The score of the best checkpoint up to a state; None where nothing selects, or nothing was validated yet."""
+    scores = [
+        float(state["best_model_score"])
+        for key, state in checkpoint.get("callbacks", {}).items()
+        if key.startswith("ModelCheckpoint") and state.get("monitor") and state.get("best_model_score") is not None
+    ]
+    return scores[0] if scores else None
+
+
+def _history(checkpoint: dict[str, Any]) -> list[dict[str, float]]:
+    return checkpoint.get("callbacks", {}).get("History", {}).get("rows", [])
