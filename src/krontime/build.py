@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from krontime.data.series import SeriesSpec
+    from krontime.reference import Reference
 
 ALLOWED_TARGETS = (
     "krontime.models.",
+    "krontime.reference.",
+    "aeon.classification.",
     "krontime.data.sources.",
     "torch.optim.",
     "lightning.pytorch.callbacks.",
@@ -28,11 +31,17 @@ ALLOWED_TARGETS = (
 )
 """Modules whose classes a config may name as `_target_`; nothing else is ever built."""
 
+REFERENCE = "krontime.reference.Reference"
+"""What a model that is no network has as `_target_`."""
+
 
 def register_resolvers() -> None:
-    """Make `${krontime.user_cache:}`, `${krontime.stem:PATH}` and `${krontime.config_hash:}` known to OmegaConf."""
+    """Make `${krontime.user_cache:}`, `${krontime.stem:PATH}`, `${krontime.last_name:A.B}` and
+    `${krontime.config_hash:}` known to OmegaConf.
+    """
     OmegaConf.register_new_resolver("krontime.user_cache", _user_cache, replace=True)
     OmegaConf.register_new_resolver("krontime.stem", lambda path: Path(path).stem, replace=True)
+    OmegaConf.register_new_resolver("krontime.last_name", lambda path: path.rpartition(".")[2], replace=True)
     OmegaConf.register_new_resolver("krontime.config_hash", _root_hash, replace=True)
 
 
@@ -150,10 +159,30 @@ def source(config: Mapping[str, Any]) -> Any:
     return instantiate(config["source"])
 
 
+def is_reference(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a plain config is a reference classifier, and not a network."""
+    return (config.get("model") or {}).get("_target_") == REFERENCE
+
+
+def reference(config: Mapping[str, Any], *, num_jobs: int) -> "Reference":
+    """The reference classifier of a plain config; seeded as the run, and with as many threads, where it takes them."""
+    from hydra.utils import get_class
+
+    options = {key: value for key, value in config["model"].items() if key != "name"}
+    if problems := target_problems(options):
+        raise UserError(problems)
+    takes = inspect.signature(get_class(options["estimator"]["_target_"])).parameters
+    shared = {"random_state": config["seed"], "n_jobs": num_jobs}
+    estimator = {**{key: value for key, value in shared.items() if key in takes}, **options["estimator"]}
+    return instantiate({**options, "estimator": estimator})
+
+
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
     """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so."""
     from krontime.models.windowed import Windowed
 
+    if is_reference(config):
+        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier to compare with")
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
     length = window.get("length") or spec.length

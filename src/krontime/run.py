@@ -9,26 +9,31 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from krontime import build, experiment
 from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
+from krontime.fit import Fit
 from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import EpochLines, History
 from krontime.lit.quiet import quiet_lightning
 from krontime.lit.resume import StayStopped, keep_rows
+from krontime.reference import ReferenceFit
 from krontime.results.console import show
-from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
+from krontime.results.environment import environment, reset_peak_memory
 from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.predictions import write_predictions
 from krontime.results.record import MetricName, Metrics, Protocol, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
+from krontime.score import Scorer, named
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
@@ -36,8 +41,6 @@ if TYPE_CHECKING:
     from krontime.lit.module import SeriesClassifier
 
 log = logging.getLogger(__name__)
-
-CONFIG = "config.yaml"
 
 
 def train(config: DictConfig) -> float | None:
@@ -154,23 +157,17 @@ def _release(error: BaseException) -> None:
 def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Record | None:
     """Train in a folder that holds no finished run; see `train_in`."""
     from lightning.pytorch import seed_everything
-    from lightning.pytorch.callbacks import Timer
 
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
     job = experiment.prepare(config)
-    module: SeriesClassifier | None = None
-    trainer: Trainer | None = None
-    timer, history = Timer(), History()
-    fit_tokens_s = 0.0
-    peak_bytes: int | None = None
-    is_trained = is_scored = False
+    fit = (ReferenceFit if build.is_reference(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
+    is_scored = False
 
     def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
         if not is_first:
             return None
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
         written = Record(
             status=status,
             model=config["model"]["name"],
@@ -180,56 +177,26 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             config_hash=config_hash(config),
             protocol=job.protocol,
             metrics=metrics or Metrics(),
-            num_parameters=sum(parameter.numel() for parameter in module.network.parameters()) if module else None,
-            train_time_s=timer.time_elapsed("train") + fit_tokens_s,
-            peak_memory_bytes=peak_bytes if is_trained else peak_memory_bytes(device),
+            num_parameters=fit.num_parameters,
+            train_time_s=fit.train_time_s,
+            peak_memory_bytes=fit.peak_memory_bytes,
             started_at=started_at,
             finished_at=datetime.now(UTC),
             error=error,
-            **environment(device, trainer.world_size if trainer else 1),
+            **environment(fit.device, fit.world_size),
         )
         written.write(run_dir / RECORD)
         show(final_screen(written, run_dir))
         return written
 
     try:
-        started_s = time.perf_counter()
-        module = experiment.fitted_module(config, job)
-        fit_tokens_s = time.perf_counter() - started_s
-        if config["compile"]:
-            module.network.compile()
-        loggers = build.loggers(config, run_dir)
-        callbacks = [
-            *_callbacks(config, run_dir, has_logger=bool(loggers)),
-            timer,
-            history,
-            StayStopped(),
-            StopOnDivergence(),
-        ]
-        trainer = build.trainer(config, run_dir, callbacks, loggers)
-        resumed = None if config["force"] else _resume_from(run_dir, job.protocol, trainer.world_size)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if is_first:
-            OmegaConf.save(OmegaConf.create(dict(config)), run_dir / CONFIG)
-            if resumed:
-                _keep_rows(trainer, resumed)
-            for logger in loggers:
-                logger.log_hyperparams(dict(config))
-        device = trainer.strategy.root_device
-        reset_peak_memory(device)
-        trainer.fit(
-            module,
-            datamodule=job.batches(config),
-            ckpt_path=resumed.path if resumed else None,
-            weights_only=True,
-        )
-        peak_bytes, is_trained = peak_memory_bytes(device), True
-        metrics = _write_results(config, job, history, run_dir, device) if is_first else None
+        fit.run()
+        metrics = _write_results(job, fit, run_dir) if is_first else None
         if metrics:
-            _log_scores(trainer, metrics)
+            _log_scores(fit, metrics)
         is_scored = True
     except UserError as error:
-        if trainer is not None and trainer.global_step:  # else it is known before the first step
+        if fit.has_begun:  # else it is known before the first step
             record(Status.FAILED, error=str(error))
         raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
@@ -240,14 +207,96 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             record(Status.FAILED, error=f"{type(error).__name__}: {error}")
             raise
         record(Status.OUT_OF_MEMORY, error=(str(error).splitlines() or ["out of memory"])[0])
-        raise UserError(
-            f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
-            "tokens (krontime plan estimates the memory)"
-        ) from error
+        raise UserError(f"out of memory with {fit.memory_advice}") from error
     finally:
         if "wandb" in sys.modules:  # else the next run of this process would log into this one's
             sys.modules["wandb"].finish(exit_code=int(not is_scored))
     return record(Status.COMPLETED, metrics=metrics)
+
+
+class NetworkFit(Fit):
+    """See `Fit`: training by Lightning, which goes on from the last checkpoint of a run that was cut off."""
+
+    trainer: "Trainer | None" = None
+
+    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+        from lightning.pytorch.callbacks import Timer
+
+        super().__init__(config, job, run_dir, is_first=is_first)
+        self._timer, self._history = Timer(), History()
+        self._fit_tokens_s = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """That of this rank."""
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @property
+    def train_time_s(self) -> float:
+        """Seconds of training, validation included, and of fitting the tokenizer."""
+        return self._timer.time_elapsed("train") + self._fit_tokens_s
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps done."""
+        return self.trainer.global_step if self.trainer else 0
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of each epoch."""
+        return self._history.rows
+
+    @property
+    def memory_advice(self) -> str:
+        """The batch decides."""
+        return (
+            f"data.batch_size={self.config['data']['batch_size']}: expected a smaller batch or fewer tokens (krontime "
+            "plan estimates the memory)"
+        )
+
+    def run(self) -> None:
+        """Train, and keep the checkpoint that validation selects."""
+        config, job, run_dir = self.config, self.job, self.run_dir
+        started_s = time.perf_counter()
+        module = experiment.fitted_module(config, job)
+        self._fit_tokens_s = time.perf_counter() - started_s
+        self.num_parameters = sum(parameter.numel() for parameter in module.network.parameters())
+        if config["compile"]:
+            module.network.compile()
+        self.loggers = build.loggers(config, run_dir)
+        callbacks = [
+            *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
+            self._timer,
+            self._history,
+            StayStopped(),
+            StopOnDivergence(),
+        ]
+        trainer = self.trainer = build.trainer(config, run_dir, callbacks, self.loggers)
+        self.world_size = trainer.world_size
+        resumed = None if config["force"] else _resume_from(run_dir, job.protocol, trainer.world_size)
+        self.open_folder()
+        if self.is_first:
+            if resumed:
+                _keep_rows(trainer, resumed)
+            for logger in self.loggers:
+                logger.log_hyperparams(dict(config))
+        reset_peak_memory(self.device)
+        trainer.fit(
+            module,
+            datamodule=job.batches(config),
+            ckpt_path=resumed.path if resumed else None,
+            weights_only=True,
+        )
+        self.ended()
+
+    def probabilities(self, indices: np.ndarray) -> torch.Tensor:
+        """Those of the checkpoint that validation selected."""
+        scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
+        return scorer.probabilities(self._selected, self.job.data, indices)
+
+    @cached_property
+    def _selected(self) -> "SeriesClassifier":
+        return experiment.load_run(self.run_dir).module
 
 
 def _set_aside(run_dir: Path) -> None:
@@ -326,16 +375,16 @@ def _keep_rows(trainer: "Trainer", resumed: _Resumed) -> None:
             keep_rows(logger, resumed.num_steps)
 
 
-def _log_scores(trainer: "Trainer", metrics: Metrics) -> None:
-    """Give the loggers the scores of the selected checkpoint, as `final/val/NAME` and `final/test/NAME`."""
+def _log_scores(fit: Fit, metrics: Metrics) -> None:
+    """Give the loggers the scores of what was selected, as `final/val/NAME` and `final/test/NAME`."""
     scores = {
         f"final/{split}/{name}": score
         for split, found in (("val", metrics.val), ("test", metrics.test))
         for name, score in found.items()
         if score is not None
     }
-    for logger in trainer.loggers:
-        logger.log_metrics(scores, step=trainer.global_step)
+    for logger in fit.loggers:
+        logger.log_metrics(scores, step=fit.num_steps)
         logger.finalize("success")
 
 
@@ -358,23 +407,21 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _write_results(
-    config: Mapping[str, Any], job: Experiment, history: History, run_dir: Path, device: torch.device
-) -> Metrics:
-    """Score the selected checkpoint on validation and, this once, on test; write predictions and plots."""
+def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
+    """Score on validation what was not fitted on it and, this once, on test; write predictions and plots."""
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
-    from krontime.score import Scorer, named, scores
 
-    module = experiment.load_run(run_dir).module
-    scorer = Scorer.of(config, index=device.index if device.type == "cuda" else None)
     split, labels = job.split, job.data.labels
-    validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])
+    validation: dict[MetricName, float | None] = {}
+    if job.protocol.fitted_on != "train_and_validation":
+        validation = fit.scores(fit.probabilities(split.validation), labels[split.validation])
     test: dict[MetricName, float | None] = {}
     if len(split.test):
-        probability = scorer.probabilities(module, job.data, split.test)
-        test = scores(probability, labels[split.test])
+        probability = fit.probabilities(split.test)
+        test = fit.scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
-    plot_learning_curves(history.rows, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
+    if fit.history:
+        plot_learning_curves(fit.history, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
     return Metrics(val=validation, test=test)

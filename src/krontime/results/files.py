@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+CONFIG = "config.yaml"
 RECORD = "record.json"
 PREDICTIONS = "test_predictions.parquet"
 CONFUSION_MATRIX = "confusion_matrix.png"
