@@ -28,6 +28,8 @@ ALLOWED_TARGETS = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.strategies.",
+    "optuna.samplers.",
+    "optuna.pruners.",
 )
 """Modules whose classes a config may name as `_target_`; nothing else is ever built."""
 
@@ -100,7 +102,10 @@ def refusal(target: Any) -> str | None:
     if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
     parts = target.split(".")
-    found: Any = importlib.import_module(parts[0])
+    try:
+        found: Any = importlib.import_module(parts[0])
+    except ModuleNotFoundError:
+        return f"{parts[0]} to be installed (pip install {parts[0]})"
     for size, part in enumerate(parts[1:], start=2):  # in the order in which Hydra looks
         try:
             found = getattr(found, part)

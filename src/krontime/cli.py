@@ -22,6 +22,7 @@ VERBS = {
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
+    "tune": ("krontime.tune:tune", "search a model's options on validation, in one process or several"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 
@@ -120,7 +121,7 @@ def _verb_help(verb: str) -> str:
             names = [name + ("*" if name in chosen else "") for name in configs.options(group)]
             lines.append(f"  {group:<14} {' '.join(names)}")
     lines += ["", "keys (key=value), with their defaults:"]
-    files = [("", config)]
+    files = [("", base) for base in _bases(config)]
     for group, choice in groups.items():
         for name in choice.strip("[]").split(","):
             file = root / group / f"{name.strip()}.yaml"
@@ -135,9 +136,5 @@ def _verb_help(verb: str) -> str:
 
 
 def _bases(config: Any) -> list[Any]:
-    """A config of a group, after those of its own group that it is built on."""
-    import re
-
-    bases = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(), flags=re.MULTILINE)
-    files = [config.parent / f"{base}.yaml" for base in bases if base != "_self_"]
-    return [found for file in files if file.is_file() for found in _bases(file)] + [config]
+    """A config, after those that it is built on."""
+    return [found for file in configs.bases(config) for found in _bases(file)] + [config]

@@ -105,3 +105,8 @@ class Fit(ABC):
     def ended(self) -> None:
         """Fitting is over; what comes now no more counts to its memory."""
         self._peak_bytes, self._is_fitted = peak_memory_bytes(self.device), True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, on the host or on a device."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +21,7 @@ from krontime import build, experiment
 from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
-from krontime.fit import Fit
+from krontime.fit import Fit, is_out_of_memory
 from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import EpochLines, History
 from krontime.lit.quiet import quiet_lightning
@@ -203,7 +203,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             record(Status.FAILED, error=f"{type(error).__name__}: {error}")
             raise
         record(Status.OUT_OF_MEMORY, error=(str(error).splitlines() or ["out of memory"])[0])
@@ -215,14 +215,28 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
 
 
 class NetworkFit(Fit):
-    """See `Fit`: training by Lightning, which goes on from the last checkpoint of a run that was cut off."""
+    """See `Fit`: training by Lightning, which goes on from the last checkpoint of a run that was cut off.
+
+    Args:
+        config, job, run_dir, is_first: see `Fit`.
+        callbacks: beside those of the config.
+    """
 
     trainer: "Trainer | None" = None
 
-    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        job: Experiment,
+        run_dir: Path,
+        *,
+        is_first: bool,
+        callbacks: Sequence["Callback"] = (),
+    ) -> None:
         from lightning.pytorch.callbacks import Timer
 
         super().__init__(config, job, run_dir, is_first=is_first)
+        self._callbacks = callbacks
         self._timer, self._history = Timer(), History()
         self._fit_tokens_s = 0.0
 
@@ -270,6 +284,7 @@ class NetworkFit(Fit):
             self._history,
             StayStopped(),
             StopOnDivergence(),
+            *self._callbacks,
         ]
         trainer = self.trainer = build.trainer(config, run_dir, callbacks, self.loggers)
         self.world_size = trainer.world_size
@@ -401,10 +416,6 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False) if sys.stderr.isatty() else EpochLines())
     return callbacks
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
