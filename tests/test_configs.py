@@ -28,7 +28,7 @@ NEEDED = {
 }
 """What a choice can't do without."""
 
-NEEDED_BY_VERB = {"evaluate": ["run=RUN"], "predict": ["run=RUN", "input=a.npz", "output=b.csv"]}
+NEEDED_BY_VERB = {"probe": ["run=RUN"], "evaluate": ["run=RUN"], "predict": ["run=RUN", "input=a.npz", "output=b.csv"]}
 
 VERBS = sorted(path.stem for path in ROOT.glob("*.yaml"))
 

@@ -23,6 +23,7 @@ VERBS = {
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
     "tune": ("krontime.tune:tune", "search a model's options on validation, in one process or several"),
+    "probe": ("krontime.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 
