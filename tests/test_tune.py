@@ -136,6 +136,16 @@ def test_options_that_do_not_work_end_a_trial_and_a_search_of_nothing_else(tune,
     assert "no trial has worked yet, of 3:\n  - out of memory\n" in screen.getvalue()
 
 
+def test_wandb_gets_a_run_for_each_trial_and_one_of_the_search(tune, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tune(tmp_path / "s", 2, "logger=wandb", "trainer.max_epochs=1")
+    runs = list(tmp_path.rglob("offline-run-*"))
+    assert len({path.name.rpartition("-")[2] for path in runs}) == 3
+    (summary,) = (tmp_path / "s" / "wandb").glob("offline-run-*")
+    media = {path.name.partition("_")[0] for path in (summary / "files" / "media").rglob("*.*")}
+    assert {"trials", "history"} <= media
+
+
 def test_an_interrupted_trial_is_tried_again(tune, monkeypatch, tmp_path):
     def interrupt(self: NetworkFit) -> None:
         raise KeyboardInterrupt

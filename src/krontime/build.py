@@ -235,7 +235,8 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
             continue  # switched off with logger.NAME=null
         extra = {"save_dir": str(run_dir)}
         if options["_target_"].endswith(".WandbLogger"):
-            known = {"name": f"{config['data']['name']}/{config['model']['name']}/{run_dir.name}"}
+            group = f"{config['data']['name']}/{config['model']['name']}"
+            known = {"name": f"{group}/{run_dir.name}", "group": group}
             if not config["force"]:
                 known["id"] = config_hash(config)
             extra |= {key: value for key, value in known.items() if options.get(key) is None}

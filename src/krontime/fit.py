@@ -96,6 +96,10 @@ class Fit(ABC):
         """Every metric by name, from what `probabilities` gave; None where one is not defined."""
         return scores(probability, labels)
 
+    def attention(self) -> list[list[np.ndarray]]:
+        """For each layer, the mean attention map of each level; empty where there are none."""
+        return []
+
     def open_folder(self) -> None:
         """Make the run folder and write the config."""
         self.run_dir.mkdir(parents=True, exist_ok=True)

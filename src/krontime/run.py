@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig
 
 from krontime import build, experiment
+from krontime.attention_maps import mean_factors
 from krontime.checks import check_train
 from krontime.errors import UserError
 from krontime.experiment import Experiment
@@ -29,7 +30,7 @@ from krontime.lit.resume import StayStopped, keep_rows
 from krontime.reference import ReferenceFit
 from krontime.results.console import show
 from krontime.results.environment import environment, reset_peak_memory
-from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.predictions import write_predictions
 from krontime.results.record import MetricName, Metrics, Protocol, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
@@ -309,6 +310,10 @@ class NetworkFit(Fit):
         scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
         return scorer.probabilities(self._selected, self.job.data, indices)
 
+    def attention(self) -> list[list[np.ndarray]]:
+        """Those of a few validation series."""
+        return mean_factors(self._selected, self.job.data, self.job.split.validation)
+
     @cached_property
     def _selected(self) -> "SeriesClassifier":
         return experiment.load_run(self.run_dir).module
@@ -420,7 +425,9 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
 
 def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
     """Score on validation what was not fitted on it and, this once, on test; write predictions and plots."""
+    from krontime.results.attention_plot import plot_attention
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
+    from krontime.results.wandb_log import log_run, of_wandb
 
     split, labels = job.split, job.data.labels
     validation: dict[MetricName, float | None] = {}
@@ -433,6 +440,10 @@ def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
+    if attention := fit.attention():
+        plot_attention(attention, run_dir / ATTENTION)
+    for logger in of_wandb(fit.loggers):
+        log_run(logger, run_dir, attention)
     if fit.history:
         plot_learning_curves(fit.history, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
     return Metrics(val=validation, test=test)

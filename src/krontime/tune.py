@@ -198,6 +198,7 @@ class Search:
 
         config = self._composed(task.overrides)
         check_train(config, is_multirun=True)
+        config["force"] = True  # a run of its own to Weights & Biases, and not that of the same config elsewhere
         seed_everything(config["seed"], verbose=False)
         prune = Prune(task.trial, self.metric)
         job = experiment.prepare(config)
@@ -222,6 +223,7 @@ class Search:
         assert best.value is not None
         outcome.write_table(self.study.ended(), self.folder / outcome.TABLE)
         outcome.plot(self.study.study, self.folder)
+        self._log(best.value)
         words = f"{self.metric} {best.value:.4f}, the best of {len(self.study.ended())} trials"
         self._write_experiment(best.user_attrs["overrides"], words)
         show(
@@ -231,6 +233,25 @@ class Search:
             f"Next    krontime train --config-dir {self.folder} experiment={outcome.EXPERIMENT.stem}"
         )
         return best.value
+
+    def _log(self, best: float) -> None:
+        """Give Weights & Biases, where it is a logger, a run with all trials."""
+        from krontime.results.wandb_log import log_search, of_wandb
+        from krontime.search import outcome
+
+        options = (self.base.get("logger") or {}).get("wandb")
+        if options is None:
+            return
+        named = {"name": f"{self.base['data']['name']}/{self.base['model']['name']}/search", **_given(options)}
+        try:
+            for logger in of_wandb(
+                build.loggers({**self.base, "force": True, "logger": {"wandb": named}}, self.folder)
+            ):
+                plots = [self.folder / name for name in (outcome.HISTORY, outcome.IMPORTANCES)]
+                log_search(logger, self.folder / outcome.TABLE, plots, best)
+        finally:
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].finish()
 
     def _write_experiment(self, overrides: Sequence[str], words: str) -> None:
         from krontime.search import outcome
@@ -280,6 +301,10 @@ def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfi
         return compose("tune", list(overrides), return_hydra_config=with_hydra)
     except HydraException as error:
         raise UserError(str(error.__cause__ or error).splitlines()[0]) from error
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _quiet_optuna() -> None:

@@ -11,6 +11,7 @@ RECORD = "record.json"
 PREDICTIONS = "test_predictions.parquet"
 CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
+ATTENTION = "attention.png"
 
 
 @contextmanager

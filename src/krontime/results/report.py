@@ -1,6 +1,7 @@
 """The one screen of text that ends a run."""
 
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.record import METRICS, MetricName, Protocol, Record, Status
 
 _WIDTH = 96
@@ -37,6 +38,7 @@ _FILES = (
     (PREDICTIONS, "class probabilities of every test series"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
+    (ATTENTION, "mean attention map of each layer and level"),
     ("config.yaml", "the resolved config"),
     ("**/best.ckpt", "checkpoint that was selected"),
     ("**/last.ckpt", "checkpoint to go on from"),
@@ -75,6 +77,8 @@ def final_screen(record: Record, run_dir: Path) -> Text:
         _line(screen, "", f"krontime predict {_override('run', run_dir)} input=FILE output=FILE")
     else:
         _paragraph(screen, "Next", _ADVICE[record.status])
+    if any(run_dir.glob("wandb/offline-run-*")):
+        _line(screen, "", f"wandb sync {shlex.quote(str(run_dir / 'wandb'))}/offline-run-*")
     screen.rstrip()
     return screen
 
