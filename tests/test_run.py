@@ -632,6 +632,21 @@ class TestLoggers:
             assert len(list((tmp_path / f"seed{seed}").rglob("offline-run-*/*.wandb"))) == 1
             assert (tmp_path / f"seed{seed}" / "metrics.csv").is_file()
 
+    def test_wandb_gets_pictures_predictions_and_a_group_and_the_screen_says_how_to_send_them(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        folder = tmp_path / "a run"
+        with contextlib.redirect_stdout(io.StringIO()) as screen:
+            run.train_in(config("equal.npz", "logger=wandb", "trainer.max_epochs=1"), folder)
+        (offline,) = (folder / "wandb").glob("offline-run-*")
+        assert b"equal/krontime" in next(offline.glob("*.wandb")).read_bytes()
+        names = {path.relative_to(offline / "files").as_posix() for path in offline.glob("files/**/*")}
+        for start in ("images/confusion_matrix", "images/attention/layer1_level2", "table/test_predictions"):
+            assert any(name.startswith(f"media/{start}") for name in names), names
+        assert f"wandb sync '{folder / 'wandb'}'/offline-run-*" in screen.getvalue()
+
     def test_a_run_that_fails_leaves_no_wandb_run_open(
         self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
     ) -> None:

@@ -16,6 +16,7 @@ TYPED_AS = {
     "model.depth": "decomposition.depth",
     "model.level_sizes": "decomposition.sizes",
     "model.tokenizer": "tokenizer",
+    "model.estimator._target_": "model.classifier",
     "data.source.path": "data.path",
     "data.source.train": "data.train",
     "data.source.test": "data.test",

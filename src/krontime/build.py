@@ -17,22 +17,33 @@ if TYPE_CHECKING:
     from torch import nn
 
     from krontime.data.series import SeriesSpec
+    from krontime.reference import Reference
 
 ALLOWED_TARGETS = (
     "krontime.models.",
+    "krontime.reference.",
+    "aeon.classification.",
     "krontime.data.sources.",
     "torch.optim.",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.strategies.",
+    "optuna.samplers.",
+    "optuna.pruners.",
 )
 """Modules whose classes a config may name as `_target_`; nothing else is ever built."""
 
+REFERENCE = "krontime.reference.Reference"
+"""What a model that is no network has as `_target_`."""
+
 
 def register_resolvers() -> None:
-    """Make `${krontime.user_cache:}`, `${krontime.stem:PATH}` and `${krontime.config_hash:}` known to OmegaConf."""
+    """Make `${krontime.user_cache:}`, `${krontime.stem:PATH}`, `${krontime.last_name:A.B}` and
+    `${krontime.config_hash:}` known to OmegaConf.
+    """
     OmegaConf.register_new_resolver("krontime.user_cache", _user_cache, replace=True)
     OmegaConf.register_new_resolver("krontime.stem", lambda path: Path(path).stem, replace=True)
+    OmegaConf.register_new_resolver("krontime.last_name", lambda path: path.rpartition(".")[2], replace=True)
     OmegaConf.register_new_resolver("krontime.config_hash", _root_hash, replace=True)
 
 
@@ -91,7 +102,10 @@ def refusal(target: Any) -> str | None:
     if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
     parts = target.split(".")
-    found: Any = importlib.import_module(parts[0])
+    try:
+        found: Any = importlib.import_module(parts[0])
+    except ModuleNotFoundError:
+        return f"{parts[0]} to be installed (pip install {parts[0]})"
     for size, part in enumerate(parts[1:], start=2):  # in the order in which Hydra looks
         try:
             found = getattr(found, part)
@@ -150,10 +164,30 @@ def source(config: Mapping[str, Any]) -> Any:
     return instantiate(config["source"])
 
 
+def is_reference(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a plain config is a reference classifier, and not a network."""
+    return (config.get("model") or {}).get("_target_") == REFERENCE
+
+
+def reference(config: Mapping[str, Any], *, num_jobs: int) -> "Reference":
+    """The reference classifier of a plain config; seeded as the run, and with as many threads, where it takes them."""
+    from hydra.utils import get_class
+
+    options = {key: value for key, value in config["model"].items() if key != "name"}
+    if problems := target_problems(options):
+        raise UserError(problems)
+    takes = inspect.signature(get_class(options["estimator"]["_target_"])).parameters
+    shared = {"random_state": config["seed"], "n_jobs": num_jobs}
+    estimator = {**{key: value for key, value in shared.items() if key in takes}, **options["estimator"]}
+    return instantiate({**options, "estimator": estimator})
+
+
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
     """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so."""
     from krontime.models.windowed import Windowed
 
+    if is_reference(config):
+        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier to compare with")
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
     length = window.get("length") or spec.length
@@ -201,7 +235,8 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
             continue  # switched off with logger.NAME=null
         extra = {"save_dir": str(run_dir)}
         if options["_target_"].endswith(".WandbLogger"):
-            known = {"name": f"{config['data']['name']}/{config['model']['name']}/{run_dir.name}"}
+            group = f"{config['data']['name']}/{config['model']['name']}"
+            known = {"name": f"{group}/{run_dir.name}", "group": group}
             if not config["force"]:
                 known["id"] = config_hash(config)
             extra |= {key: value for key, value in known.items() if options.get(key) is None}

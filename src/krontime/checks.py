@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from krontime.arguments import argument_problems, worded
-from krontime.build import target_problems
+from krontime.build import is_reference, target_problems
 from krontime.errors import UserError
 from krontime.results.record import METRICS
 
@@ -244,7 +244,7 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             f"trainer.devices={devices}: the further ones would be started with the sweep's command, and train other "
             "jobs; expected trainer.devices=1, or one command for each job"
         )
-    problems += _number_problems(config["trainer"])
+    problems += _reference_problems(config) if is_reference(config) else _number_problems(config["trainer"])
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
     if (config["callbacks"] or {}).get("checkpoint", {}) is not None:
@@ -254,6 +254,26 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             if (value := (config["callbacks"] or {}).get("checkpoint", {}).get(key, expected)) != expected
         ]
     return problems
+
+
+def _reference_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of a run is for networks alone, and so has no effect on a reference classifier."""
+    loss, trainer = config["loss"], config["trainer"]
+    unused = {
+        "compile": (config["compile"], False),
+        **{f"augment.{key}": (value, 0) for key, value in config["augment"].items()},
+        "loss.label_smoothing": (loss["label_smoothing"], 0),
+        "loss.class_weights": (loss["class_weights"], "none"),
+        "data.window.length": (config["data"]["window"]["length"], None),
+        "trainer.accelerator": (trainer["accelerator"], "cpu"),
+        "trainer.devices": (trainer["devices"], 1),
+    }
+    name = config["model"]["name"]
+    return [
+        f"{key}={value!r}: expected {expected!r}, since {name} is no network"
+        for key, (value, expected) in unused.items()
+        if value != expected
+    ]
 
 
 def _number_problems(trainer: Mapping[str, Any]) -> list[str]:

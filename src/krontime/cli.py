@@ -26,6 +26,8 @@ VERBS = {
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
     "overhead": ("krontime.overhead:overhead", "what the framework adds to a bare training loop"),
     "sweep-status": ("krontime.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
+    "tune": ("krontime.tune:tune", "search a model's options on validation, in one process or several"),
+    "probe": ("krontime.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 
@@ -126,7 +128,7 @@ def _verb_help(verb: str) -> str:
             names = [name + ("*" if name in chosen else "") for name in configs.options(group)]
             lines.append(f"  {group:<14} {' '.join(names)}")
     lines += ["", "keys (key=value), with their defaults:"]
-    files = [("", config)]
+    files = [("", base) for base in _bases(config)]
     for group, choice in groups.items():
         for name in choice.strip("[]").split(","):
             file = root / group / f"{name.strip()}.yaml"
@@ -141,9 +143,5 @@ def _verb_help(verb: str) -> str:
 
 
 def _bases(config: Any) -> list[Any]:
-    """A config of a group, after those of its own group that it is built on."""
-    import re
-
-    bases = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(), flags=re.MULTILINE)
-    files = [config.parent / f"{base}.yaml" for base in bases if base != "_self_"]
-    return [found for file in files if file.is_file() for found in _bases(file)] + [config]
+    """A config, after those that it is built on."""
+    return [found for file in configs.bases(config) for found in _bases(file)] + [config]

@@ -53,4 +53,14 @@ def default_groups(config: Path) -> dict[str, str]:
     if not block:
         return {}
     found = re.findall(r"^ +- (?:/)?([\w/]+)(?:@[\w.]+)?: *([^#\n]*)", block[1], flags=re.MULTILINE)
-    return {group: choice.strip() for group, choice in found}
+    inherited = [default_groups(base) for base in bases(config)]
+    return {group: choice for groups in inherited for group, choice in groups.items()} | {
+        group: choice.strip() for group, choice in found
+    }
+
+
+def bases(config: Path) -> list[Path]:
+    """The configs of its own folder that a config is built on."""
+    names = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(), flags=re.MULTILINE)
+    files = [config.parent / f"{name}.yaml" for name in names if name != "_self_"]
+    return [file for file in files if file.is_file()]

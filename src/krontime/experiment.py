@@ -19,7 +19,8 @@ from krontime.errors import UserError
 from krontime.lit.augment import Augment
 from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
-from krontime.results.record import Protocol
+from krontime.results.files import PREDICTIONS, RECORD
+from krontime.results.record import Protocol, Record
 
 FIT_SERIES = 128
 FIT_POINTS = 2**21
@@ -74,6 +75,8 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
     checkpoint = (config["callbacks"] or {}).get("checkpoint") or {}
+    fit_on = config["model"]["fit_on"] if build.is_reference(config) else None
+    fitted = np.concatenate([split.train, split.validation]) if fit_on == "train_and_validation" else split.train
     assert data.sha256 is not None  # cached data has a checksum
     protocol = Protocol(
         data_sha256=data.sha256,
@@ -87,7 +90,9 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
         num_val=len(split.validation),
         num_test=len(split.test),
         train_class_counts=dict(zip(spec.class_names, counts.tolist(), strict=True)),
-        selection_metric=checkpoint.get("monitor"),
+        selection_metric=None if fit_on else checkpoint.get("monitor"),
+        fitted_on=fit_on,
+        series_length=int(data.lengths[fitted].max()) if fit_on and not data.equal_length else None,
         scaling=options["scaling"],
         preparation={
             key: value
@@ -211,6 +216,7 @@ def load_run(run_dir: Path) -> Run:
     """
     path = best_checkpoint(run_dir)
     if not path.is_file():
+        _refuse_reference(run_dir)
         reason = f"there is no {path.relative_to(run_dir)}" if run_dir.is_dir() else "there is no such folder"
         raise UserError(f"run={str(run_dir)!r}: expected the folder of a finished run ({reason})")
     checkpoint = load_checkpoint(path)
@@ -229,3 +235,16 @@ def load_run(run_dir: Path) -> Run:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: its parts do not fit together ({reason})") from error
     return run
+
+
+def _refuse_reference(run_dir: Path) -> None:
+    """Say what a run of a reference classifier left instead of weights.
+
+    Raises:
+        UserError: the folder is one of a reference classifier.
+    """
+    if (run_dir / RECORD).is_file() and build.is_reference(Record.read(run_dir / RECORD).config):
+        raise UserError(
+            f"run={str(run_dir)!r}: expected the run of a network; a reference classifier is not kept, since aeon's "
+            f"can only be stored as pickle (its scores are in {RECORD}, its test predictions in {PREDICTIONS})"
+        )

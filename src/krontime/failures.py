@@ -36,13 +36,12 @@ def status_of(error: BaseException) -> Status:
     return Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.FAILED
 
 
-def explained(error: BaseException, config: Mapping[str, Any], run_dir: Path) -> UserError | None:
+def explained(
+    error: BaseException, config: Mapping[str, Any], run_dir: Path, *, memory_advice: str | None = None
+) -> UserError | None:
     """What a user can do about an error; None where it is the program's own."""
     if is_out_of_memory(error):
-        return UserError(
-            f"out of memory with data.batch_size={config['data']['batch_size']}: expected a smaller batch or fewer "
-            "tokens (krontime plan estimates the memory)"
-        )
+        return UserError(f"out of memory with {memory_advice or 'this data set: expected a smaller one'}")
     if isinstance(error, OSError) and (expected := _STORAGE.get(error.errno or 0)):
         where = error.filename or run_dir
         return UserError(f"{where}: {error.strerror or error}; expected {expected}{_GOES_ON}")

@@ -159,7 +159,9 @@ def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
 def _not_an_override(verb: str, text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals:
-        return f"{text}: expected key=value" + (f", such as run={text}" if verb in ("evaluate", "predict") else "")
+        return f"{text}: expected key=value" + (
+            f", such as run={text}" if verb in ("evaluate", "predict", "probe") else ""
+        )
     if not re.fullmatch(r"[\w@./+~:-]+", key):
         return f"{text}: {key!r} is no name of a key; expected key=value"
     return f"{text}: the value {value!r} cannot be read; expected a number, a word, [a, list], or text in quotes"

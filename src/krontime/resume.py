@@ -1,6 +1,7 @@
 """Where a run that was cut off goes on: its last good checkpoint, with the best one that belongs to it."""
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +78,14 @@ def was_begun(run_dir: Path) -> bool:
     """Whether there is a checkpoint, good or not, that a run was to go on from."""
     last = run_dir / experiment.CHECKPOINTS / experiment.LAST
     return last.is_file() or previous(last).is_file()
+
+
+def set_aside(run_dir: Path, *, level: int, why: str) -> None:
+    """Keep what is in a run folder, whole or not, under another name."""
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        run_dir.rename(aside)
+        log.log(level, "%s: the earlier run is kept in %s", why, aside)
 
 
 def keep_logged(trainer: "Trainer", resumed: Resumed) -> None:

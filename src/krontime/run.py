@@ -6,42 +6,35 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from krontime import build, experiment, failures
 from krontime.checks import check_train
 from krontime.errors import Terminated, UserError
 from krontime.experiment import Experiment
-from krontime.lit.divergence import StopOnDivergence
-from krontime.lit.progress import Bar, EpochLines, History
+from krontime.fit import Fit
 from krontime.lit.quiet import quiet_lightning
-from krontime.lit.resume import GoOn
 from krontime.lock import Busy, alone
+from krontime.reference import ReferenceFit
 from krontime.results.console import show
-from krontime.results.environment import environment, peak_memory_bytes, reset_peak_memory
-from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD, replacing
+from krontime.results.environment import environment
+from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.predictions import write_predictions
 from krontime.results.record import MetricName, Metrics, Record, Status, config_hash
 from krontime.results.report import already_done, final_screen
-from krontime.resume import clear_spares, clear_unfinished, keep_logged, resume_from, was_begun
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Callback, Trainer
-
-    from krontime.lit.module import SeriesClassifier
+from krontime.resume import clear_spares, set_aside
+from krontime.score import named
+from krontime.training import NetworkFit
 
 log = logging.getLogger(__name__)
-
-CONFIG = "config.yaml"
 
 
 def train(config: DictConfig) -> float | None:
@@ -101,7 +94,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
     is_first = _is_first_rank()
     with _ending_on_sigterm(), alone(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
-            _set_aside(run_dir, level=logging.INFO, why="force=true")
+            set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
         if (is_first or not config["force"]) and (found := _completed(run_dir)):
             if not is_first:
@@ -161,23 +154,17 @@ def _release(error: BaseException) -> None:
 def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Record | None:
     """Train in a folder that holds no finished run; see `train_in`."""
     from lightning.pytorch import seed_everything
-    from lightning.pytorch.callbacks import Timer
 
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
     job = experiment.prepare(config)
-    module: SeriesClassifier | None = None
-    trainer: Trainer | None = None
-    timer, history = Timer(), History()
-    fit_tokens_s = 0.0
-    peak_bytes: int | None = None
-    is_trained = is_scored = False
+    fit = (ReferenceFit if build.is_reference(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
+    is_scored = False
 
     def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
         if not is_first:
             return None
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
         written = Record(
             status=status,
             model=config["model"]["name"],
@@ -187,13 +174,13 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             config_hash=config_hash(config),
             protocol=job.protocol,
             metrics=metrics or Metrics(),
-            num_parameters=sum(parameter.numel() for parameter in module.network.parameters()) if module else None,
-            train_time_s=timer.time_elapsed("train") + fit_tokens_s,
-            peak_memory_bytes=peak_bytes if is_trained else peak_memory_bytes(device),
+            num_parameters=fit.num_parameters,
+            train_time_s=fit.train_time_s,
+            peak_memory_bytes=fit.peak_memory_bytes,
             started_at=started_at,
             finished_at=datetime.now(UTC),
             error=error,
-            **environment(device, trainer.world_size if trainer else 1),
+            **environment(fit.device, fit.world_size),
         )
         try:
             written.write(run_dir / RECORD)
@@ -206,48 +193,14 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         return written
 
     try:
-        started_s = time.perf_counter()
-        module = experiment.fitted_module(config, job)
-        fit_tokens_s = time.perf_counter() - started_s
-        if config["compile"]:
-            module.network.compile()
-        loggers = build.loggers(config, run_dir)
-        callbacks = [
-            *_callbacks(config, run_dir, has_logger=bool(loggers)),
-            timer,
-            history,
-            GoOn(),
-            StopOnDivergence(),
-        ]
-        trainer = build.trainer(config, run_dir, callbacks, loggers)
-        resumed = None if config["force"] else resume_from(run_dir, job.protocol, trainer.world_size, mend=is_first)
-        if is_first and not resumed and was_begun(run_dir):
-            _set_aside(run_dir, level=logging.WARNING, why="The run starts anew")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if is_first:
-            clear_unfinished(run_dir)
-            with replacing(run_dir / CONFIG) as temporary:
-                OmegaConf.save(OmegaConf.create(dict(config)), temporary)
-            if resumed:
-                keep_logged(trainer, resumed)
-            for logger in loggers:
-                logger.log_hyperparams(dict(config))
-        device = trainer.strategy.root_device
-        reset_peak_memory(device)
-        trainer.fit(
-            module,
-            datamodule=job.batches(config),
-            ckpt_path=resumed.path if resumed else None,
-            weights_only=True,
-        )
-        peak_bytes, is_trained = peak_memory_bytes(device), True
-        metrics = _write_results(config, job, history, run_dir, device) if is_first else None
+        fit.run()
+        metrics = _write_results(job, fit, run_dir) if is_first else None
         if metrics:
-            _log_scores(trainer, metrics)
+            _log_scores(fit, metrics)
         is_scored = True
         completed = record(Status.COMPLETED, metrics=metrics)
     except UserError as error:
-        if trainer is not None and trainer.global_step:  # else it is known before the first step
+        if fit.has_begun:  # else it is known before the first step
             record(Status.FAILED, error=str(error))
         raise
     except Terminated:
@@ -257,7 +210,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:
-        told = failures.explained(error, config, run_dir)
+        told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
         what = (str(error).splitlines() or ["out of memory"])[0] if told else f"{type(error).__name__}: {error}"
         record(failures.status_of(error), error=what)
         if told is None:
@@ -269,14 +222,6 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
     if is_first:
         clear_spares(run_dir)
     return completed
-
-
-def _set_aside(run_dir: Path, *, level: int, why: str) -> None:
-    """Keep what is in a run folder, whole or not, under another name."""
-    if run_dir.is_dir() and any(run_dir.iterdir()):
-        aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
-        run_dir.rename(aside)
-        log.log(level, "%s: the earlier run is kept in %s", why, aside)
 
 
 def _completed(run_dir: Path) -> Record | None:
@@ -304,51 +249,40 @@ def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) 
         )
 
 
-def _log_scores(trainer: "Trainer", metrics: Metrics) -> None:
-    """Give the loggers the scores of the selected checkpoint, as `final/val/NAME` and `final/test/NAME`."""
+def _log_scores(fit: Fit, metrics: Metrics) -> None:
+    """Give the loggers the scores of what was selected, as `final/val/NAME` and `final/test/NAME`."""
     scores = {
         f"final/{split}/{name}": score
         for split, found in (("val", metrics.val), ("test", metrics.test))
         for name, score in found.items()
         if score is not None
     }
-    for logger in trainer.loggers:
-        logger.log_metrics(scores, step=trainer.global_step)
+    for logger in fit.loggers:
+        logger.log_metrics(scores, step=fit.num_steps)
         logger.finalize("success")
 
 
-def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:
-    """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere.
-
-    Loggers are given the learning rate too; by no callback of the config, since that is part of what names a run.
-    """
-    from lightning.pytorch.callbacks import LearningRateMonitor
-
-    callbacks = build.callbacks(config, run_dir)
-    if has_logger and not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
-        callbacks.append(LearningRateMonitor())
-    if config["trainer"]["enable_progress_bar"]:
-        callbacks.append(Bar() if sys.stderr.isatty() else EpochLines())
-    return callbacks
-
-
-def _write_results(
-    config: Mapping[str, Any], job: Experiment, history: History, run_dir: Path, device: torch.device
-) -> Metrics:
-    """Score the selected checkpoint on validation and, this once, on test; write predictions and plots."""
+def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
+    """Score on validation what was not fitted on it and, this once, on test; write predictions and plots."""
+    from krontime.results.attention_plot import plot_attention
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
-    from krontime.score import Scorer, named, scores
+    from krontime.results.wandb_log import log_run, of_wandb
 
-    module = experiment.load_run(run_dir).module
-    scorer = Scorer.of(config, index=device.index if device.type == "cuda" else None)
     split, labels = job.split, job.data.labels
-    validation = scores(scorer.probabilities(module, job.data, split.validation), labels[split.validation])
+    validation: dict[MetricName, float | None] = {}
+    if job.protocol.fitted_on != "train_and_validation":
+        validation = fit.scores(fit.probabilities(split.validation), labels[split.validation])
     test: dict[MetricName, float | None] = {}
     if len(split.test):
-        probability = scorer.probabilities(module, job.data, split.test)
-        test = scores(probability, labels[split.test])
+        probability = fit.probabilities(split.test)
+        test = fit.scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
-    plot_learning_curves(history.rows, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
+    if attention := fit.attention():
+        plot_attention(attention, run_dir / ATTENTION)
+    for logger in of_wandb(fit.loggers):
+        log_run(logger, run_dir, attention)
+    if fit.history:
+        plot_learning_curves(fit.history, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
     return Metrics(val=validation, test=test)

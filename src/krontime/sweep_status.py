@@ -125,7 +125,7 @@ def _duration_s(record: Record) -> float:
 
 def _elapsed_s(run_dir: Path) -> float:
     """Since the run that is going on was started: it has then written its config."""
-    from krontime.run import CONFIG
+    from krontime.results.files import CONFIG
 
     try:
         return max(0.0, time.time() - (run_dir / CONFIG).stat().st_mtime)

@@ -47,6 +47,18 @@ def seeds(record):
     return make
 
 
+def test_a_reference_classifier_shares_the_row_of_the_networks_unless_it_saw_more(seeds, record, protocol):
+    saw_train = protocol(selection_metric=None, fitted_on="train", series_length=90)
+    saw_more = protocol(selection_metric=None, fitted_on="train_and_validation")
+    quant = record(model="quant", accuracy=0.7, protocol=saw_train, num_parameters=None)
+    found = rows(first_results_table([*seeds(0.8, 0.9), quant]))
+    assert len(found) == 1
+    assert found[0][3].startswith("0.700 (n=1)<br>125 s <sup>")  # no epochs, no parameters
+    table = first_results_table([*seeds(0.8, 0.9), record(model="quant", protocol=saw_more)])
+    assert len(rows(table)) == 2
+    assert "fitted_on" in table
+
+
 def test_golden_table(seeds, record):
     records = [
         *seeds(0.8, 0.9, 0.85),

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+CONFIG = "config.yaml"
 RECORD = "record.json"
 PREDICTIONS = "test_predictions.parquet"
 CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
+ATTENTION = "attention.png"
 
 
 @contextmanager

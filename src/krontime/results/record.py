@@ -83,7 +83,11 @@ class Protocol(_Strict):
         groups_in_train_and_test: the same for test against train and validation together.
         num_train, num_val, num_test: series in each part; no test series where the data has no test split.
         train_class_counts: training series of each class, by class name.
-        selection_metric: validation metric that chose the checkpoint; None where the last one was taken.
+        selection_metric: validation metric that chose the checkpoint; None where nothing was selected.
+        fitted_on: `train` or `train_and_validation`, for a reference classifier, which selects nothing on validation;
+            None for a network.
+        series_length: points that each series was cut or padded to (with zeros, after scaling), for a reference
+            classifier on series of unequal length; None where each kept its own.
         scaling: `per_series`, `per_channel` or `none`.
         preparation: options that changed the series before scaling (resampling, cropping); empty for none.
         windowing: options of the cut into windows; None where whole series were used.
@@ -101,6 +105,8 @@ class Protocol(_Strict):
     num_test: NonNegativeInt
     train_class_counts: dict[str, NonNegativeInt]
     selection_metric: str | None
+    fitted_on: Literal["train", "train_and_validation"] | None = None
+    series_length: Annotated[int, Field(ge=1)] | None = None
     scaling: Annotated[str, Field(min_length=1)]
     preparation: dict[str, JsonValue] = {}
     windowing: dict[str, JsonValue] | None = None

@@ -1,6 +1,7 @@
 """The one screen of text that ends a run."""
 
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from krontime.results.files import CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.results.record import METRICS, MetricName, Protocol, Record, Status
 
 _WIDTH = 96
@@ -37,6 +38,7 @@ _FILES = (
     (PREDICTIONS, "class probabilities of every test series"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
+    (ATTENTION, "mean attention map of each layer and level"),
     ("config.yaml", "the resolved config"),
     ("**/best.ckpt", "checkpoint that was selected"),
     ("**/last.ckpt", "checkpoint to go on from"),
@@ -68,11 +70,15 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     _line(screen, "Folder", str(run_dir))
     for name, what in _files(run_dir):
         _line(screen, "", f"{name:<28} {what}")
-    if record.status is Status.COMPLETED:
+    if record.status is Status.COMPLETED and record.protocol is not None and record.protocol.fitted_on is not None:
+        _paragraph(screen, "Next", "compare: the classifier itself is not kept, so that it can't predict new files")
+    elif record.status is Status.COMPLETED:
         _line(screen, "Next", f"krontime evaluate {_override('run', run_dir)}")
         _line(screen, "", f"krontime predict {_override('run', run_dir)} input=FILE output=FILE")
     else:
         _paragraph(screen, "Next", _ADVICE[record.status])
+    if any(run_dir.glob("wandb/offline-run-*")):
+        _line(screen, "", f"wandb sync {shlex.quote(str(run_dir / 'wandb'))}/offline-run-*")
     screen.rstrip()
     return screen
 
@@ -166,12 +172,19 @@ def _protocol_line(protocol: Protocol) -> str:
         split += f" by {protocol.group}"
     if protocol.fold is not None:
         split += f", fold {protocol.fold}"
+    selection = (
+        f"checkpoint with the best {protocol.selection_metric}" if protocol.selection_metric else "last checkpoint"
+    )
+    if protocol.fitted_on is not None:
+        selection = f"fitted on {protocol.fitted_on.replace('_', ' ')}, nothing selected"
     parts = [
         f"{split}, seed {protocol.split_seed})",
-        f"checkpoint with the best {protocol.selection_metric}" if protocol.selection_metric else "last checkpoint",
+        selection,
         f"scaling {protocol.scaling.replace('_', ' ')}",
     ]
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in protocol.preparation.items()]
+    if protocol.series_length is not None:
+        parts.append(f"series padded or cut to {protocol.series_length:,} points")
     if protocol.windowing is not None:
         parts.append("windows of " + ", ".join(f"{name} {value}" for name, value in protocol.windowing.items()))
     for other, shared in (

@@ -159,11 +159,15 @@ def _by_protocol(records: Sequence[Record]) -> list[list[Record]]:
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     lost = []
+    usual = _usual_selection(records)
     for record in records:
         if record.protocol is None:
             lost.append(record)
         else:
-            groups[record.protocol.model_copy(update=_BLANK).model_dump_json()].append(record)
+            blank = _BLANK
+            if record.protocol.fitted_on == "train":  # a reference saw what a network trains on, and selected nothing
+                blank = {**_BLANK, "fitted_on": None, "series_length": None, "selection_metric": usual}
+            groups[record.protocol.model_copy(update=blank).model_dump_json()].append(record)
     apart: list[list[Record]] = []
     for group in groups.values():
         sizes: dict[str, set[str]] = defaultdict(set)
@@ -181,6 +185,14 @@ def _by_protocol(records: Sequence[Record]) -> list[list[Record]]:
         return [lost]
     apart[0] += lost
     return apart
+
+
+def _usual_selection(records: Sequence[Record]) -> str | None:
+    """The metric that most networks were selected on, whose rows reference classifiers are shown in."""
+    found = [
+        record.protocol.selection_metric for record in records if record.protocol and not record.protocol.fitted_on
+    ]
+    return statistics.mode(found) if found else None
 
 
 _BLANK: dict[str, Any] = {
@@ -245,7 +257,8 @@ def _summary(runs: Sequence[Record], score: MetricName) -> str:
         if count := sum(record.status is status for record in runs):
             parts.append(f"{count} {status.replace('_', ' ')}")
     costs = []
-    if epochs := sorted({str(_option(record, "trainer", "max_epochs")) for record in completed} - {"None"}):
+    networks = [record for record in completed if not (record.protocol and record.protocol.fitted_on)]
+    if epochs := sorted({str(_option(record, "trainer", "max_epochs")) for record in networks} - {"None"}):
         costs.append(f"at most {' or '.join(epochs)} epochs")
     if times := [record.train_time_s for record in completed if record.train_time_s is not None]:
         mean = statistics.fmean(times)

@@ -127,3 +127,11 @@ def test_all_wrong_arguments_are_named_at_once():
 def test_smallest_length_works():
     data = SyntheticSource(num_train=16, num_test=0, length=512).load()
     assert np.isfinite(data.values).all()
+
+
+def test_patterns_are_those_that_make_the_labels():
+    source = SyntheticSource(num_train=40, num_test=18, length=512, num_classes=3, seed=4)
+    short, long = source.patterns()
+    data = source.load()
+    np.testing.assert_array_equal((short + long) % 3, data.labels)
+    assert set(zip(short.tolist(), long.tolist(), strict=True)) == {(m, a) for m in range(3) for a in range(3)}

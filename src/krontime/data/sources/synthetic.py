@@ -91,11 +91,24 @@ class SyntheticSource:
             has_missing=False,
         )
 
-    def _generate(self, num_series: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values `(n, L)` float32 and labels `(n,)` int64."""
-        rng = np.random.default_rng([self.seed, stream])
+    def patterns(self) -> tuple[np.ndarray, np.ndarray]:
+        """The short-range pattern m and the long-range pattern a of each series, int64 `(n,)`, in `load`'s order."""
+        parts = [self._pairs(self.num_train, self._stream(0)), self._pairs(self.num_test, self._stream(1))]
+        short, long = (np.concatenate(found) for found in zip(*parts, strict=True))
+        return short, long
+
+    def _stream(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, stream])
+
+    def _pairs(self, num_series: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pair = rng.permutation(np.arange(num_series) % self.num_classes**2)
         short, long = np.divmod(pair, self.num_classes)
+        return short, long
+
+    def _generate(self, num_series: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values `(n, L)` float32 and labels `(n,)` int64."""
+        rng = self._stream(stream)
+        short, long = self._pairs(num_series, rng)
         values = self.noise * rng.standard_normal((num_series, self.length))
         frequencies = np.linspace(LOWEST_FREQUENCY, HIGHEST_FREQUENCY, self.num_classes)
         distances = np.linspace(self.length // 4, 3 * self.length // 4, self.num_classes).astype(int)

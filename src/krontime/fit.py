@@ -1,0 +1,114 @@
+"""What a run does between its data and its scores; a network and a reference classifier each have their own way."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from krontime.experiment import Experiment
+from krontime.results.environment import peak_memory_bytes
+from krontime.results.files import CONFIG, replacing
+from krontime.results.record import MetricName
+from krontime.resume import clear_unfinished
+from krontime.score import scores
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+
+class Fit(ABC):
+    """One fit in one run folder; its attributes are what the record says of it, however it ends.
+
+    Args:
+        config: resolved and checked, in plain types.
+        job: its data.
+        run_dir: where everything goes.
+        is_first: whether this process is the one that writes.
+
+    Attributes:
+        loggers: of the config, once they are built.
+        num_parameters: None where there is no such count.
+        world_size: processes that fit together.
+    """
+
+    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+        self.config = config
+        self.job = job
+        self.run_dir = run_dir
+        self.is_first = is_first
+        self.loggers: list[Logger] = []
+        self.num_parameters: int | None = None
+        self.world_size = 1
+        self._peak_bytes: int | None = None
+        self._is_fitted = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return torch.device("cpu")
+
+    @property
+    @abstractmethod
+    def train_time_s(self) -> float:
+        """Wall-clock seconds of fitting, up to now."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first step was done; what fails before is a mistake in the config."""
+        return self.num_steps > 0
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of each epoch; empty where there are none."""
+        return []
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps done."""
+        return 0
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The most that fitting held; scoring doesn't count."""
+        return self._peak_bytes if self._is_fitted else peak_memory_bytes(self.device)
+
+    @property
+    @abstractmethod
+    def memory_advice(self) -> str:
+        """What was too large, and what would be smaller."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Fit.
+
+        Raises:
+            UserError: something the user gave cannot work.
+        """
+
+    @abstractmethod
+    def probabilities(self, indices: np.ndarray) -> torch.Tensor:
+        """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order."""
+
+    def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
+        """Every metric by name, from what `probabilities` gave; None where one is not defined."""
+        return scores(probability, labels)
+
+    def attention(self) -> list[list[np.ndarray]]:
+        """For each layer, the mean attention map of each level; empty where there are none."""
+        return []
+
+    def open_folder(self) -> None:
+        """Make the run folder, clear it of half-written files, and write the config."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.is_first:
+            clear_unfinished(self.run_dir)
+            with replacing(self.run_dir / CONFIG) as temporary:
+                OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
+
+    def ended(self) -> None:
+        """Fitting is over; what comes now no more counts to its memory."""
+        self._peak_bytes, self._is_fitted = peak_memory_bytes(self.device), True

@@ -1,0 +1,129 @@
+"""The verb `probe`: what each level of a trained KronTime still tells of the patterns of the synthetic series.
+
+The synthetic label takes a short-range and a long-range pattern together. A linear classifier that is given the
+features of one level alone shows whether that level has kept either of them.
+
+Shape letters: n series, C channels, D model width, h depth.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from krontime import build, experiment
+from krontime.data.series import SeriesData
+from krontime.data.sources.synthetic import SyntheticSource
+from krontime.errors import Problems, UserError
+from krontime.models.krontime import KronTime
+from krontime.results.console import show
+from krontime.results.files import replacing
+from krontime.score import Scorer
+
+TABLE = "probe.csv"
+PLOT = "probe.png"
+
+
+class Probe(NamedTuple):
+    """How well one level tells one pattern.
+
+    Attributes:
+        level: 0 for the maximum over tokens, h for the mean over all; see `level_features`.
+        group_size: tokens that are averaged at this level.
+        pattern: `short` or `long`.
+        accuracy: mean over the folds.
+        deviation: standard deviation over the folds.
+        chance: of a classifier that sees nothing.
+    """
+
+    level: int
+    group_size: int
+    pattern: str
+    accuracy: float
+    deviation: float
+    chance: float
+
+
+def probe(config: DictConfig) -> list[Probe]:
+    """Probe each level of a run, and write a table and a plot into its folder.
+
+    Raises:
+        UserError: the run is none of KronTime on the synthetic data set.
+    """
+    options = build.plain(config)
+    run_dir = Path(str(options["run"])).expanduser()
+    problems = Problems()
+    for key, least in (("num_folds", 2), ("seed", 0)):
+        if not isinstance(options[key], int) or options[key] < least:
+            problems.add(key, options[key], f"a whole number of at least {least}")
+    problems.raise_if_any()
+    run = experiment.load_run(run_dir)
+    network = run.module.network
+    source = build.source(run.config["data"])
+    if not isinstance(network, KronTime) or not network.head_by_level or not isinstance(source, SyntheticSource):
+        raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
+    job = experiment.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})
+    indices = np.flatnonzero(~job.data.is_test)
+    features = level_features_of(run.module, Scorer.of(run.config, options["accelerator"]), job.data, indices)
+    patterns = dict(zip(("short", "long"), source.patterns(), strict=True))
+    group_sizes = np.cumprod([1, *network.plan.sizes]).tolist()
+    found = [
+        Probe(
+            level,
+            group_sizes[level],
+            pattern,
+            *cross_validated(of_level, labels[indices], num_folds=options["num_folds"], seed=options["seed"]),
+            chance=1 / source.num_classes,
+        )
+        for pattern, labels in patterns.items()
+        for level, of_level in enumerate(features)
+    ]
+    _write(found, run_dir)
+    show(
+        "\n".join(
+            f"level {each.level} (groups of {each.group_size:,} tokens), {each.pattern} range: "
+            f"{each.accuracy:.3f} ± {each.deviation:.3f} (chance {each.chance:.3f})"
+            for each in found
+        )
+        + f"\nFolder  {run_dir}\n        {TABLE}, {PLOT}"
+    )
+    return found
+
+
+def level_features_of(module: Any, scorer: Scorer, data: SeriesData, indices: np.ndarray) -> list[np.ndarray]:
+    """The features of each level, lowest first: h + 1 arrays `(n, C * D)` of the series at `indices`."""
+    network = module.network
+    seen: list[torch.Tensor] = []
+    hook = network.norm_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+    try:
+        scorer.probabilities(module, data, indices)
+    finally:
+        hook.remove()
+    by_level = torch.cat(seen).unflatten(-1, (network.plan.depth + 1, -1))  # (n * C, h + 1, D)
+    by_level = by_level.unflatten(0, (len(indices), -1))
+    return [by_level[:, :, level].flatten(1).numpy() for level in range(network.plan.depth + 1)]
+
+
+def cross_validated(features: np.ndarray, labels: np.ndarray, *, num_folds: int, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation over folds of the accuracy of logistic regression on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    scores = cross_val_score(classifier, features, labels, cv=folds)
+    return float(scores.mean()), float(scores.std(ddof=1))
+
+
+def _write(found: list[Probe], folder: Path) -> None:
+    import pandas as pd
+
+    from krontime.results.probe_plot import plot_probes
+
+    with replacing(folder / TABLE) as temporary:
+        pd.DataFrame(found).to_csv(temporary, index=False, lineterminator="\n")
+    plot_probes(found, folder / PLOT)

@@ -1,0 +1,169 @@
+"""Classifiers of aeon as references: fitted once, under the protocol of the networks.
+
+Shape letters: n series, C channels, L time points, K classes.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from krontime import build
+from krontime.data.datamodule import SeriesDataset
+from krontime.data.normalizer import Normalizer, Scaling
+from krontime.data.series import SeriesData
+from krontime.errors import UserError
+from krontime.experiment import Experiment
+from krontime.fit import Fit
+from krontime.results.environment import reset_peak_memory
+from krontime.results.record import MetricName, Protocol
+
+if TYPE_CHECKING:
+    pass
+
+NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("nll", "ece")
+"""Metrics that say nothing of a classifier which only names a class."""
+
+
+class Reference:
+    """A classifier without epochs, which selects nothing on validation.
+
+    Args:
+        estimator: the classifier, not fitted.
+        classifier: its class path, for messages.
+        fit_on: `train`, the same series that a network is trained on, or `train_and_validation`.
+
+    Raises:
+        UserError: the class is no classifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        estimator: Any,
+        classifier: str,
+        fit_on: Literal["train", "train_and_validation"] = "train",
+    ) -> None:
+        from aeon.classification.base import BaseClassifier
+
+        if not isinstance(estimator, BaseClassifier):
+            raise UserError(f"model.classifier={classifier!r}: expected a classifier of series, this is none")
+        self.estimator: BaseClassifier = estimator
+        self.classifier = classifier
+        self.fit_on = fit_on
+
+
+class Arrays:
+    """Series as aeon takes them: scaled, 0 where missing, and all of one length.
+
+    Args:
+        data: all series.
+        fitted_on: positions of those that the classifier is fitted on, which scaling statistics are taken from.
+        scaling: see `Normalizer`.
+        length: L; shorter series are padded with zeros, longer ones cut. None where all have the same length.
+        batch_size: series read at once.
+    """
+
+    def __init__(
+        self, data: SeriesData, fitted_on: np.ndarray, *, scaling: Scaling, length: int | None, batch_size: int
+    ) -> None:
+        self.dataset = SeriesDataset(data)
+        self.normalizer = Normalizer(scaling=scaling, num_channels=data.num_channels)
+        self.normalizer.fit(data, fitted_on)
+        self.length = length or data.spec.length
+        self.batch_size = batch_size
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """float32 `(len(indices), C, L)`, in that order."""
+        out = np.zeros((len(indices), self.dataset.data.num_channels, self.length), np.float32)
+        for start in range(0, len(indices), self.batch_size):
+            batch = self.dataset.__getitems__(indices[start : start + self.batch_size].tolist())
+            scaled = self.normalizer(batch.x, batch.mask).numpy()[..., : self.length]
+            out[start : start + len(scaled), :, : scaled.shape[2]] = scaled
+        return out
+
+
+class ReferenceFit(Fit):
+    """See `Fit`. The fitted classifier is kept in memory alone, since aeon's can only be stored as pickle."""
+
+    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+        super().__init__(config, job, run_dir, is_first=is_first)
+        self._began_s = self._ended_s = 0.0
+
+    @property
+    def train_time_s(self) -> float:
+        """Seconds of fitting; what numba compiles the first time is among them."""
+        return (self._ended_s or time.perf_counter()) - self._began_s if self._began_s else 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether fitting has begun."""
+        return self._began_s > 0
+
+    @property
+    def memory_advice(self) -> str:
+        """The classifier holds features of all series."""
+        return f"{self.config['model']['classifier']}: expected fewer kernels or features, or a smaller data set"
+
+    def run(self) -> None:
+        """Fit the classifier on the series that the protocol names."""
+        reference = build.reference(self.config, num_jobs=torch.get_num_threads())
+        split, options = self.job.split, self.config["data"]
+        fitted_on = fitted_indices(self.job.protocol, split.train, split.validation)
+        self.loggers = build.loggers(self.config, self.run_dir)
+        self.open_folder()
+        for logger in self.loggers:
+            logger.log_hyperparams(dict(self.config))
+        reset_peak_memory(self.device)
+        self._began_s = time.perf_counter()
+        self._arrays = Arrays(
+            self.job.data,
+            fitted_on,
+            scaling=options["scaling"],
+            length=self.job.protocol.series_length,
+            batch_size=options["eval_batch_size"],
+        )
+        self._estimator = reference.estimator
+        try:
+            with _same_threads():
+                self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
+        except (ValueError, TypeError) as error:  # aeon's words for data or options that it can't work with
+            raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
+        self._ended_s = time.perf_counter()
+        self.ended()
+
+    def probabilities(self, indices: np.ndarray) -> torch.Tensor:
+        """See `Fit`; 0 and 1 where the classifier only names a class."""
+        found = np.zeros((len(indices), self.job.spec.num_classes), np.float32)
+        batch_size = self._arrays.batch_size
+        for start in range(0, len(indices), batch_size):
+            rows = slice(start, start + batch_size)
+            with _same_threads():
+                probability = self._estimator.predict_proba(self._arrays.read(indices[rows]))
+            found[rows, self._estimator.classes_] = probability
+        return torch.from_numpy(found)
+
+    def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
+        """Every metric by name; those of probabilities are not defined where all of them are 0 or 1."""
+        found = super().scores(probability, labels)
+        only_names = bool(((probability == 0) | (probability == 1)).all())
+        return {name: None if only_names and name in NEEDS_PROBABILITIES else found[name] for name in found}
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Undo what some classifiers of aeon set for the whole process."""
+    num_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def fitted_indices(protocol: Protocol, train: np.ndarray, validation: np.ndarray) -> np.ndarray:
+    """Positions of the series that a reference classifier is fitted on, rising."""
+    return train if protocol.fitted_on == "train" else np.sort(np.concatenate([train, validation]))

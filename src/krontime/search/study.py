@@ -1,0 +1,171 @@
+"""An Optuna study that several processes share through one folder, and that outlives all of them.
+
+Trials are kept in Optuna's journal file. Who works on a trial holds the operating system's lock on a file of its own,
+which ends with the process: a trial that is marked as running and whose lock is free was cut off, and is tried again.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from krontime.errors import UserError
+from krontime.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+JOURNAL = "journal.log"
+TRIALS = "trials"
+OVERRIDES = "overrides"
+"""User attribute of a trial: the overrides that it ran with."""
+PROBLEM = "problem"
+"""User attribute of a trial: why its options did not work (out of memory, diverged, refused)."""
+ABOUT = "about"
+"""User attribute of a study: what tells one search from another."""
+
+
+class Task(NamedTuple):
+    """A trial that this process works on.
+
+    Attributes:
+        trial: Optuna's.
+        overrides: its options.
+        folder: for its files.
+        lock: held until the trial has ended.
+    """
+
+    trial: "Trial"
+    overrides: list[str]
+    folder: Path
+    lock: FileLock
+
+
+class SharedStudy:
+    """The study in a folder.
+
+    Args:
+        folder: of the search.
+        direction: `minimize` or `maximize`.
+        about: plain values that two processes must agree on.
+        sampler: makes the sampler of the trial with a given number.
+        pruner: of all trials.
+
+    Attributes:
+        study: Optuna's.
+
+    Raises:
+        UserError: the folder holds another search.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        direction: str,
+        about: dict[str, Any],
+        sampler: Callable[[int], "BaseSampler"],
+        pruner: Any,
+    ) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.sampler = sampler
+        self._lock = FileLock(folder / "search.lock")
+        with self._lock:
+            self.study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+                study_name="search",
+                direction=direction,  # type: ignore[arg-type]
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            found = self.study.user_attrs.get(ABOUT)
+            if found is None:
+                self.study.set_user_attr(ABOUT, about)
+            elif found != about:
+                changed = ", ".join(key for key in about if found.get(key) != about[key])
+                raise UserError(
+                    f"folder={str(folder)!r}: the search there has another {changed}; expected the same command (only "
+                    "search.num_trials, sampler and pruner may change), or another folder"
+                )
+
+    def next(self, space: Space, num_trials: int) -> Task | None:
+        """Begin a trial; None where as many as asked for have ended or are running, in whichever process."""
+        from optuna.trial import TrialState
+
+        with self._lock:
+            self._give_up_dead()
+            taken = self.ended() + self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if len(taken) >= num_trials:
+                return None
+            self.study.sampler = self.sampler(len(self.study.get_trials(deepcopy=False)))
+            trial = self.study.ask()
+            lock = self._trial_lock(trial.number)
+            lock.acquire(timeout=0)
+            overrides = space.suggest(trial)
+            trial.set_user_attr(OVERRIDES, overrides)
+        return Task(trial, overrides, self.folder / TRIALS / f"{trial.number:05d}", lock)
+
+    def end(self, task: Task, *, value: float | None = None, problem: str | None = None) -> None:
+        """Note how a trial ended: with a value, or stopped early, as bad or since its options did not work."""
+        from optuna.trial import TrialState
+
+        if problem is not None:
+            task.trial.set_user_attr(PROBLEM, problem)
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        self.study.tell(task.trial, value, state=state)
+        self._unlock(task.lock)
+
+    def give_up(self, task: Task) -> None:
+        """Leave a trial to whoever works on this search next."""
+        with self._lock:
+            self._fail(task.trial.number)
+        self._unlock(task.lock)
+
+    def ended(self) -> list["FrozenTrial"]:
+        """Trials that ran to their end, or were stopped early."""
+        from optuna.trial import TrialState
+
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+    def completed(self) -> list["FrozenTrial"]:
+        """Trials that ran to their end."""
+        return [trial for trial in self.ended() if trial.state.name == "COMPLETE"]
+
+    def _give_up_dead(self) -> None:
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            lock = self._trial_lock(trial.number)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue  # a living process works on it
+            if not self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():  # nor has it just ended
+                self._fail(trial.number)
+            self._unlock(lock)
+
+    def _fail(self, number: int) -> None:
+        """Mark a trial as failed, and have its options tried again."""
+        from optuna.trial import TrialState
+
+        options = self.study.get_trials(deepcopy=False)[number].params
+        self.study.tell(number, state=TrialState.FAIL)
+        if options:
+            self.study.enqueue_trial(options)
+
+    def _trial_lock(self, number: int) -> FileLock:
+        return FileLock(self.folder / TRIALS / f"{number:05d}.lock")
+
+    def _unlock(self, lock: FileLock) -> None:
+        with suppress(OSError):  # open files can't be removed everywhere
+            Path(lock.lock_file).unlink()
+        lock.release()

@@ -1,0 +1,313 @@
+"""The verb `tune`: a search of options on validation, by Optuna.
+
+A trial trains as a run does, and is scored by the metric that selects its checkpoint, at its best epoch. It leaves the
+test split unread; who wants test scores trains the best config.
+"""
+
+import gc
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from krontime import build, experiment
+from krontime.arguments import argument_problems
+from krontime.checks import BETTER, check_train
+from krontime.errors import UserError
+from krontime.failures import is_out_of_memory
+from krontime.lit.quiet import quiet_lightning
+from krontime.results.console import show
+from krontime.results.record import config_hash
+from krontime.training import NetworkFit
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+    from krontime.search.study import Task
+
+log = logging.getLogger(__name__)
+
+OWN_KEYS = ("search", "folder")
+"""What the config of this verb has beside that of `train`."""
+
+LEAST_TRIALS = 3
+"""Trials in a row whose options don't work, with none that did, before a search is given up."""
+
+
+def tune(config: DictConfig) -> float | None:
+    """Run trials until as many as asked for have ended, then write the best config, a table and plots.
+
+    Returns:
+        The best value; None where no trial of the search has completed yet.
+
+    Raises:
+        UserError: the config or the search space cannot work, or the folder holds another search.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    search = Search(config, list(HydraConfig.get().overrides.task))
+    search.run()
+    return search.write()
+
+
+class Search:
+    """One search.
+
+    Args:
+        config: of the verb.
+        overrides: that it was composed from.
+
+    Raises:
+        UserError: see `tune`.
+    """
+
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        options = build.plain(config)
+        self.overrides = overrides
+        self.options = options["search"]
+        self.folder = Path(str(options["folder"])).expanduser()
+        self.base = {key: value for key, value in options.items() if key not in OWN_KEYS}
+        self._check(options)
+
+        from krontime.search.space import Space
+        from krontime.search.study import SharedStudy
+
+        self.space = Space(self.options["space"])
+        self._check_space()
+        self.metric: str = self.base["callbacks"]["checkpoint"]["monitor"]
+        quiet_lightning()
+        _quiet_optuna()
+        self.study = SharedStudy(
+            self.folder,
+            direction="minimize" if BETTER[self.metric] == "min" else "maximize",
+            about={
+                "config": config_hash(self.base),
+                "space": self.options["space"],
+                "data": experiment.prepare(self.base).protocol.data_sha256,
+            },
+            sampler=self._sampler,
+            pruner=build.instantiate(self.options["pruner"]) if self.options["pruner"] else None,
+        )
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        problems = build.target_problems({"search": options["search"]})
+        problems += [] if problems else argument_problems({"search": options["search"]})
+        num_trials = self.options["num_trials"]
+        if not isinstance(num_trials, int) or isinstance(num_trials, bool) or num_trials < 1:
+            problems.append(f"search.num_trials={num_trials!r}: expected a whole number of at least 1")
+        problems += [
+            f"search.{key}={value!r}: there is no such key"
+            for key, value in self.options.items()
+            if key not in ("num_trials", "sampler", "pruner", "space")
+        ]
+        if self.base["force"]:
+            problems.append("force=True: has no effect on a search; expected another folder to search anew")
+        if build.is_reference(self.base):
+            problems.append(f"model={self.base['model']['name']}: expected a network, which is scored at each epoch")
+        elif not ((self.base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor"):
+            problems.append("callbacks.checkpoint.monitor=None: expected the validation metric to search by")
+        try:
+            check_train(self.base, is_multirun=True)
+        except UserError as error:
+            problems += error.problems
+        if problems:
+            raise UserError(problems)
+
+    def _check_space(self) -> None:
+        """Compose each choice and each end of a range alone; what they are together is seen in the trials."""
+        problems = []
+        given = {text.lstrip("+~").partition("=")[0] for text in self.overrides}
+        for key, text in self.space.ends():
+            if key in given:
+                problems.append(f"search.space.{key}: expected no override of it, since the search sets it")
+                continue
+            try:
+                check_train(self._composed([text]), is_multirun=True)
+            except UserError as error:
+                problems += [f"search.space: {text} does not work ({problem})" for problem in error.problems]
+        if problems:
+            raise UserError(list(dict.fromkeys(problems)))
+
+    def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The training config with these overrides besides those of the command line."""
+        found = build.plain(_compose([*self.overrides, *overrides]))
+        return {key: value for key, value in found.items() if key not in OWN_KEYS}
+
+    def _sampler(self, number: int) -> Any:
+        options = dict(self.options["sampler"])
+        if options.get("seed", 0) is None:  # the same whether a search was cut off or not, and another in each process
+            options["seed"] = int(np.random.SeedSequence([self.base["seed"], number]).generate_state(1)[0])
+        return build.instantiate(options)
+
+    def run(self) -> None:
+        """Run trials until as many as asked for have ended or are running elsewhere.
+
+        Raises:
+            UserError: the options of the first trials don't work, whichever were tried.
+        """
+        num_trials = self.options["num_trials"]
+        failures: list[str] = []
+        while (task := self.study.next(self.space, num_trials)) is not None:
+            problem = self._run(task)
+            failures += [problem] if problem else []
+            if len(failures) >= LEAST_TRIALS and not self.study.completed():
+                raise UserError([f"no trial has worked yet, of {len(self.study.ended())}:", *dict.fromkeys(failures)])
+
+    def _run(self, task: "Task") -> str | None:
+        """Run one trial, and note how it ended; what is wrong with its options, or None."""
+        value: float | None = None
+        problem = None
+        try:
+            value = self._value(task)
+        except UserError as error:
+            problem = "; ".join(error.problems)
+        except (KeyboardInterrupt, SystemExit):
+            self.study.give_up(task)
+            raise KeyboardInterrupt from None
+        except BaseException as error:
+            if not is_out_of_memory(error):
+                self.study.give_up(task)
+                raise
+            problem = "out of memory"
+        finally:
+            shutil.rmtree(task.folder / experiment.CHECKPOINTS, ignore_errors=True)
+            if "wandb" in sys.modules:  # else the next trial would log into this one's run
+                sys.modules["wandb"].finish(exit_code=int(value is None))
+        gc.collect()
+        self.study.end(task, value=value, problem=problem)
+        log.info(
+            "trial %d (%d of %d): %s; %s",
+            task.trial.number,
+            len(self.study.ended()),
+            self.options["num_trials"],
+            f"{self.metric} {value:.4f}" if value is not None else problem or "stopped early",
+            " ".join(task.overrides),
+        )
+        return problem
+
+    def _value(self, task: "Task") -> float | None:
+        """The best epoch's value of a trial; None where it was stopped early."""
+        from lightning.pytorch import seed_everything
+
+        config = self._composed(task.overrides)
+        check_train(config, is_multirun=True)
+        config["force"] = True  # a run of its own to Weights & Biases, and not that of the same config elsewhere
+        seed_everything(config["seed"], verbose=False)
+        prune = Prune(task.trial, self.metric)
+        job = experiment.prepare(config)
+        fit = NetworkFit(config, job, task.folder, is_first=True, callbacks=[prune])
+        fit.run()
+        if prune.has_pruned:
+            return None
+        values = [row[self.metric] for row in fit.history if math.isfinite(row[self.metric])]
+        if not values:
+            raise UserError(f"{self.metric} is not defined on these validation series")
+        return min(values) if BETTER[self.metric] == "min" else max(values)
+
+    def write(self) -> float | None:
+        """Write what the search has found so far, and show it."""
+        from krontime.search import outcome
+
+        completed = self.study.completed()
+        if not completed:
+            show(f"no trial in {self.folder} has completed yet")
+            return None
+        best = self.study.study.best_trial
+        assert best.value is not None
+        outcome.write_table(self.study.ended(), self.folder / outcome.TABLE)
+        outcome.plot(self.study.study, self.folder)
+        self._log(best.value)
+        words = f"{self.metric} {best.value:.4f}, the best of {len(self.study.ended())} trials"
+        self._write_experiment(best.user_attrs["overrides"], words)
+        show(
+            f"{words}, in trial {best.number}:\n"
+            + "".join(f"  {text}\n" for text in best.user_attrs["overrides"])
+            + f"Folder  {self.folder}\n"
+            f"Next    krontime train --config-dir {self.folder} experiment={outcome.EXPERIMENT.stem}"
+        )
+        return best.value
+
+    def _log(self, best: float) -> None:
+        """Give Weights & Biases, where it is a logger, a run with all trials."""
+        from krontime.results.wandb_log import log_search, of_wandb
+        from krontime.search import outcome
+
+        options = (self.base.get("logger") or {}).get("wandb")
+        if options is None:
+            return
+        named = {"name": f"{self.base['data']['name']}/{self.base['model']['name']}/search", **_given(options)}
+        try:
+            for logger in of_wandb(
+                build.loggers({**self.base, "force": True, "logger": {"wandb": named}}, self.folder)
+            ):
+                plots = [self.folder / name for name in (outcome.HISTORY, outcome.IMPORTANCES)]
+                log_search(logger, self.folder / outcome.TABLE, plots, best)
+        finally:
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].finish()
+
+    def _write_experiment(self, overrides: Sequence[str], words: str) -> None:
+        from krontime.search import outcome
+
+        def unresolved(config: DictConfig) -> dict[str, Any]:
+            plain = OmegaConf.to_container(config)
+            assert isinstance(plain, dict)
+            return {str(key): value for key, value in plain.items() if key not in (*OWN_KEYS, "hydra")}
+
+        composed = _compose([*self.overrides, *overrides], with_hydra=True)
+        config = unresolved(composed)
+        choices = {
+            group: choice
+            for group, choice in composed.hydra.runtime.choices.items()
+            if group in config and group not in outcome.NOT_OF_AN_EXPERIMENT and choice is not None
+        }
+        default = unresolved(_compose([f"{group}={choice}" for group, choice in choices.items()]))
+        outcome.write_experiment(self.folder / outcome.EXPERIMENT, config, default, choices, words)
+
+
+class Prune(pl.Callback):
+    """Tells Optuna the value of each epoch, and stops the training where it says that the trial is not worth it.
+
+    Args:
+        trial: Optuna's.
+        metric: validation metric.
+    """
+
+    def __init__(self, trial: "Trial", metric: str) -> None:
+        self.trial = trial
+        self.metric = metric
+        self.has_pruned = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report; validation has ended by now."""
+        self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
+        if self.trial.should_prune():
+            self.has_pruned = trainer.should_stop = True
+
+
+def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The config of this verb, found where Hydra found it for the running command."""
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    try:
+        return compose("tune", list(overrides), return_hydra_config=with_hydra)
+    except HydraException as error:
+        raise UserError(str(error.__cause__ or error).splitlines()[0]) from error
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _quiet_optuna() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
