@@ -191,5 +191,5 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
 
 def test_a_job_is_called_by_what_others_do_not_have(tmp_path: Path) -> None:
     assert varied(jobs("0", "1")) == ["seed=0", "seed=1"]
-    assert varied(jobs("0")) == ["model=tcn seed=0"]
+    assert varied(jobs("0")) == ["hum/tcn/0"]
     assert progress(tmp_path / "none").state is State.TO_DO

@@ -164,9 +164,9 @@ def test_jobs_in_other_processes_leave_the_same_records(
 @pytest.mark.slow
 def test_several_devices_are_refused_in_other_processes_too(tmp_path: Path) -> None:
     """Lightning would start the further ones with the command of the sweep."""
-    done = command("trainer.devices=2,3", *LAUNCHERS["joblib"], output=tmp_path)
+    done = command("seed=0,1", "trainer.devices=2", *LAUNCHERS["joblib"], output=tmp_path)
     assert done.returncode == 2
-    assert "  failed: trainer.devices=2: trainer.devices=2: the further ones would be" in done.stderr
+    assert "  failed: seed=1: trainer.devices=2: the further ones would be started with" in done.stderr
     assert not list(tmp_path.rglob("record.json"))
 
 

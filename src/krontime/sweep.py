@@ -140,9 +140,9 @@ def first_line(text: str | None) -> str:
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:
-    """What tells each job of a sweep from the others: its overrides without those that all have."""
-    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    return [" ".join(override for override in job.overrides if override not in common) for job in jobs]
+    """What tells each job of a sweep from the others: its overrides without those that all have, or its folder."""
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    return [" ".join(text for text in job.overrides if text not in common) or job.folder for job in jobs]
 
 
 def counts(states: Iterable[State]) -> dict[State, int]:

@@ -177,11 +177,12 @@ class _SweepRun:
             states.append(state)
             if state is not State.DONE:
                 lines.append(f"  {state}: {name}{f': {reason}' if reason else ''}")
+        size = f"{len(folders)} job{'s' if len(folders) > 1 else ''}"
         if not lines:
-            return True, f"Sweep: all {len(folders)} jobs are done"
+            return True, f"Sweep: {size}, all done"
         found = ", ".join(f"{count} {state}" for state, count in counts(states).items() if count)
         roots = [os.fspath(root) for root in self.by_root]
         outputs = roots[0] if len(roots) == 1 else f"[{','.join(roots)}]"
-        lines.insert(0, f"the sweep has {len(folders)} jobs: {found}")
+        lines.insert(0, f"the sweep has {size}: {found}")
         lines.append(f"the same command runs the rest; krontime sweep-status outputs={outputs} looks at it")
         return False, "\n".join(lines)
