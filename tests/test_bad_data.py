@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +29,7 @@ FLAT = {"X": None, "X_flat": RNG.standard_normal((2, 5 * N)), "offsets": OFFSETS
 TS = "@problemName x\n@timeStamps false\n@univariate false\n@equalLength {equal}\n@classLabel true a b\n@data\n{rows}"
 TS_ROWS = "".join(f"{i},2,3:4,{i},6:{'ab'[i % 2]}\n" for i in range(8))
 TABLE = "label,t0,t1,t2\n" + "".join(f"{'ab'[i % 2]},{i},2,3\n" for i in range(8))
+NUMBERED = TABLE.replace("a,", "1,").replace("b,1", "1.0,1").replace("b,", "2,")
 
 
 def npz(**changes: Any) -> bytes:
@@ -283,3 +287,32 @@ def test_a_folder_that_cannot_be_written_is_told(key, tmp_path):
     assert code == 2
     assert "/proc/nothing" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["npz", "csv", "ts"])
+def test_series_of_ten_million_points_are_read_in_little_more_than_their_size(suffix, tmp_path, monkeypatch):
+    """In a process of its own: its peak is what one file took."""
+    length = 10_000_000
+    path = tmp_path / f"long.{suffix}"
+    if suffix == "npz":
+        np.savez(path, X=np.zeros((2, 1, length), np.float32), y=[0, 1], split=[0, 0])
+    else:
+        row = ",".join(["1", "-2.5", "", "4"] * (length // 4)) + ",5"
+        lines = [f"a,{row}", f"b,{row}"] if suffix == "csv" else [f"{row}:a", f"{row}:b"]
+        begin = "label,t0\n" if suffix == "csv" else "@classLabel true a b\n@data\n"
+        path.write_text(begin + "\n".join(lines) + "\n")
+    program = f"""
+import resource
+from krontime.data.sources.npz import NpzSource
+from krontime.data.sources.table import TableSource
+from krontime.data.sources.ts import TsSource
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+data = {{"npz": NpzSource, "csv": TableSource, "ts": TsSource}}["{suffix}"](r"{path}").load()
+assert len(data) == 2 and data.spec.length >= {length}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 60 * length  # two series of 4 or, from text, 8 bytes a point, and what is made of them

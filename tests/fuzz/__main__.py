@@ -56,6 +56,7 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     build.register_resolvers()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MAX_ADDRESS_SPACE, used + MAX_ADDRESS_SPACE))
     chosen = [TARGETS[name] for name in options.targets or TARGETS]
@@ -74,6 +75,8 @@ def main() -> int:
                 kept.write_bytes(data)
                 findings[f"{target.name}: {what}"] = str(kept)
                 _say(f"{target.name}: {what}\n  input: {kept}\n{details}")
+    except KeyboardInterrupt:
+        _say("interrupted")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _say(", ".join(f"{name} {count:,}" for name, count in counts.items()))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from krontime.data.sources.ts import TsSource
+from krontime.data.sources.ts import TsSource, read_ts
 from krontime.errors import UserError
 
 HEADER = (
@@ -100,3 +100,29 @@ def test_one_file_cannot_be_both(write, tmp_path):
     (tmp_path / "link.ts").symlink_to(path)
     with pytest.raises(UserError, match=r"data\.test=.*link\.ts.*another file than data\.train"):
         TsSource(path, tmp_path / "link.ts").describe()
+
+
+def test_labels_that_differ_in_case_are_two_classes(write):
+    """aeon makes them one."""
+    text = HEADER.replace("Rest Banana", "Rest rest") + "1,2:3,4:Rest\n1,2:3,4:rest\n"
+    assert TsSource(write(text)).load().class_names == ("Rest", "rest")
+
+
+def test_a_label_is_spelled_as_in_the_header(write):
+    text = HEADER + "1,2:3,4:REST\n1,2:3,4: Banana \n1,2:3,4:rest\n"
+    assert TsSource(write(text)).load().class_names == ("Banana", "Rest")
+
+
+@pytest.mark.parametrize("name", ["ACSF1", "GunPoint", "BasicMotions", "JapaneseVowels", "PickupGestureWiimoteZ"])
+def test_files_of_the_archive_are_what_aeon_reads(name):
+    from aeon.datasets import load_from_ts_file
+
+    from krontime.data.sources.ucr import _bundled_folder
+
+    path = _bundled_folder() / name / f"{name}_TEST.ts"
+    series, labels = load_from_ts_file(str(path))
+    ours = read_ts(path)
+    assert len(ours.series) == len(series)
+    for one, other in zip(ours.series, series, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [label.lower() for label in ours.labels] == [str(label).strip() for label in labels]
