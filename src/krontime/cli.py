@@ -22,6 +22,7 @@ VERBS = {
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
     "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
+    "tables": ("krontime.tabulation:tables", "tables, significance tests and plots from the records of runs"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 

@@ -31,7 +31,7 @@ from krontime.results.files import replacing
 SCHEMA_VERSION = 1
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
-METRICS: tuple[str, ...] = get_args(MetricName)
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 _NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger"})
 _DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
