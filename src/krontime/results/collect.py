@@ -67,7 +67,8 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
         except UserError as error:
             wrong = error.problems
         if wrong:
-            damaged.append(Damaged(path, place, tuple(text.removeprefix(f"{path}: ") for text in wrong)))
+            said = (text.removeprefix(f"{path}: ").removeprefix("record: ") for text in wrong)
+            damaged.append(Damaged(path, place, tuple(said)))
         else:
             found.append(Stored(record, path.parent))
     if not found:
