@@ -34,6 +34,12 @@ def test_each_record_is_found_once(make_record, tmp_path):
 TAMPERED = {
     "another config under the old hash": ({"config": {"seed": 0}}, "config_hash is "),
     "another seed": ({"seed": 5}, "seed is 5 but config.seed is 0"),
+    "another model": ({"model": "tcn"}, "model is 'tcn' but config.model.name is 'krontime'"),
+    "another data set": ({"data": "GunPoint"}, "data is 'GunPoint' but config.data.name is 'ACSF1'"),
+    "an accuracy of no number of series": (
+        {"metrics": {"val": {}, "test": {"accuracy": 0.875}}},
+        "metrics.test.accuracy is 0.875, which no number of 100 test series gives",
+    ),
     "a hash of nothing": ({"config_hash": "0" * 12}, "config_hash is '000000000000'"),
     "a score out of range": ({"metrics": {"val": {}, "test": {"accuracy": 87.0}}}, "test.accuracy is 87.0"),
     "no score": ({"metrics": {"val": {}, "test": {}}}, "needs metrics.test.accuracy"),
@@ -49,7 +55,8 @@ TAMPERED = {
 @pytest.mark.parametrize("kind", TAMPERED)
 def test_a_tampered_record_is_named_and_left_out(make_record, tmp_path, kind):
     for name, seed in (("good", 1), ("bad", 0)):
-        make_record(seed=seed, accuracy=0.87).write(tmp_path / name / "record.json")
+        settings = {"seed": seed, "model": {"name": "krontime"}, "data": {"name": "ACSF1"}}
+        make_record(seed=seed, accuracy=0.87, config=settings).write(tmp_path / name / "record.json")
         write_outcomes(outcomes(87), tmp_path / name)
     changes, problem = TAMPERED[kind]
     edit(tmp_path / "bad" / "record.json", **changes)

@@ -140,6 +140,12 @@ def test_config_keys_tell_variants_apart(make_record):
     assert found.notes == ()
 
 
+def test_a_part_of_the_model_is_named_by_its_class(make_record):
+    tokenizers = [{"_target_": "krontime.models.layers.tokenizers.ConvPatch", "width": 3}, None, True]
+    records = [make_record(config={"seed": 0, "tokenizer": tokenizer}) for tokenizer in tokenizers]
+    assert of(records, keys=["tokenizer"]).variants == (("-",), ("ConvPatch",), ("true",))
+
+
 def test_a_key_that_no_record_has_is_a_mistake(make_record):
     with pytest.raises(UserError, match=r"rows: 'model\.dept': expected a config key that a record has"):
         of([make_record()], keys=["model.depth", "model.dept"])

@@ -142,8 +142,11 @@ def test_no_test_over_series_without_the_predictions_of_every_run(predicted, tmp
     right = [np.arange(40) < 30] * 2
     comparison = predicted({"a": right, "b": right}, ["x", "y"] * 20)
     (tmp_path / "b" / "1" / "test_outcomes.csv").unlink()
-    assert on_each_data_set(comparison) == ([], [])
-    assert on_each_data_set(predicted({"a": right, "b": right}, ["x", "y"] * 20, metric="nll")) == ([], [])
+    tests, [note] = on_each_data_set(comparison)
+    assert tests == []
+    assert note.startswith("Pairs without a test")
+    assert note.endswith(": ACSF1 (1).")
+    assert on_each_data_set(predicted({"a": right, "b": right}, ["x", "y"] * 20, metric="macro_f1")) == ([], [])
 
 
 def test_predictions_of_other_series_are_told(predicted):

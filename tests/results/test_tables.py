@@ -154,7 +154,9 @@ def test_variants_are_rows_and_data_sets_columns(make_record, table, tmp_path):
         ["2", "0", "<u>0.800</u> (n=1)", "missing"],
         ["10", "0", "**0.900** (n=1)", "0.700 (n=1)"],
     ]
-    assert (tmp_path / "scores.csv").read_text().startswith("origin,data,protocol,model.depth,seed,metric,")
+    assert (
+        (tmp_path / "scores.csv").read_text().startswith("origin,data,protocol,config.model.depth,config.seed,metric,")
+    )
 
 
 def test_scores_from_elsewhere_stand_apart(make_record, make_protocol, table, tmp_path):

@@ -279,7 +279,9 @@ def _write_tidy(
                 line |= {f"{quantity.key}_{end}": getattr(row, f"{quantity.key}_{end}") for end in ("min", "max")}
             if reference:
                 line[f"{quantity.key}_ratio"] = ratio(rows, quantity, row, reference=reference)
-            line[f"{quantity.key}_growth"] = growth(rows, quantity, variant=row.variant, growth_from=growth_from)
+            exponent = growth(rows, quantity, variant=row.variant, growth_from=growth_from)
+            # A fit's last digits depend on the processor.
+            line[f"{quantity.key}_growth"] = None if exponent is None else f"{exponent:.6g}"
         if MEMORY in quantities:
             line["estimated_memory_bytes"] = row.estimated_memory_bytes
         lines.append(line)

@@ -10,7 +10,7 @@ from krontime.results.files import RECORD
 from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.results.record import Record, Status
 
-_ROUNDING = 1e-5  # of an accuracy in float32
+_ROUNDING = 1e-6  # of an accuracy in float32
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
     """Every record below `roots`, in the order of their paths and each file once, and those that are damaged.
 
     Damaged is a record that does not fit its schema or contradicts itself (a config that its hash is not of) or the
-    test predictions beside it.
+    test predictions beside it, or whose accuracy is no share of the test series.
 
     Raises:
         UserError: a root is no folder, or there is no record that is whole.
@@ -80,14 +80,19 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
 
 
 def _contradictions(record: Record, path: Path) -> list[str]:
-    """Where a record says something else than the predictions that its run left."""
+    """Where a test accuracy is no share of the test series, or not that of the predictions that the run left."""
     accuracy = record.metrics.test.get("accuracy")
-    if record.status is not Status.COMPLETED or accuracy is None or (outcomes := read_outcomes(path.parent)) is None:
+    if record.status is not Status.COMPLETED or accuracy is None or record.protocol is None:
         return []
-    found = float(outcomes.correct.mean()) if len(outcomes.correct) else float("nan")
-    if abs(found - accuracy) <= _ROUNDING:
-        return []
-    return [f"metrics.test.accuracy is {accuracy} but the predictions beside it give {found:.7f}"]
+    problems = []
+    num_test = record.protocol.num_test
+    if num_test and abs(round(accuracy * num_test) / num_test - accuracy) > _ROUNDING:
+        problems.append(f"metrics.test.accuracy is {accuracy}, which no number of {num_test:,} test series gives")
+    if (outcomes := read_outcomes(path.parent)) is not None:
+        found = float(outcomes.correct.mean()) if len(outcomes.correct) else float("nan")
+        if not abs(found - accuracy) <= _ROUNDING:
+            problems.append(f"metrics.test.accuracy is {accuracy} but the predictions beside it give {found:.7f}")
+    return problems
 
 
 def newest(job: Sequence[Stored]) -> Stored:

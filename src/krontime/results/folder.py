@@ -141,7 +141,8 @@ def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
     Raises:
         UserError: there is no such folder, or one of them can't be read; names every problem.
     """
-    found = {path.parent for name in (RECORDS, benchmark_report.CSV) for path in root.rglob(name)}
+    files = [path for name in (RECORDS, benchmark_report.CSV) for path in root.rglob(name)]
+    found = {path.parent for path in files if RECORDS not in path.relative_to(root).parts[:-1]}
     if not found:
         raise UserError(
             f"refresh={str(root)!r}: expected a folder with {RECORDS}/ or {benchmark_report.CSV} in it or below"

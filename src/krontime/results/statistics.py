@@ -20,6 +20,7 @@ from krontime.results.predictions import Outcomes
 MIN_SEEDS = 5
 LEVEL = 0.05
 _RESAMPLES = 9_999
+_DIGITS = 9  # beyond these, means that should tie differ by rounding
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def over_data_sets(comparison: Comparison) -> list[Test]:
             found = [comparison.only(data, variant) for variant in (first, second)]
             means = [entry.mean for entry in found if entry is not None and entry.mean is not None]
             pairs += [means] if len(means) == 2 else []
-        differences = np.array([a - b for a, b in pairs])
+        differences = np.array([round(a - b, _DIGITS) for a, b in pairs])
         if len(differences) < 2:
             continue
         p = float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
@@ -75,9 +76,11 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[Test], list[str]]:
     """A paired test of each pair of variants on each data set, where the runs allow one, and why others had none."""
     tests: list[Test] = []
     problems: dict[str, None] = {}
+    untested: list[str] = []
     for data in dict.fromkeys(data for data, _ in comparison.rows):
         entries = [entry for variant in comparison.variants if (entry := comparison.only(data, variant))]
-        family = []
+        family: list[Test] = []
+        num_untested = 0
         for first, second in combinations(entries, 2):
             try:
                 found = _over_seeds(first, second) or _over_series(first, second)
@@ -85,7 +88,15 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[Test], list[str]]:
                 problems |= dict.fromkeys(error.problems)
                 continue
             family += [found] if found else []
+            num_untested += not found
+        if num_untested:
+            untested.append(f"{data} ({num_untested})")
         tests += _holm(family)
+    if untested:
+        problems |= {
+            f"Pairs without a test, having fewer than {MIN_SEEDS} seeds in common and no test predictions for this "
+            f"score, or nothing that varies: {', '.join(untested)}.": None
+        }
     return tests, list(problems)
 
 
@@ -100,7 +111,7 @@ def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray
     rows = []
     for data in dict.fromkeys(data for data, _ in comparison.rows):
         found = [comparison.only(data, variant) for variant in comparison.variants]
-        signed = [_sign(e) * e.mean for e in found if e is not None and e.mean is not None]
+        signed = [_sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None]
         if len(signed) == len(comparison.variants):
             rows.append(signed)
     if not rows:

@@ -231,7 +231,7 @@ def _commit(record: Record) -> str:
 
 
 def _tidy(comparison: Comparison) -> list[dict[str, Any]]:
-    names = comparison.keys or ("model",)
+    names = [f"config.{key}" for key in comparison.keys] or ["model"]
     return [
         {
             "origin": "krontime",
