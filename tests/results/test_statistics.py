@@ -169,15 +169,16 @@ def test_a_cell_with_two_configs_enters_no_test(make_record):
 
 
 def test_files(scored, tmp_path):
-    comparison = scored({"a": {"D": [0.9, 0.92, 0.91, 0.95, 0.9]}, "b": {"D": [0.1, 0.15, 0.12, 0.1, 0.14]}})
+    good, bad = [0.9, 0.92, 0.91, 0.95, 0.9], [0.1, 0.15, 0.12, 0.1, 0.14]
+    comparison = scored({"a": {"D": good, "E": [0.9]}, "b": {"D": bad, "E": [0.1]}})
     ranks, scores = mean_ranks(comparison)
     tests, notes = on_each_data_set(comparison)
     assert write_significance(ranks, len(scores), [], tests, tmp_path, [*notes, "no diagram"])
     text = (tmp_path / "significance.md").read_text()
-    assert "**Mean rank over 1 data set with a score for every variant**" in text
+    assert "**Mean rank over 2 data sets with a score for every variant**" in text
     assert "| a | 1.00 |\n| b | 2.00 |" in text
     assert re_row(text) == "| D | a | b | +0.794 | +0.750 to +0.838 | 5 | t-test, seeds | &lt; 0.001 | **&lt; 0.001** |"
-    assert "<sup>1</sup> no diagram" in text
+    assert "<sup>2</sup> no diagram" in text
     assert "\\textbf{\\textless{} 0.001}" in (tmp_path / "significance.tex").read_text()
     assert (tmp_path / "significance.csv").read_text().splitlines()[1].startswith("D,a,b,0.794,0.75")
     assert not write_significance({}, 0, [], [], tmp_path)

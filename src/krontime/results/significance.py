@@ -42,10 +42,10 @@ def write_significance(
         Whether there was anything to write.
     """
     tables = []
-    if len(ranks) > 1:
+    if len(ranks) > 1 and num_ranked > 1:
         rows = [[" ".join(v), f"{rank:.2f}"] for v, rank in sorted(ranks.items(), key=lambda item: item[1])]
-        sets = f"{num_ranked} data set{'s' if num_ranked > 1 else ''}"
-        tables.append(Table(f"Mean rank over {sets} with a score for every variant", ["variant", "rank"], rows))
+        title = f"Mean rank over {num_ranked} data sets with a score for every variant"
+        tables.append(Table(title, ["variant", "rank"], rows))
     if over:
         tables.append(_table("Over data sets", over))
     if on_each:
