@@ -244,6 +244,9 @@ def test_wrong_folders_and_options_are_told(no_plots, runs, tmp_path):
         run(f"records=[{runs},{tmp_path / 'nowhere'}]", f"output={tmp_path / 'out'}")
     with pytest.raises(UserError, match=r"refresh='.*': expected a folder with records/ or benchmark\.csv"):
         run(f"refresh={tmp_path / 'nowhere'}")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file.*: cannot be written"):
+        run(f"records={runs}", f"output={tmp_path / 'file'}")
     with pytest.raises(UserError, match=r"rows: 'model\.widht': expected a config key"):
         run(f"records={runs}", f"output={tmp_path / 'out'}", "rows=[model.widht]")
     run(f"records={runs}", f"output={tmp_path / 'first'}", "publish=true")

@@ -29,11 +29,19 @@ def tables(config: DictConfig) -> list[Path]:
         Folders that were written to.
 
     Raises:
-        UserError: an option cannot work, there is no whole record, or a file is damaged that tables are made from.
+        UserError: an option cannot work, there is no whole record, a file is damaged that tables are made from, or one
+            cannot be written.
     """
     options = build.plain(config)
     if problems := _problems(options):
         raise UserError(problems)
+    try:
+        return _tables(options)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror or error})") from error
+
+
+def _tables(options: Mapping[str, Any]) -> list[Path]:
     if options["refresh"] is not None:
         done = refresh(_path(options["refresh"]))
         for folder, (comparison, damaged) in done.items():
