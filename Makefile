@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.krontime-installed
 INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint wheel clean
+.PHONY: help setup train results test test-all lint wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 
 train: $(INSTALLED)  ## train KronTime on ACSF1 and score it on the test split
 	$(BIN)/krontime train
+
+results: $(INSTALLED)  ## make the tables and plots of docs/results and the README again, from what was measured
+	$(BIN)/krontime tables refresh=docs/results readme=README.md
 
 test: $(INSTALLED_DEV)  ## run the fast tests
 	$(BIN)/python -m pytest $(WORKERS) -m 'not slow and not gpu'

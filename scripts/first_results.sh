@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.."
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
 models=krontime,patchtst,tcn
-records=docs/results/first
 
 krontime train -m data=ucr model=$models seed=0,1,2
 krontime train -m data=bonn_eeg model=$models trainer.max_epochs=5
@@ -15,4 +14,4 @@ krontime train -m data=ctu_uhb_ctg model=$models trainer.max_epochs=1
 krontime train -m data=esc10 model=$models trainer.max_epochs=1
 krontime train -m data=fsdd model=$models trainer.max_epochs=1
 
-python -m krontime.results.tables outputs --publish "$records" --readme README.md
+krontime tables records=outputs output=docs/results/first published=docs/results/published.csv publish=true readme=README.md

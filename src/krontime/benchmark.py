@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -26,7 +25,8 @@ from krontime import build
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.planning import Cost, cost
-from krontime.results.benchmark_tables import Row, write_rows, write_tables
+from krontime.results.benchmark_report import CSV, ENVIRONMENT, write_report
+from krontime.results.benchmark_tables import Row, write_rows
 from krontime.results.environment import environment
 from krontime.results.files import replacing
 from krontime.results.record import config_hash
@@ -34,8 +34,6 @@ from krontime.results.report import format_bytes
 
 log = logging.getLogger(__name__)
 
-CSV = "benchmark.csv"
-ENVIRONMENT = "environment.json"
 MEMORY = "memory"
 GIBIBYTE = 2**30
 PACKAGE = Path(__file__).parent
@@ -382,38 +380,9 @@ def _write(
     if not is_last:
         return
 
-    from krontime.results.benchmark_plots import write_plots
     from krontime.results.console import show
 
-    caption = _caption(rows, options, about, finished)
-    names = write_tables(
-        rows, output, caption=caption, reference=options["reference"], growth_from=options["growth_from"]
-    )
-    write_plots(rows, output, caption=caption)
+    names = write_report(output)
     for name in names:
         show((output / f"{name}.md").read_text(encoding="utf-8"))
     show(f"Written to {output}: {CSV}, {ENVIRONMENT}, " + ", ".join(f"{name}.{{md,tex,csv,png,svg}}" for name in names))
-
-
-def _caption(rows: Sequence[Row], options: Mapping[str, Any], about: Mapping[str, Any], finished: Sequence[str]) -> str:
-    device, versions, git = about["device"], about["versions"], about["git"]
-    days = sorted({moment[:10] for moment in (finished[0], finished[-1])})
-    parts = [
-        f"Batch of {options['batch_size']} series, {options['num_channels']} x length points each, "
-        f"{'float32' if options['precision'] == '32-true' else 'bfloat16 autocast'}"
-    ]
-    timed = [row for row in rows if row.train_step_ms_min and row.train_step_ms_max]
-    if timed:
-        rounds = max(row.num_rounds for row in timed)
-        parts.append(f"median over {rounds} round(s) of the median of up to {options['steps']} steps")
-        if rounds > 1:
-            spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in timed]  # type: ignore[operator]
-            middle, most = statistics.median(spreads), max(spreads)
-            parts.append(f"a cell's slowest round over its fastest: +{middle:.0%} as a rule, +{most:.0%} at most")
-    commit = f" (commit {git['commit'][:7]}{', with changes' if git['dirty'] else ''})" if git else ""
-    parts += [
-        f"{device['count']} x {device['name']}, {device['num_threads']} threads, {platform.system()}",
-        f"torch {versions['torch']}, Python {versions['python']}, krontime {versions.get('krontime', '?')}{commit}",
-        " to ".join(days),
-    ]
-    return "; ".join(parts) + "."

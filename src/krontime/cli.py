@@ -28,6 +28,7 @@ VERBS = {
     "sweep-status": ("krontime.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
     "tune": ("krontime.tune:tune", "search a model's options on validation, in one process or several"),
     "probe": ("krontime.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
+    "tables": ("krontime.tabulation:tables", "tables, significance tests and plots from the records of runs"),
     "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
 }
 

@@ -1,7 +1,6 @@
 """Log-log plots of a benchmark: time and memory against length, as PNG and SVG.
 
-Variants differ in marker and dash as well as in colour; a cell without a number is missing from its line, and the table
-says why.
+A cell without a number is missing from its line, and the table says why.
 """
 
 import textwrap
@@ -9,11 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from krontime.results.benchmark_tables import REPORTS, Row
-from krontime.results.files import replacing
+from krontime.results.figures import save, style
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")  # Okabe and Ito's
-_MARKERS = "os^Dv<>PX*hpd"
-_DASHES = ("-", "--", ":", "-.")
 _WIDTH_PER_LETTER = 0.071  # inches, of the caption's font
 
 
@@ -44,11 +40,9 @@ def write_plots(rows: Sequence[Row], folder: Path, *, caption: str) -> None:
                     [length for length, _ in points],
                     [value for _, value in points],
                     label=variant,
-                    color=_COLOURS[number % len(_COLOURS)],
-                    marker=_MARKERS[number % len(_MARKERS)],
-                    linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
                     markersize=4,
                     linewidth=1.3,
+                    **style(number),
                 )
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
@@ -64,6 +58,4 @@ def write_plots(rows: Sequence[Row], folder: Path, *, caption: str) -> None:
             "\n".join(textwrap.wrap(caption, int(width / _WIDTH_PER_LETTER))), fontsize=7, x=0.02, ha="left"
         )
         words = f"{' and '.join(quantity.title for quantity in panels)} against length, log-log. {caption}"
-        for suffix in ("png", "svg"):
-            with replacing(folder / f"{name}.{suffix}") as temporary:
-                figure.savefig(temporary, format=suffix, metadata={"Description": words})
+        save(figure, folder, name, words=words)

@@ -4,11 +4,13 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from krontime.errors import UserError
 from krontime.results.files import replacing
+from krontime.results.markup import Table, latex, markdown
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,38 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
+def read_rows(path: Path) -> list[Row]:
+    """The rows that `write_rows` left.
+
+    Raises:
+        UserError: the file is missing, has other columns, or a value is of another type; names every such value.
+    """
+    types = get_type_hints(Row)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable file of measurements ({error})") from error
+    if not lines or set(lines[0]) != set(types):
+        raise UserError(f"{path}: expected at least one row, and the columns {', '.join(types)}")
+    problems, rows = [], []
+    for number, line in enumerate(lines, start=1):
+        values: dict[str, Any] = {}
+        for key, annotation in types.items():
+            kinds = get_args(annotation) or (annotation,)
+            text = line[key]
+            try:
+                values[key] = None if not text and type(None) in kinds else kinds[0](text)
+            except (TypeError, ValueError):
+                problems.append(f"{path}: row {number}: {key}={text!r}: expected a value of type {kinds[0].__name__}")
+        if line["status"] not in _STATUS:
+            problems.append(f"{path}: row {number}: status={line['status']!r}: expected one of {', '.join(_STATUS)}")
+        rows.append(values)
+    if problems:
+        raise UserError(problems)
+    return [Row(**values) for values in rows]
+
+
 def write_tables(
     rows: Sequence[Row], folder: Path, *, caption: str, reference: str | None, growth_from: int
 ) -> list[str]:
@@ -157,17 +191,17 @@ def write_tables(
             continue
         written.append(name)
         tables = [
-            (quantity.title, *_table(rows, quantity, reference=reference, growth_from=growth_from))
+            Table(quantity.title, *_table(rows, quantity, reference=reference, growth_from=growth_from))
             for quantity in measured
         ]
         if MEMORY in measured:
             tables.append(
-                ("Memory that `krontime plan` states for a training step, over what was measured", *_plan(rows))
+                Table("Memory that `krontime plan` states for a training step, over what was measured", *_plan(rows))
             )
         how = _legend(reference, growth_from)
         if MEMORY in measured:
             how += _MEMORY_LEGEND
-        files = {"md": _markdown(tables, f"{how} {caption}"), "tex": _latex(tables, f"{how} {caption}")}
+        files = {"md": markdown(tables, f"{how} {caption}"), "tex": latex(tables, f"{how} {caption}")}
         for suffix, text in files.items():
             with replacing(folder / f"{name}.{suffix}") as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -233,45 +267,6 @@ def format_ratio(value: float) -> str:
     return f"{value:.3f}" if value < 0.1995 else f"{value:.2f}" if value < 9.995 else f"{value:,.1f}"
 
 
-def _markdown(tables: Sequence[tuple[str, list[str], list[list[str]]]], caption: str) -> str:
-    parts = []
-    for title, header, body in tables:
-        align = "|---" + "|---:" * (len(header) - 1) + "|"
-        lines = [f"| {' | '.join(line)} |" for line in (header, *body)]
-        parts.append("\n".join([f"**{title}**", "", lines[0], align, *lines[1:]]))
-    return "\n\n".join([*parts, caption]) + "\n"
-
-
-def _latex(tables: Sequence[tuple[str, list[str], list[list[str]]]], caption: str) -> str:
-    """Tables for the package booktabs."""
-    parts = ["% needs \\usepackage{booktabs}"]
-    for title, header, body in tables:
-        lines = [" & ".join(map(_tex, line)) + " \\\\" for line in (header, *body)]
-        parts.append(
-            "\n".join(
-                [
-                    "\\begin{table}",
-                    "\\centering",
-                    f"\\caption{{{_tex(title)}. {_tex(caption)}}}",
-                    f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-                    "\\toprule",
-                    lines[0],
-                    "\\midrule",
-                    *lines[1:],
-                    "\\bottomrule",
-                    "\\end{tabular}",
-                    "\\end{table}",
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "`": ""}
-    return "".join(special.get(letter, f"\\{letter}" if letter in "_%&#${}" else letter) for letter in text)
-
-
 def _write_tidy(
     rows: Sequence[Row], quantities: Sequence[Quantity], path: Path, *, reference: str | None, growth_from: int
 ) -> None:
@@ -284,7 +279,9 @@ def _write_tidy(
                 line |= {f"{quantity.key}_{end}": getattr(row, f"{quantity.key}_{end}") for end in ("min", "max")}
             if reference:
                 line[f"{quantity.key}_ratio"] = ratio(rows, quantity, row, reference=reference)
-            line[f"{quantity.key}_growth"] = growth(rows, quantity, variant=row.variant, growth_from=growth_from)
+            exponent = growth(rows, quantity, variant=row.variant, growth_from=growth_from)
+            # A fit's last digits depend on the processor.
+            line[f"{quantity.key}_growth"] = None if exponent is None else f"{exponent:.6g}"
         if MEMORY in quantities:
             line["estimated_memory_bytes"] = row.estimated_memory_bytes
         lines.append(line)

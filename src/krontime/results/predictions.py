@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.results.files import OUTCOMES, PREDICTIONS, replacing
 
 _PROBABILITY = "p_"
 ENDINGS = (".csv", ".parquet")
@@ -115,3 +115,55 @@ def read_predictions(path: Path) -> Predictions:
     if table["predicted"].to_pylist() != predictions.predicted:
         raise UserError(f"{path}: the column predicted does not name the most probable class")
     return predictions
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a model said of n test series whose class is known, by the series' position in its data set.
+
+    Attributes:
+        index: int64 `(n,)`, ascending.
+        labels: `(n,)`, names of the true classes.
+        predicted: `(n,)`, names of the predicted classes.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """`(n,)`, whether each series was classified right."""
+        return self.labels == self.predicted
+
+
+def read_outcomes(folder: Path) -> Outcomes | None:
+    """From the predictions in a run folder, or from what `write_outcomes` left; None where there is neither.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    import pandas as pd
+
+    columns = ["index", "label", "predicted"]
+    path = next((folder / name for name in (PREDICTIONS, OUTCOMES) if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        if path.name == PREDICTIONS:
+            table = pd.read_parquet(path, columns=columns).dropna()
+        else:
+            table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
+        table = table.astype({"index": "int64"}).sort_values("index")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a readable file of predictions ({error})") from error
+    return Outcomes(*(table[name].to_numpy(None if name == "index" else object) for name in columns))
+
+
+def write_outcomes(outcomes: Outcomes, folder: Path) -> None:
+    """Write `index`, `label` and `predicted` of each series as CSV into a folder."""
+    import pandas as pd
+
+    table = pd.DataFrame({"index": outcomes.index, "label": outcomes.labels, "predicted": outcomes.predicted})
+    with replacing(folder / OUTCOMES) as temporary:
+        table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")

@@ -31,7 +31,7 @@ from krontime.results.files import replacing
 SCHEMA_VERSION = 1
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
-METRICS: tuple[str, ...] = get_args(MetricName)
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 _NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger", "checkpoint_every_n_steps"})
 _DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
@@ -217,6 +217,10 @@ class Record(_Strict):
             problems.append(f"config_hash is {self.config_hash!r} but the config's hash is {expected!r}")
         if (configured := self.config.get("seed")) not in (None, self.seed):
             problems.append(f"seed is {self.seed} but config.seed is {configured!r}")
+        for key, named in (("model", self.model), ("data", self.data)):
+            options = self.config.get(key)
+            if isinstance(options, dict) and (configured := options.get("name")) not in (None, named):
+                problems.append(f"{key} is {named!r} but config.{key}.name is {configured!r}")
         if self.finished_at is not None and self.finished_at < self.started_at:
             problems.append("finished_at is before started_at")
         if self.status is Status.COMPLETED:

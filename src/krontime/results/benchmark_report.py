@@ -1,0 +1,65 @@
+"""Tables and plots of a benchmark, from the two files that it leaves: the measurements and what they were made on.
+
+The benchmark itself calls this, so that what it shows can be made again from those files without measuring.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from krontime.errors import UserError
+from krontime.results.benchmark_tables import Row, read_rows, write_tables
+
+CSV = "benchmark.csv"
+ENVIRONMENT = "environment.json"
+
+
+def write_report(folder: Path) -> list[str]:
+    """Write the tables and plots of the measurements in a folder beside them.
+
+    Returns:
+        Names of the reports that were written.
+
+    Raises:
+        UserError: one of the two files is missing or damaged.
+    """
+    from krontime.results.benchmark_plots import write_plots
+
+    rows = read_rows(folder / CSV)
+    path = folder / ENVIRONMENT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        settings = about["settings"]
+        reference, growth_from = settings["reference"], settings["growth_from"]
+        caption = _caption(rows, about)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a readable environment of a benchmark ({error!r})") from error
+    names = write_tables(rows, folder, caption=caption, reference=reference, growth_from=growth_from)
+    write_plots(rows, folder, caption=caption)
+    return names
+
+
+def _caption(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+    settings, device, versions, git = (about[key] for key in ("settings", "device", "versions", "git"))
+    days = sorted({moment[:10] for moment in (about["first_result_at"], about["last_result_at"])})
+    parts = [
+        f"Batch of {settings['batch_size']} series, {settings['num_channels']} x length points each, "
+        f"{'float32' if settings['precision'] == '32-true' else 'bfloat16 autocast'}"
+    ]
+    timed = [row for row in rows if row.train_step_ms_min and row.train_step_ms_max]
+    if timed:
+        rounds = max(row.num_rounds for row in timed)
+        parts.append(f"median over {rounds} round(s) of the median of up to {settings['steps']} steps")
+        if rounds > 1:
+            spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in timed]  # type: ignore[operator]
+            middle, most = statistics.median(spreads), max(spreads)
+            parts.append(f"a cell's slowest round over its fastest: +{middle:.0%} as a rule, +{most:.0%} at most")
+    commit = f" (commit {git['commit'][:7]}{', with changes' if git['dirty'] else ''})" if git else ""
+    parts += [
+        f"{device['count']} x {device['name']}, {device['num_threads']} threads, {device['platform'].split()[0]}",
+        f"torch {versions['torch']}, Python {versions['python']}, krontime {versions.get('krontime', '?')}{commit}",
+        " to ".join(days),
+    ]
+    return "; ".join(parts) + "."

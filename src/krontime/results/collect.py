@@ -1,0 +1,117 @@
+"""The records of run folders: found, checked, and copied to be published."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from krontime.errors import UserError
+from krontime.results.files import RECORD
+from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
+from krontime.results.record import Record, Status
+
+_ROUNDING = 1e-6  # of an accuracy in float32
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record and the run folder that it lies in."""
+
+    record: Record
+    folder: Path
+
+    def outcomes(self) -> Outcomes | None:
+        """What the run said of each labelled test series; None where the folder does not tell."""
+        return read_outcomes(self.folder)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A record that cannot be believed.
+
+    Attributes:
+        path: of the record.
+        place: the same below the folder that was searched.
+        problems: what is wrong with it.
+    """
+
+    path: Path
+    place: str
+    problems: tuple[str, ...]
+
+
+def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
+    """Every record below `roots`, in the order of their paths and each file once, and those that are damaged.
+
+    Damaged is a record that does not fit its schema or contradicts itself (a config that its hash is not of) or the
+    test predictions beside it, or whose accuracy is no share of the test series.
+
+    Raises:
+        UserError: a root is no folder, or there is no record that is whole.
+    """
+    problems: list[str] = []
+    places: dict[Path, str] = {}
+    for root in roots:
+        if not root.is_dir():
+            problems.append(f"{root}: expected a folder with run folders in it")
+        for path in sorted(root.rglob(RECORD)):
+            places.setdefault(path.resolve(), path.relative_to(root).as_posix())
+    if problems:
+        raise UserError(problems)
+    found: list[Stored] = []
+    damaged: list[Damaged] = []
+    for path, place in sorted(places.items()):
+        try:
+            record = Record.read(path)
+            wrong = _contradictions(record, path)
+        except UserError as error:
+            wrong = error.problems
+        if wrong:
+            said = (text.removeprefix(f"{path}: ").removeprefix("record: ") for text in wrong)
+            damaged.append(Damaged(path, place, tuple(said)))
+        else:
+            found.append(Stored(record, path.parent))
+    if not found:
+        raise UserError(
+            [f"no whole {RECORD} found: expected at least one run"]
+            + [f"{item.path}: {problem}" for item in damaged for problem in item.problems]
+        )
+    return found, damaged
+
+
+def _contradictions(record: Record, path: Path) -> list[str]:
+    """Where a test accuracy is no share of the test series, or not that of the predictions that the run left."""
+    accuracy = record.metrics.test.get("accuracy")
+    if record.status is not Status.COMPLETED or accuracy is None or record.protocol is None:
+        return []
+    problems = []
+    num_test = record.protocol.num_test
+    if num_test and abs(round(accuracy * num_test) / num_test - accuracy) > _ROUNDING:
+        problems.append(f"metrics.test.accuracy is {accuracy}, which no number of {num_test:,} test series gives")
+    if (outcomes := read_outcomes(path.parent)) is not None:
+        found = float(outcomes.correct.mean()) if len(outcomes.correct) else float("nan")
+        if not abs(found - accuracy) <= _ROUNDING:
+            problems.append(f"metrics.test.accuracy is {accuracy} but the predictions beside it give {found:.7f}")
+    return problems
+
+
+def newest(job: Sequence[Stored]) -> Stored:
+    """The newest completed run of a job; the newest of all where none was completed."""
+    return max(job, key=lambda run: (run.record.status is Status.COMPLETED, run.record.started_at))
+
+
+def publish(runs: Iterable[Stored], folder: Path) -> None:
+    """Write records, each job's newest one, into `folder/DATA/MODEL/seedS-HASH`, without this machine's folders.
+
+    Beside a record goes what it said of each test series, where that is known: the class, without probabilities.
+    """
+    jobs: dict[str, list[Stored]] = defaultdict(list)
+    for run in runs:
+        jobs[run.record.config_hash].append(run)
+    for job in jobs.values():
+        run = newest(job)
+        record, outcomes = run.record, run.outcomes()
+        target = folder / record.data / record.model / f"seed{record.seed}-{record.config_hash}"
+        record.published().write(target / RECORD)
+        if outcomes is not None:
+            write_outcomes(outcomes, target)

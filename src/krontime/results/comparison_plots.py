@@ -1,0 +1,126 @@
+"""Plots of a comparison, as PNG and SVG: score against cost, and the critical-difference diagram."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.results.figures import save, style
+from krontime.results.statistics import LEVEL
+
+CRITICAL_DIFFERENCE = "critical_difference"
+PARETO = {
+    "pareto_time": ("train_time_s", "training time (s)", 1.0),
+    "pareto_memory": ("peak_memory_bytes", "peak memory (MiB)", 2.0**20),
+}
+"""Name of the files: field of the record, its title, and what one unit of the axis is in the field's own."""
+
+_COLUMNS = 3
+
+
+def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
+    """Score against training time and against peak memory: a panel for each data set, a point for each variant.
+
+    A line joins the variants that no other beats in both.
+
+    Returns:
+        Names of the plots that were written: those that have a point.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    written = []
+    for name, (field, title, unit) in PARETO.items():
+        panels: dict[str, list[tuple[int, Entry, float]]] = {}
+        for data in dict.fromkeys(data for data, _ in comparison.rows):
+            for number, variant in enumerate(comparison.variants):
+                entry = comparison.only(data, variant)
+                if entry is not None and (cost := entry.mean_of(field)):
+                    panels.setdefault(data, []).append((number, entry, cost / unit))
+        if not panels:
+            continue
+        columns = min(_COLUMNS, len(panels))
+        lines = math.ceil(len(panels) / columns)
+        figure = Figure(figsize=(3.4 * columns + 1.8, 3.0 * lines + 0.3), dpi=150, layout="constrained")
+        axes_of = figure.subplots(lines, columns, squeeze=False).flatten()
+        handles: dict[str, Any] = {}
+        for axes, (data, points) in zip(axes_of, panels.items(), strict=False):
+            for number, entry, cost in points:
+                drawn = axes.errorbar(
+                    cost, entry.mean, yerr=entry.deviation, capsize=2, linewidth=1, **{**style(number), "linestyle": ""}
+                )
+                handles.setdefault(" ".join(entry.variant), drawn)
+            front = _front(points)
+            axes.plot([x for x, _ in front], [y for _, y in front], color="#999999", linewidth=0.8, zorder=0)
+            costs = [cost for *_, cost in points]
+            axes.set_xscale("log")
+            axes.set_xlim(min(costs) / 2, max(costs) * 2)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_title(data, parse_math=False, fontsize=9)
+            axes.set_xlabel(title, fontsize=8)
+            axes.set_ylabel(points[0][1].metric.replace("_", " "), fontsize=8)
+            axes.tick_params(labelsize=7, which="both")
+            axes.grid(color="#E5E5E5", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in axes_of[len(panels) :]:
+            axes.axis("off")
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
+        save(figure, folder, name, words=f"Test score against {title}, mean over seeds: {', '.join(panels)}.")
+        written.append(name)
+    return written
+
+
+def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, folder: Path) -> str | None:
+    """aeon's diagram of mean ranks; bars join variants that its test does not tell apart.
+
+    The test is Friedman's and after it Wilcoxon's signed-rank test, one-sided, at the level over the number of variants
+    less one.
+
+    Args:
+        variants: three or more; with fewer there is no such diagram.
+        scores: `(data sets, variants)`, higher is better.
+        folder: where the files go.
+
+    Returns:
+        Why nothing was written; None where it was.
+    """
+    if len(variants) < 3 or len(scores) < 3:
+        return (
+            "No critical-difference diagram: it takes three variants and three data sets on which all have a score; "
+            f"there are {len(variants)} and {len(scores)}."
+        )
+    if np.all(scores == scores[:, :1]):
+        return "No critical-difference diagram: all variants have the same scores."
+    from aeon.visualisation import plot_critical_difference
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Estimators .* have the same performance", category=UserWarning)
+        names = [" ".join(variant) for variant in variants]
+        longest = max(map(len, names))
+        figure, _ = plot_critical_difference(
+            scores, names, alpha=LEVEL, width=6 + 0.12 * longest, textspace=1.5 + 0.06 * longest
+        )
+    try:
+        words = f"Mean ranks of {', '.join(names)} over {len(scores)} data sets; 1 is best."
+        save(figure, folder, CRITICAL_DIFFERENCE, words=words, bbox_inches="tight", dpi=150)
+    finally:
+        pyplot.close(figure)
+    return None
+
+
+def _front(points: Sequence[tuple[int, Entry, float]]) -> list[tuple[float, float]]:
+    """Cost and score of the points that no cheaper one equals or beats, from the cheapest on."""
+    sign = -1 if points[0][1].metric in LOWER_IS_BETTER else 1
+    found: list[tuple[float, float]] = []
+    pairs = [(cost, entry.mean) for _, entry, cost in points if entry.mean is not None]
+    for cost, mean in sorted(pairs, key=lambda pair: (pair[0], -sign * pair[1])):
+        if not found or sign * mean > sign * found[-1][1]:
+            found.append((cost, mean))
+    return found

@@ -1,0 +1,33 @@
+"""What plots of several variants share: how each is drawn, and how a figure is saved."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from krontime.results.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")  # Okabe and Ito's
+_MARKERS = "os^Dv<>PX*hpd"
+_DASHES = ("-", "--", ":", "-.")
+
+
+def style(number: int) -> dict[str, Any]:
+    """Colour, marker and dash of a plot's variant; variants differ in marker and dash as well as in colour."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+    }
+
+
+def save(figure: "Figure", folder: Path, name: str, *, words: str, **options: Any) -> None:
+    """Write `NAME.png` and `NAME.svg` with a description in words; the same figure gives the same files."""
+    from matplotlib import rc_context
+
+    for suffix in FORMATS:
+        metadata = {"Description": words, **({"Date": None} if suffix == "svg" else {})}
+        with replacing(folder / f"{name}.{suffix}") as temporary, rc_context({"svg.hashsalt": name}):
+            figure.savefig(temporary, format=suffix, metadata=metadata, **options)

@@ -1,0 +1,173 @@
+"""A folder of results: what its tables are made from, and the tables and plots beside it.
+
+A folder that was published holds `records/` and `tables.yaml`, the options of its tables; that of a benchmark holds
+`benchmark.csv` and `environment.json`. Everything else in it is generated and can be made again from these.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from krontime.errors import Problems, UserError
+from krontime.results import benchmark_report
+from krontime.results.collect import Damaged, Stored, collect
+from krontime.results.comparison import AUTO, Comparison, compare
+from krontime.results.comparison_plots import CRITICAL_DIFFERENCE, PARETO, plot_critical_difference, plot_pareto
+from krontime.results.figures import FORMATS
+from krontime.results.files import replacing
+from krontime.results.published import read_published
+from krontime.results.record import METRICS
+from krontime.results.significance import SIGNIFICANCE, write_significance
+from krontime.results.statistics import mean_ranks, on_each_data_set, over_data_sets
+from krontime.results.tables import SCORES, write_scores
+
+RECORDS = "records"
+OPTIONS = "tables.yaml"
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What tables to make.
+
+    Attributes:
+        metric: name of a metric, or `auto`.
+        rows: config keys that tell variants apart; None: the model's name.
+        seeds: that every entry should have; None for those that any has.
+        published: CSV file of scores from elsewhere; in `tables.yaml` relative to its folder.
+    """
+
+    metric: str = AUTO
+    rows: list[str] | None = None
+    seeds: list[int] | None = None
+    published: str | None = None
+
+    def problems(self) -> list[str]:
+        """A line for each option that cannot work."""
+        problems = Problems()
+        if self.metric not in (AUTO, *METRICS):
+            problems.add("metric", self.metric, f"one of {', '.join((AUTO, *METRICS))}")
+        for key, kind, what in (("rows", str, "config keys"), ("seeds", int, "whole numbers")):
+            value = getattr(self, key)
+            if value is not None and not (
+                isinstance(value, list) and value and all(type(item) is kind for item in value)
+            ):
+                problems.add(key, value, f"a list of {what}, or null")
+            elif value and len(set(value)) < len(value):
+                problems.add(key, value, f"a list of different {what}, or null")
+        if not isinstance(self.published, str | None):
+            problems.add("published", self.published, "a CSV file, or null")
+        elif self.published and self.rows:
+            problems.add("published", self.published, "null where rows are variants of our own models")
+        return problems.found
+
+
+def write_options(options: TableOptions, folder: Path) -> None:
+    """Keep the options of a folder's tables in it."""
+    from omegaconf import OmegaConf
+
+    published = options.published
+    if published is not None:
+        published = Path(os.path.relpath(published, folder)).as_posix()
+    kept = {**asdict(options), "published": published}
+    with replacing(folder / OPTIONS) as temporary:
+        OmegaConf.save(OmegaConf.create(kept), temporary)
+
+
+def read_options(folder: Path) -> TableOptions:
+    """The options that a folder keeps, or the defaults where it keeps none.
+
+    Raises:
+        UserError: the file is damaged, or an option in it cannot work.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = folder / OPTIONS
+    if not path.is_file():
+        return TableOptions()
+    try:
+        kept = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
+    names = [field.name for field in fields(TableOptions)]
+    if not isinstance(kept, Mapping) or not set(kept) <= set(names):
+        raise UserError(f"{path}: expected keys and values, with the keys {', '.join(names)}")
+    options = TableOptions(**{str(key): value for key, value in kept.items()})
+    if problems := options.problems():
+        raise UserError([f"{path}: {problem}" for problem in problems])
+    if options.published is not None:
+        options = TableOptions(**{**asdict(options), "published": str(folder / options.published)})
+    return options
+
+
+def write_results(
+    runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableOptions, folder: Path
+) -> Comparison:
+    """Write every table and plot that the runs allow into a folder, and remove those of earlier that they don't.
+
+    Raises:
+        UserError: no record has one of the keys of `rows`, or the file of published scores is wrong.
+    """
+    published = read_published(Path(options.published)) if options.published else []
+    comparison = compare(runs, metric=options.metric, keys=options.rows or (), seeds=options.seeds, damaged=damaged)
+    write_scores(comparison, folder, published)
+    written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
+    ranks, scores = mean_ranks(comparison)
+    on_each, notes = on_each_data_set(comparison)
+    plots = plot_pareto(comparison, folder)
+    if reason := plot_critical_difference(comparison.variants, scores, folder):
+        notes.append(reason)
+    else:
+        plots.append(CRITICAL_DIFFERENCE)
+    if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, folder, notes):
+        written |= {f"{SIGNIFICANCE}.{suffix}" for suffix in ("md", "tex", "csv")}
+    written |= {f"{name}.{suffix}" for name in plots for suffix in FORMATS}
+    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, *PARETO):
+        for suffix in ("md", "tex", "csv", *FORMATS):
+            if f"{name}.{suffix}" not in written:
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    return comparison
+
+
+def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
+    """Make the tables and plots of every folder of results at or below `root` again.
+
+    Returns:
+        Each folder, with its comparison (None for a benchmark) and its damaged records.
+
+    Raises:
+        UserError: there is no such folder, or one of them can't be read; names every problem.
+    """
+    files = [path for name in (RECORDS, benchmark_report.CSV) for path in root.rglob(name)]
+    found = {path.parent for path in files if RECORDS not in path.relative_to(root).parts[:-1]}
+    if not found:
+        raise UserError(
+            f"refresh={str(root)!r}: expected a folder with {RECORDS}/ or {benchmark_report.CSV} in it or below"
+        )
+    done: dict[Path, tuple[Comparison | None, list[Damaged]]] = {}
+    problems: list[str] = []
+    for folder in sorted(found):
+        try:
+            done[folder] = _refresh(folder)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return done
+
+
+def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
+    if (folder / benchmark_report.CSV).is_file():
+        benchmark_report.write_report(folder)
+    if not (folder / RECORDS).is_dir():
+        return None, []
+    runs, damaged = collect([folder / RECORDS])
+    return write_results(runs, damaged, read_options(folder), folder), damaged
+
+
+def as_options(values: Mapping[str, Any]) -> TableOptions:
+    """The options among the values of a config."""
+    return TableOptions(**{field.name: values[field.name] for field in fields(TableOptions)})

@@ -1,0 +1,102 @@
+"""Tables of ranks and of tests: Markdown, LaTeX and CSV."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from krontime.results.comparison import Variant
+from krontime.results.files import replacing
+from krontime.results.markup import Cell, Line, Table, latex, markdown
+from krontime.results.statistics import LEVEL, MIN_SEEDS, Test
+from krontime.results.tables import write_csv
+
+SIGNIFICANCE = "significance"
+_CAPTION = (
+    "Differences are of the first variant's mean score less the second's; p-values are two-sided, and corrected by "
+    f"Holm's method over all pairs, on each data set apart; bold below {LEVEL}. Over data sets: Wilcoxon's signed-rank "
+    f"test on mean scores. On one data set: a paired t-test from {MIN_SEEDS} seeds on, which speaks of other seeds on "
+    "the same series; with fewer, McNemar's exact test or a paired bootstrap over test series, which speaks of other "
+    "series. Only variants with one score on a data set are compared there."
+)
+
+
+def write_significance(
+    ranks: Mapping[Variant, float],
+    num_ranked: int,
+    over: Sequence[Test],
+    on_each: Sequence[Test],
+    folder: Path,
+    notes: Sequence[str] = (),
+) -> bool:
+    """Write `significance.md`, `.tex` and, one row a test, `.csv`.
+
+    Args:
+        ranks: mean ranks.
+        num_ranked: data sets that they are means over.
+        over: tests over data sets.
+        on_each: tests on single data sets.
+        folder: where the files go.
+        notes: why tests were not made.
+
+    Returns:
+        Whether there was anything to write.
+    """
+    tables = []
+    if len(ranks) > 1 and num_ranked > 1:
+        rows = [[" ".join(v), f"{rank:.2f}"] for v, rank in sorted(ranks.items(), key=lambda item: item[1])]
+        title = f"Mean rank over {num_ranked} data sets with a score for every variant"
+        tables.append(Table(title, ["variant", "rank"], rows))
+    if over:
+        tables.append(_table("Over data sets", over))
+    if on_each:
+        tables.append(_table("On each data set", on_each))
+    if not tables:
+        return False
+    for suffix, form in (("md", markdown), ("tex", latex)):
+        with replacing(folder / f"{SIGNIFICANCE}.{suffix}") as temporary:
+            temporary.write_text(form(tables, _CAPTION, notes), encoding="utf-8")
+    tests: list[dict[str, Any]] = [
+        {
+            "data": test.data or "all",
+            "first": " ".join(test.first),
+            "second": " ".join(test.second),
+            "difference": _digits(test.difference),
+            "low": _digits(test.low),
+            "high": _digits(test.high),
+            "n": test.n,
+            "test": test.name,
+            "p": _digits(test.p),
+            "p_holm": _digits(test.p_holm),
+        }
+        for test in (*over, *on_each)
+    ]
+    ranked: list[dict[str, Any]] = [
+        {"data": "all", "first": " ".join(v), "test": "mean rank", "n": num_ranked, "mean_rank": _digits(rank)}
+        for v, rank in ranks.items()
+    ]
+    write_csv([*tests, *ranked], folder / f"{SIGNIFICANCE}.csv")
+    return True
+
+
+def _digits(value: float | None) -> str | None:
+    """Six digits: what another processor's last bits leave alone."""
+    return None if value is None else f"{value:.6g}"
+
+
+def _table(title: str, tests: Sequence[Test]) -> Table:
+    single = any(test.data is not None for test in tests)
+    header = ["data set"] * single + ["first", "second", "difference"]
+    header += ["95 % interval"] * single + ["n", "test", "p", "p (Holm)"]
+    body = []
+    for test in tests:
+        row: list[str | Cell] = [test.data or ""] if single else []
+        row += [" ".join(test.first), " ".join(test.second), f"{test.difference:+.3f}"]
+        if single:
+            row.append("-" if test.low is None else f"{test.low:+.3f} to {test.high:+.3f}")
+        corrected = Line(_p(test.p_holm), "best" if test.p_holm < LEVEL else None)
+        body.append([*row, str(test.n), test.name, _p(test.p), Cell((corrected,))])
+    return Table(title, header, body, num_left=3 if single else 2)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,224 @@
+"""Whether differences between variants are more than chance.
+
+Over data sets: Wilcoxon's signed-rank test on the mean scores (Demsar 2006). On one data set: a paired t-test over
+seeds where there are enough of them, else over test series, of which a run folder knows how each was classified:
+McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score is balanced.
+The p-values of a family are corrected together by Holm's method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from krontime.errors import UserError
+from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.results.predictions import Outcomes
+
+MIN_SEEDS = 5
+LEVEL = 0.05
+_RESAMPLES = 9_999
+_DIGITS = 9  # beyond these, means that should tie differ by rounding
+
+
+@dataclass(frozen=True)
+class Test:
+    """One comparison of two variants.
+
+    Attributes:
+        data: name of the data set; None for all of them.
+        first, second: the variants.
+        difference: mean score of the first less that of the second.
+        low, high: 95 % confidence interval of the difference; None where the test gives none.
+        n: pairs: data sets, seeds or test series.
+        name: of the test, and what its pairs are.
+        p: two-sided.
+        p_holm: the same after Holm's correction over its family: the tests of one data set, or those over all.
+    """
+
+    __test__ = False  # pytest would take it for one of its own
+
+    data: str | None
+    first: Variant
+    second: Variant
+    difference: float
+    low: float | None
+    high: float | None
+    n: int
+    name: str
+    p: float
+    p_holm: float = 1.0
+
+
+def over_data_sets(comparison: Comparison) -> list[Test]:
+    """Wilcoxon's signed-rank test of each pair of variants, over the data sets on which both have a score."""
+    from scipy.stats import wilcoxon
+
+    tests = []
+    for first, second in combinations(comparison.variants, 2):
+        pairs = []
+        for data in dict.fromkeys(data for data, _ in comparison.rows):
+            found = [comparison.only(data, variant) for variant in (first, second)]
+            means = [entry.mean for entry in found if entry is not None and entry.mean is not None]
+            pairs += [means] if len(means) == 2 else []
+        differences = np.array([round(a - b, _DIGITS) for a, b in pairs])
+        if len(differences) < 2:
+            continue
+        p = float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+        name = "Wilcoxon, data sets"
+        tests.append(Test(None, first, second, float(differences.mean()), None, None, len(differences), name, p))
+    return _holm(tests)
+
+
+def on_each_data_set(comparison: Comparison) -> tuple[list[Test], list[str]]:
+    """A paired test of each pair of variants on each data set, where the runs allow one, and why others had none."""
+    tests: list[Test] = []
+    problems: dict[str, None] = {}
+    untested: list[str] = []
+    for data in dict.fromkeys(data for data, _ in comparison.rows):
+        entries = [entry for variant in comparison.variants if (entry := comparison.only(data, variant))]
+        family: list[Test] = []
+        num_untested = 0
+        for first, second in combinations(entries, 2):
+            try:
+                found = _over_seeds(first, second) or _over_series(first, second)
+            except UserError as error:
+                problems |= dict.fromkeys(error.problems)
+                continue
+            family += [found] if found else []
+            num_untested += not found
+        if num_untested:
+            untested.append(f"{data} ({num_untested})")
+        tests += _holm(family)
+    if untested:
+        problems |= {
+            f"Pairs without a test, having fewer than {MIN_SEEDS} seeds in common and no test predictions for this "
+            f"score, or nothing that varies: {', '.join(untested)}.": None
+        }
+    return tests, list(problems)
+
+
+def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray]:
+    """Mean rank of each variant over the data sets on which all have a score, 1 the best, and those scores.
+
+    Returns:
+        Ranks, empty where there is no such data set, and scores `(data sets, variants)` of which higher is better.
+    """
+    from scipy.stats import rankdata
+
+    rows = []
+    for data in dict.fromkeys(data for data, _ in comparison.rows):
+        found = [comparison.only(data, variant) for variant in comparison.variants]
+        signed = [_sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None]
+        if len(signed) == len(comparison.variants):
+            rows.append(signed)
+    if not rows:
+        return {}, np.empty((0, len(comparison.variants)))
+    scores = np.array(rows)
+    ranks = rankdata(-scores, axis=1).mean(axis=0)
+    return dict(zip(comparison.variants, ranks.tolist(), strict=True)), scores
+
+
+def _sign(entry: Entry) -> int:
+    return -1 if entry.metric in LOWER_IS_BETTER else 1
+
+
+def _holm(tests: Sequence[Test]) -> list[Test]:
+    """The tests of one family with their corrected p-values."""
+    if not tests:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    corrected = multipletests([test.p for test in tests], alpha=LEVEL, method="holm")[1]
+    return [replace(test, p_holm=float(p)) for test, p in zip(tests, corrected, strict=True)]
+
+
+def _repetitions(entry: Entry) -> dict[Any, float]:
+    """Score by what tells repetitions apart; empty where that does not."""
+    keys = []
+    for run in entry.scored:
+        protocol = run.record.protocol
+        keys.append((run.record.seed, protocol and protocol.split_seed, protocol and protocol.fold))
+    return dict(zip(keys, entry.scores, strict=True)) if len(set(keys)) == len(keys) else {}
+
+
+def _over_seeds(first: Entry, second: Entry) -> Test | None:
+    """A paired t-test over the repetitions that both have; None where they are few or all differ by the same."""
+    from scipy.stats import ttest_rel
+
+    a, b = _repetitions(first), _repetitions(second)
+    common = sorted(a.keys() & b.keys(), key=str)
+    x, y = (np.array([scores[key] for key in common]) for scores in (a, b))
+    if len(common) < MIN_SEEDS or np.allclose(x - y, (x - y)[0], rtol=0, atol=1e-9):
+        return None
+    found = ttest_rel(x, y)
+    interval = found.confidence_interval(1 - LEVEL)
+    low, high, difference = float(interval.low), float(interval.high), float((x - y).mean())
+    name = "t-test, seeds"
+    return Test(first.data, first.variant, second.variant, difference, low, high, len(x), name, float(found.pvalue))
+
+
+def _over_series(first: Entry, second: Entry) -> Test | None:
+    """A test over test series; None where a run does not tell how it classified them, or the score is no share of them.
+
+    Raises:
+        UserError: the runs' predictions are not of the same series.
+    """
+    if first.metric not in ("accuracy", "balanced_accuracy"):
+        return None
+    outcomes = [[run.outcomes() for run in entry.scored] for entry in (first, second)]
+    known = [[found for found in runs if found is not None] for runs in outcomes]
+    if any(len(kept) < len(runs) for kept, runs in zip(known, outcomes, strict=True)):
+        return None
+    reference = known[0][0]
+    for found in (*known[0], *known[1]):
+        if not _same_series(found, reference):
+            raise UserError(
+                f"{first.data}: the test predictions of {' '.join(first.variant)} and {' '.join(second.variant)} are "
+                "of different series; no test between them."
+            )
+    right = [np.mean([found.correct for found in kept], axis=0) for kept in known]
+    _, classes = np.unique(reference.labels.astype(str), return_inverse=True)
+    balanced = first.metric == "balanced_accuracy"
+    strata = classes if balanced else np.zeros_like(classes)
+    if not len(strata) or np.bincount(strata).min() < 2:
+        return None  # nothing to draw
+    low, high, p, difference = _bootstrap(right[0] - right[1], strata)
+    name = "bootstrap, test series"
+    if not balanced and len(known[0]) == len(known[1]) == 1:
+        name, p = "McNemar, test series", _mcnemar(right[0] > 0, right[1] > 0)
+    return Test(first.data, first.variant, second.variant, difference, low, high, len(strata), name, p)
+
+
+def _same_series(a: Outcomes, b: Outcomes) -> bool:
+    return np.array_equal(a.index, b.index) and np.array_equal(a.labels, b.labels)
+
+
+def _mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
+    return float(mcnemar(table, exact=True).pvalue) if table[0][1] + table[1][0] else 1.0
+
+
+def _bootstrap(differences: np.ndarray, classes: np.ndarray) -> tuple[float, float, float, float]:
+    """Percentile interval, two-sided p-value and value of the mean over classes of the mean difference.
+
+    Series are drawn within their classes. The p-value is the share of resamples that lie at least as far from the value
+    as zero does.
+    """
+    from scipy.stats import bootstrap
+
+    def statistic(*drawn: np.ndarray, axis: int = -1) -> Any:
+        return np.mean([sample.mean(axis=axis) for sample in drawn], axis=0)
+
+    groups = [differences[classes == code] for code in np.unique(classes)]
+    value = float(statistic(*groups))
+    found = bootstrap(
+        groups, statistic, n_resamples=_RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(0)
+    )
+    extreme = np.sum(np.abs(found.bootstrap_distribution - value) >= abs(value) - 1e-12)
+    low, high = found.confidence_interval
+    return float(low), float(high), float((extreme + 1) / (_RESAMPLES + 1)), value

@@ -1,0 +1,113 @@
+"""The verb `tables`: records to tables, tests and plots."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from krontime import build
+from krontime.errors import Problems, UserError
+from krontime.results.blocks import fill_blocks
+from krontime.results.collect import Damaged, collect, publish
+from krontime.results.comparison import Comparison
+from krontime.results.console import show
+from krontime.results.folder import RECORDS, TableOptions, as_options, refresh, write_options, write_results
+from krontime.results.significance import SIGNIFICANCE
+from krontime.results.tables import SCORES
+
+log = logging.getLogger(__name__)
+
+
+def tables(config: DictConfig) -> list[Path]:
+    """Write the tables and plots of some run folders, or those of published results again.
+
+    What was kept apart or left out is a note in the tables and a warning on the screen.
+
+    Returns:
+        Folders that were written to.
+
+    Raises:
+        UserError: an option cannot work, there is no whole record, a file is damaged that tables are made from, or one
+            cannot be written.
+    """
+    options = build.plain(config)
+    if problems := _problems(options):
+        raise UserError(problems)
+    try:
+        return _tables(options)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror or error})") from error
+
+
+def _tables(options: Mapping[str, Any]) -> list[Path]:
+    if options["refresh"] is not None:
+        done = refresh(_path(options["refresh"]))
+        for folder, (comparison, damaged) in done.items():
+            _warn(comparison, damaged)
+            show(f"Made again: {folder}")
+        folders = list(done)
+    else:
+        folders = [_write(options)]
+    if options["readme"] is not None:
+        page = _path(options["readme"])
+        for file in fill_blocks(page):
+            show(f"{page}: {file}")
+    return folders
+
+
+def _write(options: Mapping[str, Any]) -> Path:
+    output = _path(options["output"])
+    runs, damaged = collect(map(_path, _roots(options["records"])))
+    chosen = as_options(options)
+    if options["publish"]:
+        if damaged:
+            raise UserError(
+                [f"{item.path}: {'; '.join(item.problems)}" for item in damaged]
+                + ["publish=true: expected no damaged record; mend or remove those above, or name other folders"]
+            )
+        publish(runs, output / RECORDS)
+        write_options(chosen, output)
+        runs, damaged = collect([output / RECORDS])
+    comparison = write_results(runs, damaged, chosen, output)
+    _warn(comparison, damaged)
+    for name in (SCORES, SIGNIFICANCE):
+        if (output / f"{name}.md").is_file():
+            show((output / f"{name}.md").read_text(encoding="utf-8"))
+    show(f"Written to {output}")
+    return output
+
+
+def _warn(comparison: Comparison | None, damaged: Sequence[Damaged]) -> None:
+    for item in damaged:
+        log.warning("%s: damaged, and left out: %s", item.path, "; ".join(item.problems))
+    for note in comparison.notes if comparison else ():
+        if note.data is not None:
+            log.warning("%s", note.text)
+
+
+def _problems(options: Mapping[str, Any]) -> list[str]:
+    problems = Problems()
+    chosen = as_options(options)
+    roots = options["records"]
+    if not roots or not all(isinstance(root, str) for root in _roots(roots)):
+        problems.add("records", roots, "a list of folders")
+    if not isinstance(options["output"], str):
+        problems.add("output", options["output"], "a folder")
+    if not isinstance(options["publish"], bool):
+        problems.add("publish", options["publish"], "true or false")
+    for key in ("refresh", "readme"):
+        if not isinstance(options[key], str | None):
+            problems.add(key, options[key], "a path, or null")
+    if options["refresh"] is not None and (chosen != TableOptions() or options["publish"]):
+        problems.found.append("refresh: metric, rows, seeds, published and publish have no effect with it")
+    return problems.found + chosen.problems()
+
+
+def _roots(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()

@@ -1,0 +1,77 @@
+"""What the plots of a comparison show, and when there are none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from krontime.results import comparison_plots
+from krontime.results.collect import Stored
+from krontime.results.comparison import compare
+from krontime.results.comparison_plots import plot_critical_difference, plot_pareto
+
+VARIANTS = [("krontime",), ("patchtst",), ("a $strange_ name",)]
+SCORES = np.array([[0.9, 0.8, 0.7], [0.95, 0.85, 0.9], [0.8, 0.7, 0.6], [0.7, 0.75, 0.5]])
+
+
+def comparison(make_record, **options):
+    costs = {"a": (10, 0.5), "b": (20, 0.9), "c": (30, 0.8), "d": (15, 0.4)}
+    records = [
+        make_record(model=model, data=data, seed=seed, accuracy=accuracy + seed / 100, train_time_s=float(time_s))
+        for model, (time_s, accuracy) in costs.items()
+        for data in ("A", "B_1", "C", "D $x")
+        for seed in (0, 1)
+    ]
+    return compare([Stored(record, Path()) for record in records], **options)
+
+
+def test_a_panel_for_each_data_set_and_the_front(make_record, tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr(
+        comparison_plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)})
+    )
+    assert plot_pareto(comparison(make_record), tmp_path) == ["pareto_time", "pareto_memory"] == list(figures)
+    figure, words = figures["pareto_time"]
+    assert "A, B_1, C, D $x" in words
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == ["A", "B_1", "C", "D $x"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c", "d"]
+    front = next(line for line in panels[0].lines if line.get_color() == "#999999")
+    assert front.get_xydata() == pytest.approx(np.array([[10, 0.505], [20, 0.905]]))
+    assert {"10", "20"} <= {panels[0].xaxis.get_major_formatter()(value) for value in panels[0].get_xticks()}
+
+
+def test_files_are_the_same_every_time(make_record, tmp_path):
+    found = compare([Stored(make_record(), Path()), Stored(make_record(model="tcn"), Path())])
+    for folder in ("one", "two"):
+        plot_pareto(found, tmp_path / folder)
+        assert plot_critical_difference(VARIANTS, SCORES, tmp_path / folder) is None
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert names == {
+        f"{n}.{s}" for n in ("pareto_time", "pareto_memory", "critical_difference") for s in ("png", "svg")
+    }
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("variants", "scores", "reason"),
+    [
+        (VARIANTS[:2], SCORES[:, :2], "there are 2 and 4"),
+        (VARIANTS, SCORES[:2], "there are 3 and 2"),
+        (VARIANTS, np.repeat(SCORES[:, :1], 3, axis=1), "all variants have the same scores"),
+    ],
+)
+def test_no_diagram_and_why(tmp_path, variants, scores, reason):
+    assert reason in plot_critical_difference(variants, scores, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_variants_with_the_same_scores_are_no_trouble(tmp_path):
+    scores = np.array([[0.9, 0.9, 0.1]] * 9)
+    assert plot_critical_difference(VARIANTS, scores, tmp_path) is None
+
+
+def test_without_costs_there_is_no_plot(make_record, tmp_path):
+    record = make_record(peak_memory_bytes=None, train_time_s=0.0)
+    assert plot_pareto(compare([Stored(record, Path())]), tmp_path) == []

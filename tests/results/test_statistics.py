@@ -1,0 +1,188 @@
+"""Each test against the plain formula, and what it is made on."""
+
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from krontime.results.collect import Stored
+from krontime.results.comparison import compare
+from krontime.results.predictions import Outcomes, write_outcomes
+from krontime.results.significance import write_significance
+from krontime.results.statistics import mean_ranks, on_each_data_set, over_data_sets
+
+
+@pytest.fixture(scope="session")
+def scored(make_record):
+    """A comparison from `{model: {data: accuracies of seeds 0, 1, ...}}`."""
+
+    def make(scores, **options):
+        records = [
+            make_record(model=model, data=data, seed=seed, accuracy=accuracy)
+            for model, by_data in scores.items()
+            for data, accuracies in by_data.items()
+            for seed, accuracy in enumerate(accuracies)
+        ]
+        return compare([Stored(record, Path("nowhere")) for record in records], **options)
+
+    return make
+
+
+def across(*means: float) -> dict[str, list[float]]:
+    return {f"data{number}": [mean] for number, mean in enumerate(means)}
+
+
+def test_wilcoxon_over_data_sets_with_holms_correction(scored):
+    high, low = [0.9 + number / 1000 for number in range(8)], [0.5] * 8
+    mixed = [value - (-1) ** number * number / 100 for number, value in enumerate(high)]
+    tests = over_data_sets(scored({"a": across(*high), "b": across(*low), "c": across(*mixed)}))
+    assert [(test.first[0], test.second[0], test.n) for test in tests] == [("a", "b", 8), ("a", "c", 8), ("b", "c", 8)]
+    assert tests[0].p == pytest.approx(2 / 2**8)  # all signs alike
+    assert tests[0].difference == pytest.approx(np.mean(high) - 0.5)
+    assert tests[0].p_holm == pytest.approx(3 * tests[0].p)
+    assert tests[2].p_holm == pytest.approx(3 * tests[2].p)  # not less than the smaller one's
+    assert tests[1].p_holm == pytest.approx(tests[1].p)  # the largest is left as it is
+
+
+def test_only_data_sets_with_both_scores_are_paired(scored):
+    comparison = scored({"a": across(0.9, 0.8, 0.7), "b": across(0.8, 0.7)})
+    assert [test.n for test in over_data_sets(comparison)] == [2]
+    assert over_data_sets(scored({"a": across(0.9), "b": across(0.8)})) == []
+    [same] = over_data_sets(scored({"a": across(0.9, 0.8), "b": across(0.9, 0.8)}))
+    assert same.p == 1
+
+
+def test_mean_ranks_share_ties_and_turn_round_for_losses(scored):
+    scores = {"a": across(0.9, 0.5), "b": across(0.9, 0.6), "c": across(0.1, 0.1), "d": {"data0": [0.3]}}
+    assert mean_ranks(scored(scores))[0] == {("a",): 1.5, ("b",): 1.5, ("c",): 4.0, ("d",): 3.0}
+    del scores["d"]
+    ranks, found = mean_ranks(scored(scores))
+    assert ranks == {("a",): 1.75, ("b",): 1.25, ("c",): 3.0}
+    assert found.shape == (2, 3)
+
+
+def test_five_seeds_allow_a_paired_t_test(scored):
+    a, b = [0.9, 0.92, 0.91, 0.95, 0.9], [0.8, 0.85, 0.82, 0.8, 0.84]
+    [test], _ = on_each_data_set(scored({"a": {"D": a}, "b": {"D": b}}))
+    expected = stats.ttest_rel(a, b)
+    assert (test.data, test.n, test.name) == ("D", 5, "t-test, seeds")
+    assert test.p == test.p_holm == pytest.approx(expected.pvalue)
+    assert (test.low, test.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert on_each_data_set(scored({"a": {"D": a[:4]}, "b": {"D": b[:4]}}))[0] == []
+    assert on_each_data_set(scored({"a": {"D": a}, "b": {"D": [x - 0.1 for x in a]}}))[0] == []  # nothing varies
+
+
+@pytest.fixture
+def predicted(make_record, make_protocol, tmp_path):
+    """A comparison of runs on one data set from `{model: [which of the series each run got right]}`."""
+
+    def make(rights, labels, balanced=False, index=None, **options):
+        runs = []
+        for model, by_seed in rights.items():
+            for seed, right in enumerate(by_seed):
+                folder = tmp_path / model / str(seed)
+                truth = np.array(labels, dtype=object)
+                answers = np.where(right, truth, "wrong").astype(object)
+                write_outcomes(Outcomes((index or {}).get(model, np.arange(len(truth))), truth, answers), folder)
+                by_class = [np.mean(right[truth == name]) for name in np.unique(labels)]
+                protocol = make_protocol(train_class_counts={"x": 9, "y": 1} if balanced else {"x": 9, "y": 9})
+                record = make_record(
+                    model=model,
+                    seed=seed,
+                    protocol=protocol,
+                    accuracy=float(right.mean()),
+                    balanced_accuracy=float(np.mean(by_class)),
+                )
+                runs.append(Stored(record, folder))
+        return compare(runs, **options)
+
+    return make
+
+
+def test_mcnemar_between_two_runs(predicted):
+    a, b = np.arange(60) < 50, (np.arange(60) >= 8) & (np.arange(60) < 48)  # a alone: 10, b alone: 0
+    b[55:57] = True  # b alone: 2
+    [test], notes = on_each_data_set(predicted({"a": [a], "b": [b]}, ["x", "y"] * 30))
+    assert (test.name, test.n, notes) == ("McNemar, test series", 60, [])
+    assert test.difference == pytest.approx(8 / 60)
+    assert test.p == pytest.approx(2 * sum(comb(12, k) for k in range(3)) / 2**12)
+    assert test.low < test.difference < test.high
+
+
+def test_bootstrap_between_several_runs(predicted):
+    rng = np.random.default_rng(1)
+    good, bad = [rng.random(200) < 0.9 for _ in range(3)], [rng.random(200) < 0.6 for _ in range(2)]
+    comparison = predicted({"a": good, "b": bad, "c": good}, ["x", "y"] * 100)
+    tests, _ = on_each_data_set(comparison)
+    assert [test.name for test in tests] == ["bootstrap, test series"] * 3
+    difference = np.mean(good, axis=0) - np.mean(bad, axis=0)
+    half = 1.96 * difference.std() / np.sqrt(200)
+    assert tests[0].difference == pytest.approx(difference.mean())
+    assert (tests[0].low, tests[0].high) == pytest.approx(
+        (difference.mean() - half, difference.mean() + half), abs=0.01
+    )
+    assert tests[0].p < 0.001
+    assert tests[1].p == 1  # the same runs
+    assert tests[0].p_holm == pytest.approx(3 * tests[0].p)
+    assert on_each_data_set(comparison)[0] == tests  # the same every time
+
+
+def test_the_bootstrap_of_balanced_accuracy_weighs_classes_alike(predicted):
+    labels = np.array(["x"] * 90 + ["y"] * 10)
+    a, b = labels == "x", labels == "y"
+    [test], _ = on_each_data_set(predicted({"a": [a], "b": [b]}, labels, balanced=True))
+    assert test.name == "bootstrap, test series"
+    assert test.difference == pytest.approx(0)  # accuracy would say 0.8
+    assert test.p == 1
+
+
+def test_no_test_over_series_without_the_predictions_of_every_run(predicted, tmp_path):
+    right = [np.arange(40) < 30] * 2
+    comparison = predicted({"a": right, "b": right}, ["x", "y"] * 20)
+    (tmp_path / "b" / "1" / "test_outcomes.csv").unlink()
+    tests, [note] = on_each_data_set(comparison)
+    assert tests == []
+    assert note.startswith("Pairs without a test")
+    assert note.endswith(": ACSF1 (1).")
+    assert on_each_data_set(predicted({"a": right, "b": right}, ["x", "y"] * 20, metric="macro_f1")) == ([], [])
+
+
+def test_predictions_of_other_series_are_told(predicted):
+    right = [np.arange(40) < 30]
+    shifted = {"b": np.arange(1, 41)}
+    tests, notes = on_each_data_set(predicted({"a": right, "b": right}, ["x", "y"] * 20, index=shifted))
+    assert tests == []
+    assert notes == ["ACSF1: the test predictions of a and b are of different series; no test between them."]
+
+
+def test_a_cell_with_two_configs_enters_no_test(make_record):
+    records = [
+        make_record(model=model, data=data, accuracy=0.5, config={"seed": 0, "model": {"depth": depth, "name": model}})
+        for model in ("a", "b")
+        for data in ("A", "B", "C")
+        for depth in ((1, 2) if (model, data) == ("a", "A") else (1,))
+    ]
+    comparison = compare([Stored(record, Path("nowhere")) for record in records])
+    assert [test.n for test in over_data_sets(comparison)] == [2]
+
+
+def test_files(scored, tmp_path):
+    good, bad = [0.9, 0.92, 0.91, 0.95, 0.9], [0.1, 0.15, 0.12, 0.1, 0.14]
+    comparison = scored({"a": {"D": good, "E": [0.9]}, "b": {"D": bad, "E": [0.1]}})
+    ranks, scores = mean_ranks(comparison)
+    tests, notes = on_each_data_set(comparison)
+    assert write_significance(ranks, len(scores), [], tests, tmp_path, [*notes, "no diagram"])
+    text = (tmp_path / "significance.md").read_text()
+    assert "**Mean rank over 2 data sets with a score for every variant**" in text
+    assert "| a | 1.00 |\n| b | 2.00 |" in text
+    assert re_row(text) == "| D | a | b | +0.794 | +0.750 to +0.838 | 5 | t-test, seeds | &lt; 0.001 | **&lt; 0.001** |"
+    assert "<sup>2</sup> no diagram" in text
+    assert "\\textbf{\\textless{} 0.001}" in (tmp_path / "significance.tex").read_text()
+    assert (tmp_path / "significance.csv").read_text().splitlines()[1].startswith("D,a,b,0.794,0.75")
+    assert not write_significance({}, 0, [], [], tmp_path)
+
+
+def re_row(text: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith("| D |"))

@@ -1,0 +1,316 @@
+"""The verb `tables`, from run folders to files, and committed results against what they were made from."""
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from krontime import cli
+from krontime.configs import config_dir
+from krontime.errors import UserError
+from krontime.results.blocks import fill_blocks
+from krontime.results.folder import refresh
+from krontime.results.predictions import Outcomes, write_outcomes
+from krontime.results.record import Record, config_hash
+from krontime.tabulation import tables
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+TEXTS = (".md", ".tex", ".csv")
+PLOTS = (".png", ".svg")
+
+
+def run(*overrides: str) -> list[Path]:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("tables", list(overrides))
+    return tables(config)
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Plots take longest; two tests make them."""
+    monkeypatch.setattr("krontime.results.folder.plot_pareto", lambda comparison, folder: [])
+    monkeypatch.setattr("krontime.results.folder.plot_critical_difference", lambda variants, scores, folder: "no plot")
+
+
+@pytest.fixture(scope="module")
+def finished_runs(tmp_path_factory):
+    """Three models on three data sets with two seeds, and their predictions."""
+    folder = tmp_path_factory.mktemp("finished")
+    labels = np.array(["oven", "fridge"] * 50, dtype=object)
+    for data in ("A", "B", "C"):
+        for rank, model in enumerate(("krontime", "patchtst", "tcn")):
+            for seed in (0, 1):
+                right = (np.arange(100) * 7 + seed) % 100 < 90 - 10 * rank
+                record = finished(data=data, model=model, seed=seed, accuracy=float(right.mean()))
+                place = folder / data / model / f"seed{seed}-{record.config_hash}"
+                record.write(place / "record.json")
+                answers = np.where(right, labels, np.roll(labels, 1)).astype(object)
+                write_outcomes(Outcomes(np.arange(100), labels, answers), place)
+    return folder
+
+
+@pytest.fixture
+def runs(finished_runs, tmp_path):
+    """A folder of finished runs that a test may change."""
+    return shutil.copytree(finished_runs, tmp_path / "runs")
+
+
+def finished(data: str, model: str, seed: int, accuracy: float, **changes) -> Record:
+    config = {"seed": seed, "data": {"name": data}, "model": {"name": model, "depth": 2}}
+    config["paths"] = {"data": "/home/me/data"}
+    fields = {
+        "status": "completed",
+        "model": model,
+        "data": data,
+        "seed": seed,
+        "config": config,
+        "error": None,
+        "config_hash": config_hash(config),
+        "protocol": {
+            "data_sha256": "ab" * 32,
+            "split_method": "stratified",
+            "split_seed": seed,
+            "scaling": "per_series",
+            "num_train": 80,
+            "num_val": 20,
+            "num_test": 100,
+            "selection_metric": "val/accuracy",
+            "train_class_counts": {"oven": 40, "fridge": 40},
+        },
+        "metrics": {"val": {"accuracy": 0.9}, "test": {"accuracy": accuracy, "balanced_accuracy": accuracy}},
+        "num_parameters": 1000,
+        "train_time_s": 12.5,
+        "peak_memory_bytes": 2**30,
+        "device": {"kind": "cpu", "name": "A Processor", "count": 1, "num_threads": 2, "platform": "Linux 6 x86_64"},
+        "versions": {"torch": "2.13.0"},
+        "git": None,
+        "started_at": "2026-01-02T03:04:05Z",
+        "finished_at": "2026-01-02T03:05:05Z",
+    }
+    return Record.model_validate_json(json.dumps(fields | changes))
+
+
+def edit(path: Path, *keys: str, value: object) -> None:
+    content = json.loads(path.read_text())
+    node = content
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def test_all_files_are_written(runs, tmp_path, capsys):
+    assert run(f"records=[{runs}]", f"output={tmp_path / 'out'}") == [tmp_path / "out"]
+    texts = {f"{name}{end}" for name in ("scores", "significance") for end in TEXTS}
+    plots = {f"{name}{end}" for name in ("pareto_time", "pareto_memory", "critical_difference") for end in PLOTS}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == texts | plots
+    out = capsys.readouterr().out
+    assert "| A | accuracy | **0.900 ± 0.000** (n=2) | <u>0.800 ± 0.000</u> (n=2) | 0.700 ± 0.000 (n=2) |" in out
+    assert "| A | krontime | patchtst | +0.100 |" in out
+    assert "bootstrap, test series" in out
+
+
+TAMPERING = {
+    "another scaling": (("protocol", "scaling"), "none", "protocols differ (scaling: per_series / none)"),
+    "other data": (("protocol", "data_sha256"), "cd" * 32, "protocols differ (data_sha256: abababab... / cdcdcdcd...)"),
+    "another split": (("protocol", "split_method"), "kfold", "protocols differ (split_method: stratified / kfold)"),
+    "a changed config": (("config", "model", "depth"), 3, "damaged, and left out: config_hash is "),
+    "a changed score": (("metrics", "test", "accuracy"), 0.99, "is 0.99 but the predictions beside it give 0.9"),
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERING)
+def test_tampering_is_told_and_never_averaged_in(no_plots, runs, tmp_path, kind, caplog):
+    keys, value, told = TAMPERING[kind]
+    path = next((runs / "A" / "krontime").glob("seed1-*")) / "record.json"
+    edit(path, *keys, value=value)
+    with caplog.at_level(logging.WARNING):
+        run(f"records=[{runs}]", f"output={tmp_path / 'out'}")
+    text = (tmp_path / "out" / "scores.md").read_text()
+    assert re.search(r"\| A .* 0\.900(\*\*)? \(n=1\)|\| A .*\*\*0\.900\*\* \(n=1\)", text)  # of seed 0 alone
+    assert told in caplog.text
+    assert told.removeprefix("damaged, and left out: ") in text
+    if "left out" in told or "0.99" in told:
+        assert str(path) in caplog.text
+        assert path.relative_to(runs).as_posix() in text
+        assert "A, krontime: no run with seed 1." in text
+    assert str(tmp_path) not in text
+
+
+def test_a_missing_seed_is_told(no_plots, runs, tmp_path, caplog):
+    shutil.rmtree(next((runs / "B" / "tcn").glob("seed0-*")))
+    with caplog.at_level(logging.WARNING):
+        run(f"records=[{runs}]", f"output={tmp_path / 'out'}")
+    assert "B, tcn: no run with seed 0." in caplog.text
+    assert "B, tcn: no run with seed 0." in (tmp_path / "out" / "scores.md").read_text()
+
+
+def test_variants_are_told_apart_by_config_keys(no_plots, runs, tmp_path):
+    run(f"records={runs}", f"output={tmp_path / 'out'}", "rows=[model.name,model.depth]", "metric=balanced_accuracy")
+    text = (tmp_path / "out" / "scores.md").read_text()
+    assert "| name | depth | A<br>(balanced accuracy) |" in text
+    assert "| patchtst | 2 | <u>0.800 ± 0.000</u> (n=2) |" in text
+
+
+def test_files_of_earlier_that_no_longer_hold_are_removed(no_plots, runs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("mine.md", "significance.md", "critical_difference.png"):
+        (out / name).write_text("of earlier")
+    run(f"records={runs / 'A' / 'tcn'}", f"output={out}")
+    assert not list(out.glob("critical_difference.*"))
+    assert "significance.md" not in {path.name for path in out.iterdir()}
+    assert (out / "mine.md").is_file()
+
+
+def test_published_results_are_made_again_from_what_lies_there(runs, tmp_path):
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    shutil.copy(RESULTS / "published.csv", results)
+    page = tmp_path / "README.md"
+    page.write_text("<!-- docs/results/first/scores.md:begin -->\n<!-- docs/results/first/scores.md:end -->\n")
+    chosen = ("metric=balanced_accuracy", "seeds=[0,1]", f"published={results / 'published.csv'}", f"readme={page}")
+    run(f"records={runs}", f"output={results / 'first'}", "publish=true", *chosen)
+    assert (results / "first" / "tables.yaml").read_text() == (
+        "metric: balanced_accuracy\nrows: null\nseeds:\n- 0\n- 1\npublished: ../published.csv\n"
+    )
+    filled = page.read_text()
+    assert (results / "first" / "scores.md").read_text().strip() in filled
+    assert "/home/me" not in "".join(path.read_text() for path in results.rglob("*.json"))
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(results / "first" / "records", moved / "first" / "records")
+    for file in ("first/tables.yaml", "published.csv"):
+        shutil.copy(results / file, moved / file)
+    assert run(f"refresh={moved}") == [moved / "first"]
+    for path in (results / "first").glob("*.*"):
+        assert (moved / "first" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_an_edited_number_is_found(no_plots, runs, tmp_path):
+    results = tmp_path / "results"
+    run(f"records={runs}", f"output={results / 'first'}", "publish=true")
+    (results / "first" / "pareto_time.png").write_bytes(b"a plot")
+    made = made_again(results)
+    assert stale(results, made) == ["first/pareto_time.png"]  # it is not made
+    (results / "first" / "pareto_time.png").unlink()
+    assert stale(results, made) == []
+    for name, old, new in (
+        ("scores.md", "0.900", "0.910"),
+        ("scores.tex", "0.800", "0.700"),
+        ("scores.csv", ",12.5,", ",2.5,"),
+        ("significance.md", "+0.100", "+0.200"),
+        ("significance.csv", "0.1,", "0.2,"),
+    ):
+        path = results / "first" / name
+        before = path.read_text()
+        path.write_text(before.replace(old, new, 1))
+        assert path.read_text() != before
+        assert stale(results, made) == [f"first/{name}"]
+        path.write_text(before)
+    record = next(results.rglob("record.json"))
+    edit(record, "train_time_s", value=1.0)
+    assert stale(results, made_again(results)) == ["first/scores.csv", "first/scores.md", "first/scores.tex"]
+    (made / "first" / "pareto_time.png").write_bytes(b"a plot")
+    assert "first/pareto_time.png" in stale(results, made)
+
+
+def test_publishing_damaged_records_is_refused(runs, tmp_path):
+    path = next(runs.rglob("record.json"))
+    edit(path, "seed", value=7)
+    with pytest.raises(UserError, match="expected no damaged record") as caught:
+        run(f"records={runs}", f"output={tmp_path / 'out'}", "publish=true")
+    assert caught.value.problems[0].startswith(f"{path}: seed is 7")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_mistake_is_told_at_once():
+    with pytest.raises(UserError) as caught:
+        run("records=[]", "metric=acc", "rows=depth", "seeds=[0,x]", "publish=1", "refresh=3", "published=a.csv")
+    told = [problem.partition("=")[0].partition(":")[0] for problem in caught.value.problems]
+    assert told == ["records", "publish", "refresh", "refresh", "metric", "rows", "seeds", "published"]
+    with pytest.raises(UserError, match="have no effect with it"):
+        run("refresh=docs", "seeds=[0]")
+
+
+def test_wrong_folders_and_options_are_told(no_plots, runs, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: expected a folder"):
+        run(f"records=[{runs},{tmp_path / 'nowhere'}]", f"output={tmp_path / 'out'}")
+    with pytest.raises(UserError, match=r"refresh='.*': expected a folder with records/ or benchmark\.csv"):
+        run(f"refresh={tmp_path / 'nowhere'}")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file.*: cannot be written"):
+        run(f"records={runs}", f"output={tmp_path / 'file'}")
+    with pytest.raises(UserError, match=r"rows: 'model\.widht': expected a config key"):
+        run(f"records={runs}", f"output={tmp_path / 'out'}", "rows=[model.widht]")
+    run(f"records={runs}", f"output={tmp_path / 'first'}", "publish=true")
+    for text, problem in (("metric: acc\n", "metric='acc'"), ("metrics: acc\n", "with the keys metric"), ("[", "YAML")):
+        (tmp_path / "first" / "tables.yaml").write_text(text)
+        with pytest.raises(UserError, match=rf"tables\.yaml: .*{problem}"):
+            run(f"refresh={tmp_path / 'first'}")
+
+
+@pytest.mark.slow
+def test_the_command(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["tables", "records=runs", "output=out"])
+    assert "Written to out" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["tables", "records=nowhere"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "krontime: nowhere: expected a folder with run folders in it\n"
+
+
+def made_again(results: Path) -> Path:
+    """A copy of folders of results in which everything generated is made again."""
+    made = results.with_name(f"{results.name}-again")
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(results, made)
+    refresh(made)
+    return made
+
+
+def stale(results: Path, made: Path) -> list[str]:
+    """Files that are generated and not the same in both, byte for byte; of plots, those that are not in both."""
+    return sorted(
+        path.relative_to(made).as_posix()
+        for path in made.rglob("*")
+        if (path.suffix in PLOTS and not (results / path.relative_to(made)).is_file())
+        or (path.suffix in TEXTS and _bytes(results / path.relative_to(made)) != path.read_bytes())
+    ) + sorted(
+        path.relative_to(results).as_posix()
+        for path in results.rglob("*")
+        if path.suffix in (*TEXTS, *PLOTS) and not (made / path.relative_to(results)).is_file()
+    )
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+COMMITTED = sorted({path.parent for name in ("records", "benchmark.csv") for path in RESULTS.rglob(name)})
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.relative_to(RESULTS).as_posix())
+def test_committed_tables_are_those_of_what_was_measured(folder, tmp_path):
+    """`make results` mends what this finds."""
+    results = tmp_path / "results"
+    copied = results / folder.relative_to(RESULTS)
+    shutil.copytree(folder, copied)
+    shutil.copy(RESULTS / "published.csv", results)
+    assert stale(results, made_again(results)) == []
+
+
+def test_the_blocks_of_the_readme_are_the_committed_tables(tmp_path):
+    if not COMMITTED:
+        pytest.skip("no results are committed")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("records"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    fill_blocks(tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
