@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from krontime import build, cli, experiment, inference, run
 from krontime.data.datamodule import SeriesDataset
-from krontime.errors import UserError
+from krontime.errors import Terminated, UserError
 from krontime.lit.module import SeriesClassifier
 from krontime.results.predictions import read_predictions
 from krontime.results.record import Record, Status, config_hash
@@ -502,6 +502,21 @@ class TestEndings:
         train(config("equal.npz"), tmp_path / "run")
         assert "starts anew" in caplog.text
         assert equal(weights(tmp_path / "run"), weights(finished[0]))
+
+    def test_a_sigterm_that_lightning_stumbles_over_is_still_one(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fit(*_: Any, **__: Any) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                raise RuntimeError("Please call `iter(combined_loader)` first.")
+
+        monkeypatch.setattr(Trainer, "fit", fit)
+        with pytest.raises(Terminated):
+            train(config("equal.npz"), tmp_path / "run")
+        record = Record.read(tmp_path / "run" / "record.json")
+        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command goes on")
 
     def test_failure_is_recorded_and_shown_whole(
         self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]

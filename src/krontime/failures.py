@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from krontime.errors import UserError
+from krontime.errors import Terminated, UserError
 from krontime.results.record import Status
 
 _STORAGE = {
@@ -29,6 +29,18 @@ _GOES_ON = "; the same command goes on from the last checkpoint"
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the machine or the device had no more memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def was_terminated(error: BaseException) -> bool:
+    """Whether a SIGTERM is behind an error: Lightning's clean-up may fail where it was called at an odd moment."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        if isinstance(link, Terminated):
+            return True
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def status_of(error: BaseException) -> Status:

@@ -36,6 +36,8 @@ from krontime.training import NetworkFit
 
 log = logging.getLogger(__name__)
 
+BY_SIGTERM = "ended by SIGTERM; the same command goes on"
+
 
 def train(config: DictConfig) -> float | None:
     """Train, select on validation, score the test split once, and leave a record.
@@ -204,12 +206,15 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
             record(Status.FAILED, error=str(error))
         raise
     except Terminated:
-        record(Status.INTERRUPTED, error="ended by SIGTERM; the same command goes on")
+        record(Status.INTERRUPTED, error=BY_SIGTERM)
         raise
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:
+        if failures.was_terminated(error):
+            record(Status.INTERRUPTED, error=BY_SIGTERM)
+            raise Terminated from error
         told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
         what = (str(error).splitlines() or ["out of memory"])[0] if told else f"{type(error).__name__}: {error}"
         record(failures.status_of(error), error=what)
