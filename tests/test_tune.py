@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,6 +73,7 @@ def searched(tune: Tune, read_series: list[int], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("search") / "folder"
     screen = tune(folder, 3)
     assert set(read_series) == set(range(30))  # no trial reads a test series
+    assert mpl.rcParams["axes.facecolor"] == "white"  # Optuna's plots leave the style as it was
     return folder, screen
 
 

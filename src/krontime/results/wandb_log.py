@@ -34,7 +34,8 @@ def log_run(logger: "WandbLogger", run_dir: Path, attention: Sequence[Sequence[n
         logger.log_table("test_predictions", dataframe=pd.read_parquet(run_dir / PREDICTIONS))
     for number, maps in enumerate(attention, start=1):
         for level, factor in enumerate(maps, start=1):
-            logger.log_image(f"attention/layer{number}_level{level}", [picture(factor)])
+            caption = f"{factor.min():.3g} to {factor.max():.3g}; rows are queries"
+            logger.log_image(f"attention/layer{number}_level{level}", [picture(factor)], caption=[caption])
 
 
 def log_search(logger: "WandbLogger", table: Path, plots: Sequence[Path], best: float) -> None:

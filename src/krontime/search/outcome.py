@@ -89,14 +89,14 @@ def plot(study: "Study", folder: Path) -> None:
 
     drawn: dict[str, Any] = {HISTORY: plots.plot_optimization_history, IMPORTANCES: plots.plot_param_importances}
     for name, draw in drawn.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna calls its plots experimental
+        with warnings.catch_warnings(), mpl.rc_context():  # Optuna changes the style of all plots
+            warnings.simplefilter("ignore")  # it calls its own experimental
             try:
                 axes = draw(study)
             except (ValueError, RuntimeError):  # importances need two values that differ
                 continue
-        figure = axes.figure
-        figure.set_size_inches(8, 4.5)
-        with replacing(folder / name) as temporary:
-            figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
-        pyplot.close(figure)
+            figure = axes.figure
+            figure.set_size_inches(8, 4.5)
+            with replacing(folder / name) as temporary:
+                figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
+            pyplot.close(figure)
