@@ -33,7 +33,7 @@ def run(*overrides: str) -> list[Path]:
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Plots take longest; two tests make them."""
+    """Plots take longest; one test makes them."""
     monkeypatch.setattr("krontime.results.folder.plot_pareto", lambda comparison, folder: [])
     monkeypatch.setattr("krontime.results.folder.plot_critical_difference", lambda variants, scores, folder: "no plot")
 
@@ -169,7 +169,7 @@ def test_files_of_earlier_that_no_longer_hold_are_removed(no_plots, runs, tmp_pa
     assert (out / "mine.md").is_file()
 
 
-def test_published_results_are_made_again_from_what_lies_there(runs, tmp_path):
+def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
     shutil.copy(RESULTS / "published.csv", results)
