@@ -221,7 +221,7 @@ def _caption(comparison: Comparison, published: Sequence[Published]) -> str:
     if any(record.device.kind == "cpu" for record in records):
         parts.append("Peak memory on a CPU is that of the process, libraries included.")
     if published:
-        parts.append("Scores behind the rule are not ours: other protocols and single runs, see the notes.")
+        parts.append("Scores behind the rule are not ours; the notes give source and protocol.")
     return " ".join([*parts, f"{where}."])
 
 
