@@ -122,6 +122,8 @@ MISTAKES = {
         "callbacks.checkpoint.monitor=val/accuracy", "callbacks.checkpoint.mode='min'", "expected max"
     ),
     "patience": train("callbacks.early_stopping.patience=-1", "patience=-1", "0 or more"),
+    "checkpoint in the place of the last": train("callbacks.checkpoint.filename=last", "='last'", "always written"),
+    "checkpoints every zero steps": train("checkpoint_every_n_steps=0", "checkpoint_every_n_steps=0", "at least 1"),
     "checkpoint under another name": train("callbacks.checkpoint.filename=x", "filename='x'", "'best'"),
     # data
     "no file given": Mistake("train data=npz", ("data.path", "expected a value")),

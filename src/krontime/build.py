@@ -203,8 +203,6 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
     """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, that of the last epoch among them."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
     from krontime.lit.checkpoint import LastCheckpoint
 
     dirpath = run_dir / "checkpoints"
@@ -216,9 +214,7 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
         if options["_target_"].endswith(".ModelCheckpoint"):  # Lightning's `save_last` is not that of every epoch
             extra = {"dirpath": str(dirpath), "save_last": False}
         built.append(instantiate(options, **extra))
-    if not any(isinstance(callback, ModelCheckpoint) and callback.filename == "last" for callback in built):
-        built.append(LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps")))
-    return built
+    return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:

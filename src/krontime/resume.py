@@ -133,7 +133,9 @@ def _best_score(checkpoint: dict[str, Any]) -> float | None:
     scores = [
         float(state["best_model_score"])
         for key, state in checkpoint.get("callbacks", {}).items()
-        if key.startswith("ModelCheckpoint") and state.get("monitor") and state.get("best_model_score") is not None
+        if key.startswith("ModelCheckpoint")
+        and Path(state.get("best_model_path", "")).name == experiment.BEST
+        and state.get("best_model_score") is not None
     ]
     return scores[0] if scores else None
 

@@ -244,8 +244,8 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
     path = run_dir / "record.json"
     if path.is_file():
         Record.read(path)  # whole, whenever it is there
-    if status == 128 + signal.SIGTERM and run_dir.is_dir() and (run_dir / "config.yaml").is_file():
-        found = Record.read(path).status if path.is_file() else None
+    if status == 128 + signal.SIGTERM and path.is_file():  # there is none where training had not begun
+        found = Record.read(path).status
         if found not in (Status.INTERRUPTED, Status.COMPLETED):
             problems.append(f"after SIGTERM the record says {found}")
     for checkpoint in (run_dir / "checkpoints").glob("*.ckpt"):
