@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# One option of KronTime changed at a time: depth, attention kind, order of levels, head, tokenizer. Tables and plots of accuracy
+# and cost, a row for each variant, in docs/results/ablation (smoke: docs/results/smoke/ablation). Finished runs are not run again.
+#
+# usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]
+#   smoke  minutes: the synthetic data set, one seed, one epoch
+#   cpu    hours on 2 cores: three data sets, three seeds; KRONTIME_DATA names the folder of the .npz files
+#   full   the same on a GPU, on three long data sets of the archive, downloaded
+set -euo pipefail
+cd "$(dirname "$0")/.."
+SIZE=${1:-cpu}
+make setup
+export PATH="$PWD/.venv/bin:$PATH"
+results=docs/results/ablation
+case $SIZE in
+smoke)
+    data=("data=synthetic data.source.num_train=80 data.source.num_test=40")
+    common="seed=0 trainer.max_epochs=1" results=docs/results/smoke/ablation
+    ;;
+cpu)
+    data=(data=ucr data=bonn_eeg data=synthetic)
+    common="seed=0,1,2"
+    ;;
+full)
+    data=("data=ucr data.name=CatsDogs" "data=ucr data.name=MosquitoSound" "data=ucr data.name=FaultDetectionA")
+    common="seed=0,1,2 trainer=gpu"
+    ;;
+*)
+    echo "usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]" >&2
+    exit 2
+    ;;
+esac
+
+for chosen in "${data[@]}"; do
+    for changed in decomposition=depth1,depth2,depth3,depth4,depth5 model.attention=pooled,axial,full,none \
+        model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,conv; do
+        # a failed job is shown in the table, and stops nothing
+        # shellcheck disable=SC2086
+        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime $chosen $common $changed || true
+    done
+done
+
+krontime tables records="outputs/ablation-$SIZE" output=$results publish=true \
+    rows=[decomposition.depth,model.attention,model.order,model.head,tokenizer._target_]

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Accuracy of every model on every data set, three seeds: tables, significance tests and plots in docs/results/accuracy
+# (smoke: docs/results/smoke/accuracy). Each run has the same time budget; one that uses all of it is marked in the table.
+# Series are brought to at most 16,384 points, as the records say. Finished runs are not run again, so that the command can be
+# stopped and started at any time.
+#
+# usage: bash scripts/reproduce_accuracy.sh [smoke|cpu|full]
+#   smoke  minutes: two data sets that need no download, two seeds, two epochs
+#   cpu    days at most on 2 cores: 20 minutes a run; KRONTIME_DATA names the folder of the .npz files
+#   full   the archive's long data sets on a GPU, downloaded; two hours a run
+set -euo pipefail
+cd "$(dirname "$0")/.."
+SIZE=${1:-cpu}
+make setup
+export PATH="$PWD/.venv/bin:$PATH"
+models=krontime,patchtst,tcn reference=aeon_multirocket_hydra seeds=seed=0,1,2 results=docs/results/accuracy
+
+train() { # a failed job is shown in the table, and stops nothing
+    krontime train -m paths.output="outputs/accuracy-$SIZE" "$@" || true
+}
+
+case $SIZE in
+smoke)
+    seeds=seed=0,1 results=docs/results/smoke/accuracy
+    for data in "data=ucr" "data=synthetic data.source.num_train=80 data.source.num_test=40"; do
+        # shellcheck disable=SC2086
+        train $data model=$models $seeds trainer.max_epochs=2
+        # shellcheck disable=SC2086
+        train $data model=aeon_minirocket $seeds
+    done
+    ;;
+cpu)
+    for data in data=ucr data=bonn_eeg data=mitbih_ecg "data=fsdd data.prepare.crop_length=16384" \
+        "data=esc10 data.prepare.resample_hz=3200" "data=ctu_uhb_ctg data.prepare.resample_hz=3"; do
+        # shellcheck disable=SC2086
+        train $data model=$models $seeds '+trainer.max_time="00:00:20:00"'
+        # shellcheck disable=SC2086
+        train $data model=$reference $seeds
+    done
+    train data=mitbih_ecg model=aeon_multirocket $seeds # MultiRocketHydra's features of this set need more than 24 GB
+    ;;
+full)
+    for name in EigenWorms BinaryHeartbeat CatsDogs AbnormalHeartbeat UrbanSound RightWhaleCalls FruitFlies MosquitoSound \
+        KeplerLightCurves FaultDetectionA MotorImagery EthanolConcentration; do
+        train data=ucr data.name=$name model=$models $seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
+        train data=ucr data.name=$name model=$reference $seeds
+    done
+    ;;
+*)
+    echo "usage: bash scripts/reproduce_accuracy.sh [smoke|cpu|full]" >&2
+    exit 2
+    ;;
+esac
+
+krontime tables records="outputs/accuracy-$SIZE" output=$results published=docs/results/published.csv publish=true
