@@ -164,7 +164,8 @@ class TestFolder:
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert names - {"hparams.yaml"} == {
             *("config.yaml", "record.json", "metrics.csv", "test_predictions.parquet"),
-            *("confusion_matrix.png", "learning_curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+            *("confusion_matrix.png", "learning_curves.png", "attention.png"),
+            *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         }
         for picture in folder.glob("*.png"):
             assert picture.read_bytes().startswith(b"\x89PNG")
