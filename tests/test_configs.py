@@ -22,6 +22,7 @@ SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 
 NEEDED = {
     "data=npz": ["data.path=missing/Some.npz"],
+    "data=audio": ["data.path=missing/Some"],
     "data=csv": ["data.train=missing/Some_TRAIN.csv", "data.test=missing/Some_TEST.csv"],
     "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],
     "decomposition=sizes": ["decomposition.sizes=[20,20]"],

@@ -30,9 +30,19 @@ def composed(monkeypatch, tmp_path):
 
 
 def test_the_choices_are_those_of_the_guide():
-    assert {"ucr", "npz", "ts", "csv", "synthetic", "bonn_eeg", "fsdd", "mitbih_ecg", "esc10", "ctu_uhb_ctg"} <= set(
-        NAMES
-    )
+    assert {
+        "ucr",
+        "npz",
+        "ts",
+        "csv",
+        "audio",
+        "synthetic",
+        "bonn_eeg",
+        "fsdd",
+        "mitbih_ecg",
+        "esc10",
+        "ctu_uhb_ctg",
+    } <= set(NAMES)
     assert "common" not in NAMES
 
 
@@ -49,9 +59,8 @@ def test_every_shared_key_is_explained():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_composes_into_a_source(composed, name):
-    given = {"npz": ["data.path=a/Some.npz"], "ts": ["data.train=a/Some.ts"], "csv": ["data.train=a/Some.csv"]}.get(
-        name, []
-    )
+    train, path = "data.train=a/Some", "data.path=a/Some"
+    given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}.get(name, [])
     data = composed(f"data={name}", *given)
     source = build.source(data)
     assert callable(source.load)

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from krontime import build, checks, cli, experiment
 from krontime.data.newfiles import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
+from krontime.data.sources.audio import AudioSource
 from krontime.data.sources.npz import NpzSource
 from krontime.data.sources.table import TableSource
 from krontime.data.sources.ts import TsSource
@@ -87,6 +90,16 @@ def _table(separator: str) -> list[bytes]:
         't0,"t1",y\n1,"2","a"\n3,4,b\n5,6,"a b"\n7,8,b\n',
     ]
     return [text.replace(",", separator).encode() for text in files]
+
+
+def _wav() -> list[bytes]:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(range(200)))
+    return [buffer.getvalue()]
 
 
 def _record() -> list[bytes]:
@@ -197,6 +210,13 @@ def _read_both(source: type[Any]) -> Callable[[Path], None]:
     return run
 
 
+def _read_recording(path: Path) -> None:
+    for label in CLASSES:
+        (path.parent / label).mkdir()
+        shutil.copy(path, path.parent / label)
+    AudioSource(str(path.parent)).load()
+
+
 def _load_checkpoint(path: Path) -> None:
     folder = path.parent / "run" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,6 +254,7 @@ TARGETS = {
         Target("ts", ".ts", _ts, mutate.of_text, _read_both(TsSource)),
         Target("csv", ".csv", lambda: _table(","), mutate.of_text, _read_both(TableSource)),
         Target("tsv", ".tsv", lambda: _table("\t"), mutate.of_text, _read_both(TableSource)),
+        Target("wav", ".wav", _wav, mutate.of_bytes, _read_recording),
         Target("record", ".json", _record, mutate.of_json, Record.read),
         Target("checkpoint", ".ckpt", _checkpoint, mutate_checkpoint, _load_checkpoint, per_turn=5),
         Target("command_line", ".txt", _command_lines, mutate.of_command_line, _command_line, per_turn=1),

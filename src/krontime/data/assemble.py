@@ -62,7 +62,7 @@ def label_texts(y: np.ndarray) -> np.ndarray:
 
 def _no_text(y: np.ndarray) -> np.ndarray:
     """Bool `(n,)`: where text that came from a file holds codes beyond Unicode, or halves of characters."""
-    if not y.dtype.itemsize:
+    if not y.size or not y.dtype.itemsize:
         return np.zeros(len(y), bool)
     codes = np.ascontiguousarray(y).view(np.dtype("u4").newbyteorder(y.dtype.byteorder)).reshape(len(y), -1)
     return np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)), axis=1)
