@@ -147,6 +147,10 @@ def test_the_same_sweep_leaves_one_list(tmp_path: Path) -> None:
     assert len(list((tmp_path / ".sweeps").iterdir())) == 1
     Sweep(jobs=jobs("a", "c")).write(tmp_path)
     assert {Path(folder).name for folder in listed(tmp_path)} == {"a", "b", "c"}
+    Sweep(jobs=jobs("a", "c")).remove(tmp_path)
+    assert {Path(folder).name for folder in listed(tmp_path)} == {"a", "b"}
+    Sweep(jobs=jobs("b", "a")).remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_done_nothing_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

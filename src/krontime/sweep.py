@@ -7,6 +7,7 @@ file again. All else is read off the run folders: records, locks, and what a run
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
@@ -78,10 +79,18 @@ class Sweep(BaseModel):
 
     def write(self, root: Path) -> None:
         """Write to the output folder `root`, whole or not at all; the same jobs always to the same file."""
-        folders = json.dumps(sorted(job.folder for job in self.jobs))
-        name = hashlib.sha256(folders.encode()).hexdigest()[:12]
-        with replacing(root / SWEEPS / f"{name}.json") as temporary:
+        with replacing(self._path(root)) as temporary:
             temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def remove(self, root: Path) -> None:
+        """Take back what `write` wrote."""
+        self._path(root).unlink(missing_ok=True)
+        with suppress(OSError):  # there are lists of other sweeps
+            (root / SWEEPS).rmdir()
+
+    def _path(self, root: Path) -> Path:
+        folders = json.dumps(sorted(job.folder for job in self.jobs))
+        return root / SWEEPS / f"{hashlib.sha256(folders.encode()).hexdigest()[:12]}.json"
 
 
 def listed(root: Path) -> dict[str, Job]:

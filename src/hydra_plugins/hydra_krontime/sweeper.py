@@ -145,15 +145,21 @@ class _SweepRun:
         return next((self.errors[number] for number in self.numbers[run_dir] if number in self.errors), None)
 
     def write(self) -> None:
-        """List the jobs on disk, with the errors of those that left nothing else."""
+        """List the jobs on disk, with the errors of those that left nothing else; not where every job was refused."""
         from krontime.errors import UserError
-        from krontime.sweep import Sweep
+        from krontime.sweep import State, Sweep, progress
+
+        def is_refused(run_dir: Path) -> bool:
+            return isinstance(self.error(run_dir), UserError) and progress(run_dir).state is State.TO_DO
 
         for root, jobs in self.by_root.items():
             listed = [
                 job.model_copy(update={"error": str(error) if (error := self.error(root / job.folder)) else None})
                 for job in jobs
             ]
+            if all(is_refused(root / job.folder) for job in jobs):
+                Sweep(jobs=listed).remove(root)
+                continue
             try:
                 Sweep(jobs=listed).write(root)
             except OSError as error:
