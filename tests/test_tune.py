@@ -188,6 +188,13 @@ def test_what_can_not_work_is_said_before_anything_is_trained(tune, monkeypatch,
     assert not (tmp_path / "s").exists()
 
 
+def test_a_model_without_epochs_is_refused():
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
+        cli.main(["tune", "model=aeon_quant"])
+    assert ended.value.code == 2
+    assert "model=aeon_quant: expected a network" in screen.getvalue()
+
+
 @pytest.mark.parametrize("model", [name for name in configs.options("search") if name != "own"])
 def test_every_search_is_of_options_that_its_model_has(compose: Callable[..., dict[str, Any]], model: str):
     space = Space(compose(f"model={model}", verb="tune")["search"]["space"])
