@@ -9,10 +9,11 @@ cd "$(dirname "$0")/.."
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
 runs=outputs/experiments results=docs/results/experiments epochs=${EPOCHS:-60}
-synthetic="data=synthetic model=krontime tokenizer=conv trainer.max_epochs=$epochs"
+synthetic="data=synthetic model=krontime trainer.max_epochs=$epochs"
+many_tokens="data.source.length=8192 tokenizer=linear tokenizer.patch_length=16 tokenizer.stride=8"  # 1,024 of them
 
 # shellcheck disable=SC2086
-krontime train $synthetic decomposition=depth3 paths.output=$runs/levels
+krontime train $synthetic tokenizer=conv decomposition=depth3 paths.output=$runs/levels
 run=$(find $runs/levels -name record.json -printf '%h\n' | grep -v until- | head -n 1)
 krontime probe run="$run"
 mkdir -p $results && cp "$run/probe.png" $results/levels.png && cp "$run/probe.csv" $results/levels.csv

@@ -138,6 +138,7 @@ def test_options_that_do_not_work_end_a_trial_and_a_search_of_nothing_else(tune,
     assert "no trial has worked yet, of 3:\n  - out of memory\n" in screen.getvalue()
 
 
+@pytest.mark.slow
 def test_wandb_gets_a_run_for_each_trial_and_one_of_the_search(tune, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_SILENT", "true")
     tune(tmp_path / "s", 2, "logger=wandb", "trainer.max_epochs=1")
@@ -188,6 +189,14 @@ def test_what_can_not_work_is_said_before_anything_is_trained(tune, monkeypatch,
     assert not (tmp_path / "s").exists()
 
 
+def test_a_model_without_epochs_is_refused():
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
+        cli.main(["tune", "model=aeon_quant"])
+    assert ended.value.code == 2
+    assert "model=aeon_quant: expected a network" in screen.getvalue()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [name for name in configs.options("search") if name != "own"])
 def test_every_search_is_of_options_that_its_model_has(compose: Callable[..., dict[str, Any]], model: str):
     space = Space(compose(f"model={model}", verb="tune")["search"]["space"])

@@ -52,7 +52,7 @@ def default_groups(config: Path) -> dict[str, str]:
     block = re.search(r"^defaults:\n((?: +-.*\n|\s*#.*\n)+)", text, flags=re.MULTILINE)
     if not block:
         return {}
-    found = re.findall(r"^ +- (?:/)?([\w/]+)(?:@[\w.]+)?: *([^#\n]*)", block[1], flags=re.MULTILINE)
+    found = re.findall(r"^ +- (?:optional )?(?:/)?([\w/]+)(?:@[\w.]+)?: *([^#\n]*)", block[1], flags=re.MULTILINE)
     inherited = [default_groups(base) for base in bases(config)]
     return {group: choice for groups in inherited for group, choice in groups.items()} | {
         group: choice.strip() for group, choice in found

@@ -71,7 +71,7 @@ class Search:
     def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
         options = build.plain(config)
         self.overrides = overrides
-        self.options = options["search"]
+        self.options = {"space": {}, **options["search"]}  # there is none for a model without a file of its own
         self.folder = Path(str(options["folder"])).expanduser()
         self.base = {key: value for key, value in options.items() if key not in OWN_KEYS}
         self._check(options)

@@ -28,7 +28,10 @@ class Space:
             f"search.space.{key}={value!r}: expected {e}" for key, value in options.items() if (e := _wrong(value))
         ]
         if not options:
-            problems = ["search.space={}: expected at least one override and its choices or range"]
+            problems = [
+                "search.space={}: expected at least one override and its choices or range, such as "
+                "'+search.space={optim.optimizer.lr: {low: 0.0001, high: 0.01, log: true}}'"
+            ]
         if problems:
             raise UserError(problems)
 
