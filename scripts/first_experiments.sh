@@ -19,7 +19,7 @@ krontime probe run="$run"
 mkdir -p $results && cp "$run/probe.png" $results/levels.png && cp "$run/probe.csv" $results/levels.csv
 
 # shellcheck disable=SC2086
-krontime train -m $synthetic model.attention=kronecker,full seed=0,1,2 paths.output=$runs/attention
+krontime train -m $synthetic $many_tokens model.attention=kronecker,full seed=0,1,2 paths.output=$runs/attention
 krontime tables records=[$runs/attention] rows=[model.attention] publish=true output=$results/attention
 
 krontime benchmark size=cpu rounds=0 output=$results cells=outputs/benchmark
