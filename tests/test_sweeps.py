@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from krontime import cli, configs, guard, lock, overrides, run
+from krontime.experiment import Experiment
+from krontime.fit import Fit
 from krontime.results.record import Record, Status
 
 SMALL = (
@@ -241,10 +243,10 @@ def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
     """One job is refused, in one the program fails; the second start finds one done and runs what it can."""
     original = run._write_results
 
-    def faulty(config: Any, *args: Any) -> Any:
-        if config["seed"] == 0:
+    def faulty(job: Experiment, fit: Fit, run_dir: Path) -> Any:
+        if fit.config["seed"] == 0:
             raise ZeroDivisionError("no such thing")
-        return original(config, *args)
+        return original(job, fit, run_dir)
 
     monkeypatch.setattr(run, "_write_results", faulty)
     jobs = ("seed=0,1", "model.dropout=0,2")
