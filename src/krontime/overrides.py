@@ -99,7 +99,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
             problems.append(f"{text}: expected one value; for one run each add -m, for a list write {key}=[{value}]")
         elif override.is_hydra_override():
             own.append(text)
-        elif (config_dir() / override.key_or_group).is_dir():
+        elif os.path.isdir(config_dir() / override.key_or_group):  # pathlib's raises where a name is too long
             groups.append((text, override))
         else:
             values.append((text, override))
