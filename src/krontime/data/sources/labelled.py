@@ -1,5 +1,6 @@
 """Sources of labelled files, one to train on and one to test on; how one file is read is up to the format."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +26,7 @@ class Labelled(NamedTuple):
 Read = Callable[[Path], Labelled]
 
 
-class LabelledFiles:
+class LabelledFiles(ABC):
     """Reads a training file and, if there is one, a test file.
 
     Args:
@@ -41,9 +42,9 @@ class LabelledFiles:
         self.train = Path(train).expanduser()
         self.test = None if test is None else Path(test).expanduser()
 
+    @abstractmethod
     def read(self, path: Path) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
-        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Identity of the files; raises `UserError` where one is missing, or both are one."""
