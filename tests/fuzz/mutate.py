@@ -139,7 +139,7 @@ def of_command_line(rng: np.random.Generator, data: bytes) -> bytes:
         key, _, value = arguments[at].partition("=")
         match int(rng.integers(0, 7)):
             case 0:
-                arguments[at] = of_text(rng, arguments[at].encode()).decode("utf-8", "replace")
+                arguments[at] = of_text(rng, arguments[at].encode(errors="surrogatepass")).decode("utf-8", "replace")
             case 1:
                 arguments[at] = f"{key}={_text(rng)}"
             case 2:
