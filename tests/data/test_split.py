@@ -187,3 +187,10 @@ def test_all_wrong_options_are_named_at_once():
 def test_too_few_groups_are_told_with_their_name():
     with pytest.raises(UserError, match=r"1 groups \(speaker\)"):
         split_indices(labelled([0, 1] * 5, [False] * 10, [3] * 10))
+
+
+def test_a_fold_without_a_group_is_never_validation():
+    """Where each class is a group of its own and one is large, some folds are empty."""
+    labels = [0] * 43 + [1] * 5 + [2] * 3 + [3] * 2 + [4] * 3
+    with pytest.raises(UserError, match="takes a whole class out"):
+        split_indices(labelled(labels, [False] * len(labels), labels), fraction=0.125)

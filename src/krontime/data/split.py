@@ -153,7 +153,10 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
         )
 
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
-    best = min(_folds(splitter, y, groups), key=badness)
+    folds = [
+        validates for validates in _folds(splitter, y, groups) if len(validates)
+    ]  # large groups leave some empty
+    best = min(folds, key=badness)
     if badness(best)[0]:
         raise UserError(
             f"data.validation.method='group': any {group_name} put aside for validation takes a whole class out of "
