@@ -153,9 +153,7 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
         )
 
     splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
-    folds = [
-        validates for validates in _folds(splitter, y, groups) if len(validates)
-    ]  # large groups leave some empty
+    folds = [validates for validates in _folds(splitter, y, groups) if len(validates)]  # large groups leave some empty
     best = min(folds, key=badness)
     if badness(best)[0]:
         raise UserError(
