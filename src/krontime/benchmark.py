@@ -27,7 +27,7 @@ from krontime.errors import Problems, UserError
 from krontime.planning import Cost, cost
 from krontime.results.benchmark_report import CSV, ENVIRONMENT, write_report
 from krontime.results.benchmark_tables import Row, write_rows
-from krontime.results.environment import environment
+from krontime.results.environment import environment_json
 from krontime.results.files import replacing
 from krontime.results.record import config_hash
 from krontime.results.report import format_bytes
@@ -117,7 +117,7 @@ def benchmark(config: DictConfig) -> list[Row]:
     options = build.plain(config)
     _check(options)
     device = _device(options["accelerator"])
-    about = {key: _jsonable(value) for key, value in environment(device).items()}
+    about = environment_json(device)
     about["code_sha256"] = _code_sha256()
     cells = _cells(options, device, about)
     output = Path(options["output"])
@@ -180,10 +180,6 @@ def _device(accelerator: str) -> str:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("accelerator='gpu': expected cpu, as torch finds no CUDA device here")
     return _DEVICES[accelerator]
-
-
-def _jsonable(value: Any) -> Any:
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 def _code_sha256() -> str:

@@ -31,7 +31,7 @@ from krontime.errors import Problems
 from krontime.lit.module import SeriesClassifier
 from krontime.lit.quiet import quiet_lightning
 from krontime.results.console import show
-from krontime.results.environment import environment
+from krontime.results.environment import environment_json
 from krontime.results.files import replacing
 from krontime.results.report import format_bytes
 
@@ -49,7 +49,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
         UserError: an option cannot work.
     """
     options = build.plain(config)
-    own, options = {key: options.pop(key) for key in OWN}, options
+    own = {key: options.pop(key) for key in OWN}
     problems = Problems()
     for key in ("rounds", "warmup"):
         if type(own[key]) is not int or own[key] < 0:
@@ -68,10 +68,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
         found["first_step_s"] = _first_step_s(config)
     show(_screen(found))
     if own["json"]:
-        about = {
-            key: getattr(value, "model_dump", lambda v=value: v)()
-            for key, value in environment(torch.device("cpu")).items()
-        }
+        about = environment_json("cpu")
         with replacing(Path(own["json"]).expanduser()) as temporary:
             temporary.write_text(json.dumps({**found, **about}, indent=2) + "\n", encoding="utf-8")
     return found

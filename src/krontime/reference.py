@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from krontime.experiment import Experiment
 from krontime.fit import Fit
 from krontime.results.environment import reset_peak_memory
 from krontime.results.record import MetricName, Protocol
-
-if TYPE_CHECKING:
-    pass
 
 NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""

@@ -63,6 +63,11 @@ def environment(device: "str | torch.device" = "cpu", count: int = 1) -> dict[st
     return {"device": described, "versions": versions, "git": git_state()}
 
 
+def environment_json(device: "str | torch.device") -> dict[str, Any]:
+    """`environment` as plain JSON values, for a file that is no record."""
+    return {key: getattr(value, "model_dump", lambda v=value: v)() for key, value in environment(device).items()}
+
+
 def cpu_model() -> str:
     """The processor's name as the operating system gives it."""
     try:
