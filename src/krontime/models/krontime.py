@@ -21,6 +21,7 @@ from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.attention import Order
 from krontime.ops.decomposition import LevelPlan, plan_levels
+from krontime.ops.feed_forward import gelu_linear
 
 Positions = Literal["levels", "none"]
 Head = Literal["levels", "mean"]
@@ -30,14 +31,14 @@ def default_key_dim(plan: LevelPlan, attention: AttentionKind, *, d_model: int, 
     """Width of queries and of keys over all heads.
 
     The scores of a level of `kronecker` sum over all other levels as well as over a head's width, so that few numbers a
-    head do: as many as make each score a sum of D / H products, as in full attention, and two at least. The other kinds
-    sum over the width alone, and get D.
+    head do: as many as make each score a sum of D / H products, as in full attention. The other kinds sum over the
+    width alone, and get D.
     """
     head_width = d_model // num_heads
     if attention != "kronecker":
         return d_model
     slices = min(plan.padded_tokens // size for size in plan.sizes)
-    return num_heads * min(head_width, max(2, math.ceil(head_width / slices)))
+    return num_heads * math.ceil(head_width / slices)
 
 
 class LevelPositions(nn.Module):
@@ -88,15 +89,14 @@ class Block(nn.Module):
             order=order,
         )
         self.norm_feed_forward = nn.LayerNorm(d_model)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(d_model, ffn_dim, bias=False), nn.GELU(), nn.Linear(ffn_dim, d_model, bias=False)
-        )
+        self.expand = nn.Linear(d_model, ffn_dim, bias=False)
+        self.contract = nn.Linear(ffn_dim, d_model, bias=False)
         self.dropout = dropout
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`(R, N, D)` and its mask to `(R, N, D)`."""
         x = self._add(x, self.attention(self.norm_attention(x), mask))
-        return self._add(x, self.feed_forward(self.norm_feed_forward(x)))
+        return self._add(x, gelu_linear(self.expand(self.norm_feed_forward(x)), self.contract.weight))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
         if self.training and self.dropout > 0:
@@ -125,11 +125,11 @@ def level_features(x: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tens
         group_size *= size
         total = total.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else total
         if count is None:
-            features.append(total.amax(dim=1) / group_size)
+            features.append(total.max(dim=1).values / group_size)
             continue
         count = count.unflatten(1, (-1, size)).sum(dim=2) if size > 1 else count
         mean = (total / count.clamp(min=1)).masked_fill(count == 0, torch.finfo(x.dtype).min)
-        features.append(mean.amax(dim=1).where((count > 0).any(dim=1), 0))
+        features.append(mean.max(dim=1).values.where((count > 0).any(dim=1), 0))
     return torch.cat(features, dim=-1)
 
 

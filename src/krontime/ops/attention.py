@@ -53,8 +53,9 @@ def mode_product(factor: Tensor, v: Tensor) -> Tensor:
     groups, above, size, below = v.shape
     if below == 1:
         return torch.bmm(v.view(groups, above, size), factor.mT).view(v.shape)
-    # The factor is small, so that repeating it for each slice is cheaper than moving the values.
-    repeated = factor.unsqueeze(1).expand(-1, above, -1, -1).reshape(-1, size, size)
+    # The factor is small, so that repeating it for each slice is cheaper than moving the values; and transposing it
+    # once is cheaper than for each slice.
+    repeated = factor.contiguous().unsqueeze(1).expand(-1, above, -1, -1).reshape(-1, size, size)
     return torch.bmm(repeated, v.reshape(-1, size, below)).view(v.shape)
 
 

@@ -17,11 +17,11 @@ from torch.autograd.function import once_differentiable
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
 
 
-def channels_first(x: Tensor, weight: Tensor) -> Tensor:
-    """`weight @ x^T`: tokens `(B, N, D)` and a weight `(R, D)` to `(B, R, N)`."""
+def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """`weight @ x^T` for each weight: tokens `(B, N, D)` and weights `(R, D)` to `(B, R, N)` each."""
     if torch.compiler.is_compiling():
-        return torch.bmm(_for_each(x, weight), x.mT)
-    return _ChannelsFirst.apply(*_autocast(x, weight))
+        return tuple(torch.bmm(_for_each(x, weight), x.mT) for weight in weights)
+    return _ChannelsFirst.apply(*_autocast(x, *weights))
 
 
 def mixed_tokens_first(
@@ -65,15 +65,18 @@ def _autocast(*operands: Tensor) -> tuple[Tensor, ...]:
 
 class _ChannelsFirst(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.bmm(_for_each(x, weight), x.mT)
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, *weights)
+        return tuple(torch.bmm(_for_each(x, weight), x.mT) for weight in weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        return torch.bmm(grad.mT, _for_each(x, weight)), torch.bmm(grad, x).sum(dim=0)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, *weights = ctx.saved_tensors
+        grad_x = torch.bmm(grads[0].mT, _for_each(x, weights[0]))
+        for grad, weight in zip(grads[1:], weights[1:], strict=True):
+            grad_x.baddbmm_(grad.mT, _for_each(x, weight))
+        return grad_x, *(torch.bmm(grad, x).sum(dim=0) for grad in grads)
 
 
 class _MixedTokensFirst(torch.autograd.Function):

@@ -68,9 +68,9 @@ class LevelAttention(nn.Module):
         if self.kind in ("axial", "full"):
             q, k, v = (p(x).unflatten(-1, (self.num_heads, -1)) for p in (self.query, self.key, self.value))
             return self.out(axial_attention(q, k, v, self.plan, order=self.order, mask=mask).flatten(2))
-        factors = self._factors(x, mask)
-        v = self._heads(channels_first(x, self.value.weight))
-        return mixed_tokens_first(v, factors, self.out.weight, order=self.order, mask=mask)
+        v, qk = channels_first(x, self.value.weight, self._qk_weight())
+        factors = self._factors(qk, mask)
+        return mixed_tokens_first(self._heads(v), factors, self.out.weight, order=self.order, mask=mask)
 
     def factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The attention maps for the input of `forward`, to look at: one `(B, H, k_i, k_i)` per level, lowest first.
@@ -78,12 +78,15 @@ class LevelAttention(nn.Module):
         Only the kinds `kronecker` and `pooled` have one map per level.
         """
         assert self.kind in ("kronecker", "pooled")
-        return self._factors(x if mask is None else x * mask[:, :, None], mask)
+        (qk,) = channels_first(x if mask is None else x * mask[:, :, None], self._qk_weight())
+        return self._factors(qk, mask)
 
-    def _factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
-        # One product for both: queries and keys are narrow, and a product of few rows costs as much as one of twice.
-        weight = torch.cat([self.query.weight, self.key.weight])
-        q, k = (self._heads(part.contiguous()) for part in channels_first(x, weight).chunk(2, dim=1))
+    def _qk_weight(self) -> Tensor:
+        """One weight for both: they are narrow, and a product of few rows costs as much as one of twice as many."""
+        return torch.cat([self.query.weight, self.key.weight])
+
+    def _factors(self, qk: Tensor, mask: Tensor | None) -> list[Tensor]:
+        q, k = (self._heads(part.contiguous()) for part in qk.chunk(2, dim=1))
         return level_factors(q, k, self.plan, pooled=self.kind == "pooled", mask=mask)
 
     def _heads(self, x: Tensor) -> Tensor:
