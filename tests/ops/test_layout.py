@@ -14,9 +14,10 @@ ORDERS = ["bottom_up", "top_down", "parallel"]
 
 def test_channels_first_is_a_product_with_gradients() -> None:
     x = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(channels_first(x, weight)[0], torch.nn.functional.linear(x, weight).mT)
-    assert torch.autograd.gradcheck(channels_first, (x, weight))
+    weights = [torch.randn(rows, 4, dtype=torch.float64, requires_grad=True) for rows in (6, 2)]
+    for product, weight in zip(channels_first(x, *weights), weights, strict=True):
+        torch.testing.assert_close(product, torch.nn.functional.linear(x, weight).mT)
+    assert torch.autograd.gradcheck(channels_first, (x, *weights))
 
 
 def mixed(num_levels: int, masked: bool) -> tuple[Tensor, list[Tensor], Tensor, Tensor | None]:
@@ -61,7 +62,7 @@ def test_mixing_keeps_the_values_and_one_level() -> None:
 def test_gradients_come_out_in_the_layout_of_their_inputs() -> None:
     x = torch.randn(2, 24, 8, requires_grad=True)
     weight = torch.randn(8, 8, requires_grad=True)
-    values = channels_first(x, weight).unflatten(1, (2, 4))
+    values = channels_first(x, weight)[0].unflatten(1, (2, 4))
     values.retain_grad()
     factors = [torch.rand(2, 2, 6, 6).softmax(-1), torch.rand(2, 2, 4, 4).softmax(-1)]
     seen: list[bool] = []
@@ -76,7 +77,7 @@ def test_products_are_in_half_precision_under_autocast() -> None:
     v, weight, *factors = (t.detach().float().requires_grad_() for t in (v, weight, *factors))
     x = torch.randn(2, 8, 6, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        first = channels_first(x, weight)
+        (first,) = channels_first(x, weight)
         out = mixed_tokens_first(v, factors, weight)
     assert first.dtype == out.dtype == torch.bfloat16
     (first.float().sum() + out.float().sum()).backward()
