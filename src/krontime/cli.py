@@ -67,9 +67,6 @@ def _run(verb: str, arguments: list[str]) -> None:
     from krontime.guard import checked_loading
     from krontime.task import Task
 
-    # Activations come and go in each step: in huge pages, where Linux offers them, they are had without a fault for each
-    # 4 KiB. PyTorch reads this on its first allocation; the processes that this one starts inherit it.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short ends a process without a word otherwise
     task = Task(verb, sys.argv)

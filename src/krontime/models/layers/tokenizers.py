@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from krontime.errors import Problems, UserError
-from krontime.models.layers.patches import num_patches, pad_to_patches, patch_mask, unfold_patches
+from krontime.models.layers.patches import num_patches, patch_mask, unfold_patches
 from krontime.models.layers.pooling import masked_mean
 
 
@@ -288,9 +288,13 @@ class RocketPatch(Tokenizer):
         return features, self._token_mask(mask)
 
     def _window_sum(self, x: Tensor) -> Tensor:
-        """Sum over each patch: `(R, K, L)` to `(R, K, N)`."""
-        padded = pad_to_patches(x, self.patch_length, self.stride)
-        return F.avg_pool1d(padded, self.patch_length, self.stride) * self.patch_length
+        """Sum over each patch: `(R, K, L)` to `(R, K, N)`; the last patch may be cut short, which saves padding it."""
+        num_whole = num_patches(x.shape[-1], self.patch_length, self.stride) - 1
+        last = x[..., num_whole * self.stride :].sum(dim=-1, keepdim=True)
+        if num_whole == 0:
+            return last
+        whole = x.unfold(-1, self.patch_length, self.stride)[..., :num_whole, :]
+        return torch.cat([whole.sum(dim=-1), last], dim=-1)
 
 
 _BIAS_POINTS = 10_000
