@@ -179,6 +179,44 @@ def checked(data: SeriesData, where: str) -> SeriesData:
     return data
 
 
+def labelled_data(
+    series: Sequence[np.ndarray],
+    texts: np.ndarray,
+    is_test: np.ndarray,
+    *,
+    where: str,
+    sampling_rate_hz: float | None = None,
+) -> SeriesData:
+    """Checked data from series `(C, L_i)`, at least one, of the same number of channels, and their labels.
+
+    Args:
+        series: the series.
+        texts: `(n,)` labels as text.
+        is_test: bool `(n,)`.
+        where: the file or folder, for messages.
+        sampling_rate_hz: of all of them, where it is known.
+
+    Raises:
+        UserError: names every problem, each beginning with `where`.
+    """
+    try:
+        labels = encode_labels(texts, is_test)
+    except UserError as error:
+        raise UserError(f"{where}: {problem}" for problem in error.problems) from error
+    values, offsets = flatten(series)
+    data = SeriesData(
+        values=values,
+        offsets=offsets,
+        labels=labels.codes,
+        is_test=is_test,
+        class_names=labels.class_names,
+        num_channels=series[0].shape[0],
+        has_missing=bool(np.isnan(values).any()),
+        sampling_rate_hz=sampling_rate_hz,
+    )
+    return checked(data, where)
+
+
 def tested_in_training(data: SeriesData) -> np.ndarray:
     """Positions of the test series whose values are those of a training series, to the last bit."""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from krontime.data.assemble import checked, encode_labels, flatten
+from krontime.data.assemble import labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import require_memory
 from krontime.errors import UserError
@@ -82,23 +82,13 @@ class AudioSource:
             more = [f"{self.path}: ... ({len(problems)} in all)"] if len(problems) > MAX_TOLD else []
             raise UserError([*problems[:MAX_TOLD], *more])
 
-        is_test = np.array([is_test for _, _, is_test in files])
-        try:
-            labels = encode_labels(np.array([label for _, label, _ in files], dtype=np.str_), is_test)
-        except UserError as error:
-            raise UserError(f"{self.path}: {problem}" for problem in error.problems) from error
-        values, offsets = flatten([one.values for one in recordings])
-        data = SeriesData(
-            values=values,
-            offsets=offsets,
-            labels=labels.codes,
-            is_test=is_test,
-            class_names=labels.class_names,
-            num_channels=recordings[0].values.shape[0],
-            has_missing=bool(np.isnan(values).any()),
+        return labelled_data(
+            [one.values for one in recordings],
+            np.array([label for _, label, _ in files], dtype=np.str_),
+            np.array([is_test for _, _, is_test in files]),
+            where=str(self.path),
             sampling_rate_hz=float(recordings[0].sampling_rate_hz),
         )
-        return checked(data, str(self.path))
 
     def _files(self) -> list[tuple[Path, str, bool]]:
         """Every recording with its class and whether it is for testing, in the order of their names."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from krontime.data.assemble import checked, encode_labels, flatten
+from krontime.data.assemble import labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
@@ -107,21 +107,9 @@ def series_of_files(train: Path, test: Path | None, read: Read, labels_hint: str
     if problems:
         raise UserError(problems)
 
-    is_test = np.repeat(np.arange(len(parts)) == 1, [len(part.series) for part in parts])
-    series = [s for part in parts for s in part.series]
-    where = str(train) if test is None else f"{train} and {test.name}"
-    try:
-        labels = encode_labels(np.concatenate([part.labels for part in parts if part.labels is not None]), is_test)
-    except UserError as error:
-        raise UserError(f"{where}: {p}" for p in error.problems) from error
-    values, offsets = flatten(series)
-    data = SeriesData(
-        values=values,
-        offsets=offsets,
-        labels=labels.codes,
-        is_test=is_test,
-        class_names=labels.class_names,
-        num_channels=series[0].shape[0],
-        has_missing=bool(np.isnan(values).any()),
+    return labelled_data(
+        [s for part in parts for s in part.series],
+        np.concatenate([part.labels for part in parts if part.labels is not None]),
+        np.repeat(np.arange(len(parts)) == 1, [len(part.series) for part in parts]),
+        where=str(train) if test is None else f"{train} and {test.name}",
     )
-    return checked(data, where)
