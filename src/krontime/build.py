@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from krontime.data.series import SeriesSpec
+    from krontime.models.read_out import KernelReadOut
     from krontime.reference import Reference
 
 ALLOWED_TARGETS = (
@@ -199,6 +200,17 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
     if length == spec.length:
         return built
     return Windowed(built, length=length, stride=window.get("stride") or length)
+
+
+def read_out(config: Mapping[str, Any], spec: "SeriesSpec") -> "KernelReadOut | None":
+    """The read-out of a plain config, which stands beside the network; None where there is none."""
+    options = config.get("read_out")
+    if not options:
+        return None
+    built: KernelReadOut = instantiate(
+        options, num_channels=spec.num_channels, length=spec.length, num_classes=spec.num_classes
+    )
+    return built
 
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:

@@ -16,7 +16,7 @@ BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Number formats that the networks are right in."""
 
-_GROUPS = ("tokenizer", "decomposition")
+_GROUPS = ("tokenizer", "decomposition", "read_out")
 """Config groups that a model may bring, at the top level."""
 
 
@@ -55,6 +55,7 @@ class _Validation(_Section):
     fraction: float = Field(gt=0, lt=1)
     num_folds: int = Field(ge=2)
     fold: int = Field(ge=0)
+    max_train: int | None = Field(default=None, ge=2)
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "_Validation":

@@ -1,6 +1,6 @@
 """From a plain config to the data, the protocol and the module of one run; shared by the verbs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +19,16 @@ from krontime.errors import UserError
 from krontime.lit.augment import Augment
 from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
+from krontime.models.read_out import KernelReadOut
 from krontime.results.files import PREDICTIONS, RECORD
 from krontime.results.record import Protocol, Record
 
 FIT_SERIES = 128
 FIT_POINTS = 2**21
-"""Training series that a tokenizer with fixed kernels is fitted to, and their values in all, at most."""
+"""Training series that fixed kernels are fitted to, and their values in all, at most."""
+
+READ_OUT_SERIES = 5_000
+"""Training series that a read-out in closed form is fitted to, at most; its cost is cubic in their number."""
 
 MAX_COUNT = 1_000
 """Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
@@ -116,6 +120,7 @@ def build_module(config: Mapping[str, Any], spec: SeriesSpec, **extra: Any) -> S
     return SeriesClassifier(
         network=build.network(config, spec),
         normalizer=Normalizer(scaling=config["data"]["scaling"], num_channels=spec.num_channels),
+        read_out=build.read_out(config, spec),
         num_classes=spec.num_classes,
         seed=config["seed"],
         augment=Augment(**augment) if any(augment.values()) else None,
@@ -143,14 +148,51 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
     module = build_module(config, experiment.spec, class_weights=weights, about=about)
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
+    most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * experiment.spec.length)))
+    sample = _sample(split.train, most, config["seed"])
     fit_tokens = getattr(module.network, "fit_tokens", None)
     if fit_tokens is not None:
-        most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * experiment.spec.length)))
-        chosen = np.random.default_rng(config["seed"]).permutation(split.train)[:most]
-        sample = SeriesDataset(data).__getitems__(np.sort(chosen).tolist())
-        with torch.no_grad():
-            fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
+        for x, mask, _ in _scaled(module, data, sample, most):
+            fit_tokens(x, mask)
+    if module.read_out is not None:
+        for x, mask, _ in _scaled(module, data, sample, most):
+            module.read_out.fit_kernels(x, mask)
+        _fit_read_out(module, module.read_out, config, experiment)
     return module
+
+
+def _fit_read_out(
+    module: SeriesClassifier, read_out: KernelReadOut, config: Mapping[str, Any], experiment: Experiment
+) -> None:
+    """Fit a read-out to the training series, and note its logits for the validation series; then fit it to both."""
+
+    def features_and_labels(indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        batches = _scaled(module, experiment.data, indices, config["data"]["eval_batch_size"])
+        parts = [(read_out.features(x, mask), y) for x, mask, y in batches]
+        return torch.cat([features for features, _ in parts]), torch.cat([y for _, y in parts])
+
+    validation = experiment.split.validation
+    features, labels = features_and_labels(_sample(experiment.split.train, READ_OUT_SERIES, config["seed"]))
+    validation_features, validation_labels = features_and_labels(validation)
+    read_out.fit(features, labels)
+    module.left_out = dict(zip(validation.tolist(), read_out.logits(validation_features), strict=True))
+    if read_out.fit_on == "train_and_validation":
+        read_out.fit(torch.cat([features, validation_features]), torch.cat([labels, validation_labels]))
+
+
+def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most `most` of `indices`, drawn by `seed`, rising."""
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:most])
+
+
+def _scaled(
+    module: SeriesClassifier, data: SeriesData, indices: np.ndarray, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
+    """Batches of scaled series, their mask and their labels."""
+    dataset = SeriesDataset(data)
+    for start in range(0, len(indices), batch_size):
+        batch = dataset.__getitems__(indices[start : start + batch_size].tolist())
+        yield module.normalizer(batch.x, batch.mask), batch.mask, batch.y
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -139,7 +139,11 @@ class _BareLoop:
         self.clip = options["trainer"]["gradient_clip_val"]
         dataset = SeriesDataset(job.data)
         batches = TrainBatches(
-            job.split.train, batch_size=options["data"]["batch_size"], seed=options["seed"], position=lambda: (0, 0)
+            job.split.train,
+            lengths=job.data.lengths,
+            batch_size=options["data"]["batch_size"],
+            seed=options["seed"],
+            position=lambda: (0, 0),
         )
         self.batches: list[SeriesBatch] = [dataset.__getitems__(indices) for indices in batches]
         assert module.optimizer is not None

@@ -51,8 +51,10 @@ class NetworkFit(Fit):
 
         super().__init__(config, job, run_dir, is_first=is_first)
         self._callbacks = callbacks
-        self._timer, self._history = Timer(), History()
-        self._fit_tokens_s = 0.0
+        # It has to know `max_time` itself: Lightning adds no second timer that would.
+        self._timer, self._history = Timer(duration=config["trainer"].get("max_time")), History()
+        self._fitted_before_s = 0.0
+        self._left_out: dict[int, torch.Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -61,8 +63,8 @@ class NetworkFit(Fit):
 
     @property
     def train_time_s(self) -> float:
-        """Seconds of training, validation included, and of fitting the tokenizer."""
-        return self._timer.time_elapsed("train") + self._fit_tokens_s
+        """Seconds of training, validation included, and of fitting what is fitted before it."""
+        return self._timer.time_elapsed("train") + self._fitted_before_s
 
     @property
     def num_steps(self) -> int:
@@ -87,8 +89,11 @@ class NetworkFit(Fit):
         config, job, run_dir = self.config, self.job, self.run_dir
         started_s = time.perf_counter()
         module = experiment.fitted_module(config, job)
-        self._fit_tokens_s = time.perf_counter() - started_s
+        self._fitted_before_s = time.perf_counter() - started_s
+        self._left_out = module.left_out
         self.num_parameters = sum(parameter.numel() for parameter in module.network.parameters())
+        if module.read_out is not None:
+            self.num_parameters += module.read_out.num_fitted
         if config["compile"]:
             module.network.compile()
         self.loggers = build.loggers(config, run_dir)
@@ -133,7 +138,9 @@ class NetworkFit(Fit):
 
     @cached_property
     def _selected(self) -> "SeriesClassifier":
-        return experiment.load_run(self.run_dir).module
+        module = experiment.load_run(self.run_dir).module
+        module.left_out = self._left_out
+        return module
 
 
 def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:

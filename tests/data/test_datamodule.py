@@ -1,5 +1,6 @@
 """Batches hold what the data holds, in an order that seed and epoch fix, on every rank and after every resume."""
 
+import itertools
 import warnings
 from pathlib import Path
 
@@ -22,15 +23,32 @@ def order_of(batches: TrainBatches) -> list[int]:
     return [i for batch in batches for i in batch]
 
 
-def train_batches(n: int, *, batch_size: int = 4, seed: int = 0, epoch: int = 0, done: int = 0, rank=0, world_size=1):
+def train_batches(
+    n: int, *, batch_size: int = 4, seed: int = 0, epoch: int = 0, done: int = 0, rank=0, world_size=1, lengths=None
+):
     return TrainBatches(
         np.arange(n),
+        lengths=np.full(n, 7) if lengths is None else lengths,
         batch_size=batch_size,
         seed=seed,
         position=lambda: (epoch, done),
         rank=rank,
         world_size=world_size,
     )
+
+
+def test_series_of_like_length_share_a_batch_and_batches_come_in_random_order():
+    n, batch_size = 1000, 10
+    lengths = np.random.default_rng(0).integers(10, 1000, n)
+    batches = list(train_batches(n, batch_size=batch_size, lengths=lengths))
+    assert sorted(itertools.chain(*batches)) == list(range(n))
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    shuffled = sum(len(batch) * lengths[batch].max() for batch in train_batches(n, batch_size=batch_size))
+    assert padded < 1.2 * lengths.sum() < 1.5 * lengths.sum() < shuffled
+    longest = np.array([lengths[batch].max() for batch in batches])
+    assert np.corrcoef(longest[1:], longest[:-1])[0, 1] < 0.3
+    assert list(train_batches(n, batch_size=batch_size, lengths=lengths, done=37)) == batches[37:]
+    assert list(train_batches(n, batch_size=batch_size, lengths=lengths, epoch=1)) != batches
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

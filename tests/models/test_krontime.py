@@ -196,15 +196,6 @@ def test_channel_mixing_sees_all_channels_in_one_token() -> None:
     torch.testing.assert_close(network(x * mask, mask)[:1], alone, atol=1e-5, rtol=0)
 
 
-def test_pooled_features_reach_the_logits_by_the_skip_alone() -> None:
-    x, _ = make_batch()
-    for pooled_skip in (True, False):
-        network = make(tokenizer="rocket", pooled_skip=pooled_skip)
-        before = network(x)
-        network.tokenizer.pooled_mean.add_(1.0)
-        assert torch.allclose(before, network(x)) != pooled_skip
-
-
 @pytest.mark.parametrize("attention", ["kronecker", "pooled", "axial", "full"])
 def test_narrow_queries_and_keys(attention: str) -> None:
     network = make(attention=attention, key_dim=2)
@@ -295,7 +286,7 @@ def test_depth_or_sizes_make_the_plan() -> None:
         ({"attention": "fast"}, ["model.attention='fast'", "kronecker"]),
         ({"order": "sideways", "head": "max", "positions": "sin"}, ["model.order", "model.head", "model.positions"]),
         ({"attention": "full", "order": "parallel"}, ["model.order='parallel'", "no order"]),
-        ({"dropout": 1.0, "pooled_dropout": -0.1}, ["model.dropout=1.0", "model.pooled_dropout=-0.1"]),
+        ({"dropout": 1.0}, ["model.dropout=1.0"]),
         ({"depth": None}, ["either a depth or sizes"]),
         ({"depth": None, "level_sizes": [4, 4]}, ["decomposition.sizes=[4, 4]", "at least 27"]),
     ],

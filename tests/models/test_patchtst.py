@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from krontime.errors import UserError
-from krontime.models.layers.tokenizers import LinearPatch, Tokens
+from krontime.models.layers.tokenizers import LinearPatch
 from krontime.models.patchtst import MaskedBatchNorm, PatchTST
 
 PATCH, STRIDE = 16, 8
@@ -156,23 +156,13 @@ def test_channels_meet_in_the_head_only():
     assert not torch.allclose(before[:, 1], after[:, 1])
 
 
-def test_pooled_features_of_the_tokenizer_reach_the_head():
-    class WithPooled(LinearPatch):
-        num_pooled = 2
-
-        def forward(self, x, mask=None):
-            return super().forward(x, mask)._replace(pooled=x[:, 0, :2])
-
+def test_the_tokenizer_is_fitted_to_channels_as_series():
+    class Fitted(LinearPatch):
         def fit(self, x, mask):
             self.fitted = x, mask
 
-    network = PatchTST(num_channels=3, length=40, num_classes=4, tokenizer=WithPooled, d_model=8, num_heads=2).eval()
+    network = PatchTST(num_channels=3, length=40, num_classes=4, tokenizer=Fitted, d_model=8, num_heads=2)
     x = torch.randn(5, 3, 40)
-    assert isinstance(network.tokenizer(x[:, :1]), Tokens)
-    hidden, _, pooled = network.encode(x)
-    assert torch.equal(pooled, x[:, :, :2])
-    expected = network.head(torch.cat([hidden.mean(dim=2).flatten(1), x[:, :, :2].flatten(1)], dim=1))
-    torch.testing.assert_close(network(x), expected)
     network.fit_tokens(x, x > 0)
     for given, expected in zip(network.tokenizer.fitted, (x, x > 0), strict=True):
         assert torch.equal(given, expected.reshape(15, 1, 40))

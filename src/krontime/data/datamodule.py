@@ -65,8 +65,12 @@ class TrainBatches(Sampler[list[int]]):
     that epoch. A last batch of a single series is left out too (batch statistics of one series are degenerate) unless
     it is the only batch.
 
+    Series of unequal length are padded to the longest of their batch. So that little is, each few batches are sorted by
+    length before they are cut, and then come in random order.
+
     Args:
         indices: positions to draw from.
+        lengths: of all series of the data, by position.
         batch_size: series in a batch of one rank.
         seed: of the order.
         position: gives (epoch, batches of it already done) when iteration begins.
@@ -81,6 +85,7 @@ class TrainBatches(Sampler[list[int]]):
         self,
         indices: np.ndarray,
         *,
+        lengths: np.ndarray,
         batch_size: int,
         seed: int,
         position: Callable[[], tuple[int, int]],
@@ -88,6 +93,8 @@ class TrainBatches(Sampler[list[int]]):
         world_size: int = 1,
     ) -> None:
         self.indices = indices
+        self.lengths = lengths
+        self.equal_length = bool((lengths == lengths[0]).all())
         self.batch_size = batch_size
         self.seed = seed
         self.position = position
@@ -107,10 +114,21 @@ class TrainBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, done = self.position()
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.indices)
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.indices)
         mine = order[self.rank :: self.world_size][: self.num_series]
-        for batch in range(done, self.num_batches):
+        batches = np.arange(self.num_batches)
+        if not self.equal_length:
+            size = _SORTED_BATCHES * self.batch_size
+            parts = [mine[start : start + size] for start in range(0, len(mine), size)]
+            mine = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+            batches = rng.permutation(batches)
+        for batch in batches[done:]:
             yield mine[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+_SORTED_BATCHES = 8
+"""Batches that are sorted by length together."""
 
 
 class ConsecutiveBatches(Sampler[list[int]]):
@@ -186,6 +204,7 @@ class SeriesDataModule(L.LightningDataModule):
         trainer = self.trainer
         batches = TrainBatches(
             self.split.train,
+            lengths=self.data.lengths,
             batch_size=self.batch_size,
             seed=self.seed,
             position=(lambda: (0, 0)) if trainer is None else (lambda: fit_position(trainer)),

@@ -31,19 +31,29 @@ class Split:
 
 
 def split_indices(
-    data: SeriesData, *, method: str = "auto", fraction: float = 0.2, num_folds: int = 5, fold: int = 0, seed: int = 0
+    data: SeriesData,
+    *,
+    method: str = "auto",
+    fraction: float = 0.2,
+    num_folds: int = 5,
+    fold: int = 0,
+    max_train: int | None = None,
+    seed: int = 0,
 ) -> Split:
-    """Carve validation from the training series; the test series and their labels play no part.
+    """Carve validation from the training series; of the test series, only which groups they come from plays a part.
 
     Args:
         data: the series.
         method: `stratified` (a random part of each class), `group` (whole groups, classes balanced as well as they
             allow), `kfold` (fold `fold` of `num_folds` stratified folds; ignores groups), or `auto` (`group` where the
-            data has groups, else `stratified`).
+            data has groups, unless the test series come from groups of the training series too; else `stratified`):
+            validation is to training as test is.
         fraction: share of the training series that validates (`stratified`, `group`); with few groups as near as
             whole groups allow, and with `stratified` at least one series of each class.
         num_folds: number of folds (`kfold`).
         fold: which of them validates (`kfold`).
+        max_train: keep at most so many of the series that are left to train on, classes in proportion; a smaller number
+            keeps a part of what a larger one does. Validation is the same for all. None for all series.
         seed: of the shuffle.
 
     Under `stratified`, each class of two training series or more is on both sides. A class with a single one stays in
@@ -61,13 +71,16 @@ def split_indices(
         problems.add("data.validation.num_folds", num_folds, "a whole number of at least 2")
     elif not 0 <= fold < num_folds:
         problems.add("data.validation.fold", fold, f"a whole number from 0 to {num_folds - 1} (num_folds - 1)")
+    num_classes = len(np.unique(data.labels[~data.is_test]))
+    if max_train is not None and max_train < num_classes:
+        problems.add("data.validation.max_train", max_train, f"at least {num_classes}, a series of each class, or null")
     problems.raise_if_any()
 
     train = np.flatnonzero(~data.is_test)
     y = data.labels[train]
     assert (y != UNKNOWN_LABEL).all()
     if method == "auto":
-        method = "group" if data.groups is not None else "stratified"
+        method = "group" if data.groups is not None and not _groups_straddle(data) else "stratified"
     if method == "stratified":
         validates = _stratified(y, fraction, seed)
     elif method == "group":
@@ -81,8 +94,11 @@ def split_indices(
 
     in_validation = np.zeros(len(train), bool)
     in_validation[validates] = True
+    kept = train[~in_validation]
+    if max_train is not None and max_train < len(kept):
+        kept = kept[_nested(data.labels[kept], max_train, seed)]
     split = Split(
-        train=train[~in_validation],
+        train=kept,
         validation=train[in_validation],
         test=np.flatnonzero(data.is_test),
         protocol={},
@@ -97,6 +113,25 @@ def split_indices(
         **_group_facts(data, split),
     )
     return split
+
+
+def _nested(y: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Positions of `most` series, rising: one of each class at first, then classes in proportion.
+
+    The order in which series are taken does not depend on `most`.
+    """
+    rank = np.empty(len(y))
+    order = np.random.default_rng(seed).permutation(len(y))
+    for label in np.unique(y):
+        mine = order[y[order] == label]
+        rank[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        rank[mine[0]] = 0.0
+    return np.sort(order[np.argsort(rank[order], kind="stable")[:most]])
+
+
+def _groups_straddle(data: SeriesData) -> bool:
+    assert data.groups is not None
+    return bool(np.isin(data.groups[data.is_test], data.groups[~data.is_test]).any())
 
 
 def _group_facts(data: SeriesData, split: Split) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from krontime.data.series import SeriesBatch
 from krontime.lit.augment import Augment
 from krontime.lit.metrics import metric_collection
 from krontime.lit.schedule import warmup_cosine
+from krontime.models.read_out import KernelReadOut
 
 FORMAT_VERSION = 1
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
@@ -26,6 +28,8 @@ class SeriesClassifier(pl.LightningModule):
     Args:
         network: maps scaled series `(B, C, L)` and a mask to logits `(B, num_classes)`.
         normalizer: maps raw series and a mask to scaled series.
+        read_out: fitted in closed form beside the network; its logits are mixed with the network's wherever classes are
+            told, with weights that are fitted to validation after each epoch. None for the network alone.
         num_classes: number of classes.
         seed: of the run; every training step is seeded from it and the step's number.
         augment: changes to training batches, or None.
@@ -35,6 +39,10 @@ class SeriesClassifier(pl.LightningModule):
         label_smoothing: share of the target spread over all classes.
         class_weights: `(num_classes,)` weights of the loss, or None.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
+
+    Attributes:
+        left_out: for each validation series, by its position in the data, logits `(num_classes,)` of a read-out that
+            was fitted without it; needed to validate where there is a read-out, and used wherever these are predicted.
     """
 
     class_weights: Tensor | None
@@ -45,6 +53,7 @@ class SeriesClassifier(pl.LightningModule):
         network: nn.Module,
         normalizer: nn.Module,
         num_classes: int,
+        read_out: KernelReadOut | None = None,
         seed: int = 0,
         augment: Augment | None = None,
         optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] | None = None,
@@ -57,6 +66,7 @@ class SeriesClassifier(pl.LightningModule):
         super().__init__()
         self.network = network
         self.normalizer = normalizer
+        self.read_out = read_out
         self.num_classes = num_classes
         self.seed = seed
         self.augment = augment
@@ -71,10 +81,14 @@ class SeriesClassifier(pl.LightningModule):
         # Decided here, since a strategy that shards parameters flattens them.
         self._matrices = {id(parameter) for parameter in self.parameters() if parameter.ndim >= 2}
         self._batch_ended_s = 0.0
+        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.left_out: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
-        return self.network(self.normalizer(x, mask), mask)
+        x = self.normalizer(x, mask)
+        logits: Tensor = self.network(x, mask)
+        return logits if self.read_out is None else self.read_out.mixed(logits, self.read_out(x, mask))
 
     def on_train_start(self) -> None:
         """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
@@ -113,19 +127,39 @@ class SeriesClassifier(pl.LightningModule):
         self.log("series_per_s", speed, prog_bar=True, batch_size=len(batch.y))
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Add one batch to the validation metrics."""
-        self.val_metrics.update(self(batch.x, batch.mask).float().softmax(dim=-1), batch.y)
+        """Add one batch to the validation metrics, or to what they are computed from once the weights are fitted."""
+        if self.read_out is None:
+            self._add_to_metrics(self(batch.x, batch.mask), batch.y)
+            return
+        logits = self.network(self.normalizer(batch.x, batch.mask), batch.mask)
+        self._validated.append((logits, self._left_out(batch), batch.y))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the validation metrics, once an epoch."""
+        """Fit the weights of the mixture, and compute the validation metrics, once an epoch."""
+        if self.read_out is not None:
+            network, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+            self._validated.clear()
+            self.read_out.fit_mix(network, own, y)
+            self._add_to_metrics(self.read_out.mixed(network, own), y)
         scores = self.val_metrics.compute()
         self.val_metrics.reset()
         for name, score in scores.items():  # the same on every rank, which Lightning can't know
             self.log(f"val/{name}", score, prog_bar=name == "accuracy", sync_dist=True)
 
+    def _add_to_metrics(self, logits: Tensor, y: Tensor) -> None:
+        self.val_metrics.update(logits.float().softmax(dim=-1), y)
+
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
-        return batch.index.cpu(), self(batch.x, batch.mask).float().softmax(dim=-1).cpu()
+        if self.read_out is not None and all(index in self.left_out for index in batch.index.tolist()):
+            logits = self.network(self.normalizer(batch.x, batch.mask), batch.mask)
+            logits = self.read_out.mixed(logits, self._left_out(batch))
+        else:
+            logits = self(batch.x, batch.mask)
+        return batch.index.cpu(), logits.float().softmax(dim=-1).cpu()
+
+    def _left_out(self, batch: SeriesBatch) -> Tensor:
+        return torch.stack([self.left_out[index] for index in batch.index.tolist()]).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, with weight decay on matrices only, and a learning rate for each step."""
@@ -136,7 +170,13 @@ class SeriesClassifier(pl.LightningModule):
             groups[id(parameter) not in self._matrices]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
         total_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, total_steps=total_steps, warmup=self.warmup, final=self.final)
+        schedule = warmup_cosine(
+            optimizer,
+            total_steps=total_steps,
+            warmup=self.warmup,
+            final=self.final,
+            time_share=lambda: _time_share(self.trainer),
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -171,3 +211,13 @@ class SeriesClassifier(pl.LightningModule):
         assert isinstance(self.train_loss.mean_value, Tensor)
         assert isinstance(self.train_loss.weight, Tensor)
         return self.train_loss.mean_value, self.train_loss.weight
+
+
+def _time_share(trainer: pl.Trainer) -> float:
+    """How much of the time that `max_time` allows is over, 0 to 1; 0 where there is no such limit."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (remaining_s := callback.time_remaining()) is not None:
+            elapsed_s = callback.time_elapsed()
+            share = min(1.0, elapsed_s / max(elapsed_s + remaining_s, 1e-9))
+            return float(trainer.strategy.broadcast(share))  # the learning rate has to be the same on all ranks
+    return 0.0

@@ -164,8 +164,6 @@ class KronTime(nn.Module):
         positions: `levels` (one learned table per level, summed) or `none`.
         head: `levels` (features pooled at every level, joined) or `mean`.
         channel_mixing: the tokenizer sees all channels at once, instead of one at a time.
-        pooled_skip: join the tokenizer's features pooled over the whole series, where it has them, to the last layer.
-        pooled_dropout: share of those features dropped.
         dropout: share of tokens that skip a residual branch in training, drawn for each branch.
         checkpointing: keep only each block's input for the backward pass, and compute the rest again.
 
@@ -192,8 +190,6 @@ class KronTime(nn.Module):
         positions: Positions = "levels",
         head: Head = "levels",
         channel_mixing: bool = False,
-        pooled_skip: bool = True,
-        pooled_dropout: float = 0.0,
         dropout: float = 0.1,
         checkpointing: bool = False,
     ) -> None:
@@ -205,7 +201,7 @@ class KronTime(nn.Module):
         check_options(
             problems,
             sizes={"num_layers": num_layers, "ffn_dim": ffn_dim},
-            shares={"dropout": dropout, "pooled_dropout": pooled_dropout},
+            shares={"dropout": dropout},
             choices={
                 "attention": (attention, AttentionKind),
                 "order": (order, Order),
@@ -236,12 +232,10 @@ class KronTime(nn.Module):
             for _ in range(num_layers)
         )
         self.head_by_level = head == "levels"
-        self.num_pooled = self.tokenizer.num_pooled if pooled_skip else 0
         num_features = d_model * (self.plan.depth + 1 if self.head_by_level else 1)
         self.norm_head = nn.LayerNorm(num_features)
-        self.pooled_dropout = nn.Dropout(pooled_dropout)
         num_rows = 1 if channel_mixing else num_channels
-        self.head = nn.Linear(num_rows * (num_features + self.num_pooled), num_classes)
+        self.head = nn.Linear(num_rows * num_features, num_classes)
         for module in (*self.blocks.modules(), self.head):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -268,7 +262,7 @@ class KronTime(nn.Module):
             Logits `(B, num_classes)`.
         """
         batch_size = len(x)
-        tokens, token_mask, pooled = self.tokenizer(*self._rows(x, mask))
+        tokens, token_mask = self.tokenizer(*self._rows(x, mask))
         observed = None if token_mask is None else token_mask.any(dim=1)
         tokens, token_mask, sizes = self._pad(tokens, token_mask)
         if self.positions is not None:
@@ -280,8 +274,6 @@ class KronTime(nn.Module):
                 tokens = block(tokens, token_mask)
         features = level_features(tokens, token_mask, sizes) if self.head_by_level else masked_mean(tokens, token_mask)
         features = self.norm_head(features)
-        if self.num_pooled:
-            features = torch.cat([features, self.pooled_dropout(pooled)], dim=-1)
         if observed is not None:
             features = features * observed[:, None]
         return self.head(features.reshape(batch_size, -1))

@@ -29,12 +29,10 @@ class Encoded(NamedTuple):
     Attributes:
         hidden: `(B, C, N, D)`, meaningless where `mask` is false.
         mask: `(B, C, N)` bool, or None when all tokens count.
-        pooled: `(B, C, P)` the tokenizer's own features of whole channels, or None.
     """
 
     hidden: Tensor
     mask: Tensor | None
-    pooled: Tensor | None
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -161,12 +159,11 @@ class PatchTST(nn.Module):
     """PatchTST: patches of each channel as tokens of a Transformer encoder that all channels share.
 
     Channels do not see each other before the head (channel independence). The head pools each channel's tokens, joins
-    the channels and, where the tokenizer has them, its features pooled over the series, and is linear, as in Hugging
-    Face transformers' `PatchTSTForClassification`; the encoder gives that implementation's hidden states (with
-    `pre_norm=False`, the published order). Differences from the authors' code: a last partial patch is filled with
-    zeros rather than by repeating the last value; attention scores are not carried from layer to layer; series may
-    have missing points and different lengths. Tokens without an observed point are no keys, and enter neither
-    batch statistics nor pooling.
+    the channels, and is linear, as in Hugging Face transformers' `PatchTSTForClassification`; the encoder gives that
+    implementation's hidden states (with `pre_norm=False`, the published order). Differences from the authors' code: a
+    last partial patch is filled with zeros rather than by repeating the last value; attention scores are not carried
+    from layer to layer; series may have missing points and different lengths. Tokens without an observed point are no
+    keys, and enter neither batch statistics nor pooling.
 
     Args:
         num_channels: C.
@@ -235,7 +232,7 @@ class PatchTST(nn.Module):
             for _ in range(num_layers)
         )
         self.head_dropout = nn.Dropout(head_dropout)
-        self.head = nn.Linear(num_channels * (d_model + self.tokenizer.num_pooled), num_classes)
+        self.head = nn.Linear(num_channels * d_model, num_classes)
 
     def fit_tokens(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Let the tokenizer set what depends on training data.
@@ -253,7 +250,7 @@ class PatchTST(nn.Module):
             x: `(B, C, L)`, 0 where not observed.
             mask: `(B, C, L)` bool, true where observed; None when all is.
         """
-        tokens_RND, mask_RN, pooled_RP = self.tokenizer(*channel_rows(x, mask))
+        tokens_RND, mask_RN = self.tokenizer(*channel_rows(x, mask))
         num_tokens = tokens_RND.shape[1]
         assert num_tokens <= len(self.positions), f"{num_tokens} tokens, built for {len(self.positions)}"
         hidden_RND = self.dropout(tokens_RND + self.positions[:num_tokens])
@@ -265,7 +262,6 @@ class PatchTST(nn.Module):
         return Encoded(
             hidden=hidden_RND.unflatten(0, channels),
             mask=None if mask_RN is None else mask_RN.unflatten(0, channels),
-            pooled=None if pooled_RP is None else pooled_RP.unflatten(0, channels),
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -278,12 +274,9 @@ class PatchTST(nn.Module):
         Returns:
             Logits `(B, num_classes)`.
         """
-        hidden_BCND, mask_BCN, pooled_BCP = self.encode(x, mask)
+        hidden_BCND, mask_BCN = self.encode(x, mask)
         features_BCD = (masked_mean if self.head_pooling == "mean" else _masked_max)(hidden_BCND, mask_BCN)
-        features_BF = features_BCD.flatten(1)
-        if pooled_BCP is not None:
-            features_BF = torch.cat([features_BF, pooled_BCP.flatten(1)], dim=1)
-        return self.head(self.head_dropout(features_BF))
+        return self.head(self.head_dropout(features_BCD.flatten(1)))
 
 
 def _masked_max(hidden: Tensor, mask: Tensor | None) -> Tensor:

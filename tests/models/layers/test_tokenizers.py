@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch, Tokenizer, minirocket_kernels
+from krontime.models.layers.kernels import minirocket_kernels
+from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch, Tokenizer
 
 D_MODEL = 8
 MAKERS = {
@@ -51,15 +52,12 @@ def test_shapes_and_masks(name, num_channels, length):
     tokenizer = make_tokenizer(name, num_channels)
     x, mask = make_batch(num_channels, length)
     mask[0] = False
-    tokens, token_mask, pooled = tokenizer(x * mask, mask)
+    tokens, token_mask = tokenizer(x * mask, mask)
     assert tokens.shape == (4, tokenizer.num_tokens(length), D_MODEL)
     assert token_mask.shape == tokens.shape[:2]
     assert tokens[~token_mask].eq(0).all()
     assert not token_mask[0].any()
-    assert (pooled is None) == (tokenizer.num_pooled == 0)
-    assert pooled is None or pooled.shape == (4, tokenizer.num_pooled)
-    for found in (tokens, pooled):
-        assert found is None or found.isfinite().all()
+    assert tokens.isfinite().all()
     assert tokenizer(x).mask is None
 
 
@@ -88,8 +86,6 @@ def test_padding_changes_no_token(name, length, observed):
         torch.testing.assert_close(padded.tokens[:, :count], alone.tokens, atol=1e-5, rtol=1e-5)
         assert torch.equal(padded.mask[:, :count], alone.mask)
         assert not padded.mask[:, count:].any()
-        if alone.pooled is not None:
-            torch.testing.assert_close(padded.pooled, alone.pooled, atol=1e-4, rtol=1e-4)
 
 
 @each_tokenizer
@@ -120,8 +116,6 @@ def test_bfloat16_autocast_is_close(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = tokenizer(x, mask)
     assert (found.tokens.float() - exact.tokens).abs().max() < 0.05 * exact.tokens.abs().max()
-    if exact.pooled is not None:  # the comparison with the biases stays exact
-        torch.testing.assert_close(found.pooled, exact.pooled)
 
 
 @pytest.mark.parametrize("maker", [LinearPatch, ConvPatch, RocketPatch])
@@ -139,7 +133,7 @@ def test_even_kernels_are_refused():
 def test_a_linear_token_is_the_map_of_its_patch():
     tokenizer = make_tokenizer("linear")
     x, mask = make_batch(2, 37)
-    tokens, token_mask, _ = tokenizer(x, mask)
+    tokens, token_mask = tokenizer(x, mask)
     padded = F.pad(x, (0, 16))
     for token in range(tokens.shape[1]):
         patch = padded[:, :, token * 8 : token * 8 + 16]
@@ -195,7 +189,7 @@ def test_responses_are_those_of_minirockets_own_fast_formula():
             [3 * taps[list(chosen)].sum(axis=0) - taps.sum(axis=0) for chosen in itertools.combinations(range(9), 3)]
         )
         points = torch.arange(50)
-        found = tokenizer._responses_at(rows, torch.zeros(50, dtype=torch.long), points, dilation)
+        found = tokenizer.features._responses_at(rows, torch.zeros(50, dtype=torch.long), points, dilation)
         np.testing.assert_allclose(found.T, expected, atol=1e-5)
 
 
@@ -211,14 +205,14 @@ def _shifted(series: np.ndarray, offset: int) -> np.ndarray:
 def slow_features(tokenizer: RocketPatch, x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Raw features `(N, F)` and mask `(N,)` of one series `(C, L)`, in float64, with loops."""
     num_channels, length = x.shape
-    kernels = tokenizer.kernels[:, 0].double().numpy()
-    biases = tokenizer.biases.double().numpy()
+    kernels = tokenizer.features.kernels[:, 0].double().numpy()
+    biases = tokenizer.features.biases.double().numpy()
     patch, stride = tokenizer.patch_length, tokenizer.stride
     num_tokens = tokenizer.num_tokens(length)
     per_channel = []
     for c in range(num_channels):
         views = [x[c]]
-        if tokenizer.difference:
+        if tokenizer.features.difference:
             step = np.zeros(length)
             for t in range(1, length):
                 if mask[c, t] and mask[c, t - 1]:
@@ -226,10 +220,10 @@ def slow_features(tokenizer: RocketPatch, x: np.ndarray, mask: np.ndarray) -> tu
             views.append(step)
         columns = []
         for v, view in enumerate(views):
-            for d, dilation in enumerate(tokenizer.dilations):
+            for d, dilation in enumerate(tokenizer.features.dilations):
                 taps = np.stack([_shifted(view, (place - 4) * dilation) for place in range(9)])
                 responses = kernels @ taps
-                for b in range(tokenizer.num_biases):
+                for b in range(tokenizer.features.num_biases):
                     above = responses - biases[v, d, b][:, None]
                     means, shares = np.zeros((num_tokens, 84)), np.zeros((num_tokens, 84))
                     for token in range(num_tokens):
@@ -254,12 +248,10 @@ def slow_features(tokenizer: RocketPatch, x: np.ndarray, mask: np.ndarray) -> tu
 def test_features_equal_the_loops(name, num_channels, length):
     tokenizer = make_tokenizer(name, num_channels)
     x, mask = make_batch(num_channels, length, batch_size=2)
-    tokens, token_mask, pooled = tokenizer(x, mask)
+    tokens, token_mask = tokenizer(x, mask)
     for row in range(2):
         raw, counts = slow_features(tokenizer, x[row].double().numpy(), mask[row].numpy())
         assert token_mask[row].tolist() == counts.tolist()
-        expected = (raw[counts].mean(axis=0) - tokenizer.pooled_mean.numpy()) / tokenizer.pooled_scale.numpy()
-        np.testing.assert_allclose(pooled[row].numpy(), expected, atol=1e-3, rtol=1e-3)
         standard = (raw - tokenizer.token_mean.numpy()) / tokenizer.token_scale.numpy()
         projected = tokenizer.projection(torch.tensor(standard, dtype=torch.float32)) * torch.tensor(counts)[:, None]
         torch.testing.assert_close(tokens[row], projected, atol=1e-3, rtol=1e-3)
@@ -270,7 +262,7 @@ def test_rows_are_worked_through_in_parts_without_a_seam(name, monkeypatch):
     tokenizer = make_tokenizer(name)
     x, mask = make_batch(2, 77, batch_size=5)
     whole = tokenizer(x, mask)
-    monkeypatch.setattr("krontime.models.layers.tokenizers._CPU_POINTS", 160)
+    monkeypatch.setattr("krontime.models.layers.kernels._CPU_POINTS", 160)
     torch.testing.assert_close(tokenizer(x, mask), whole)
 
 
@@ -280,24 +272,23 @@ def test_fitted_features_have_mean_zero_and_deviation_one(name):
     x, mask = make_batch(2, 77, batch_size=6, seed=1)  # what it was fitted to
     features, token_mask = tokenizer._features(x, mask)
     standard = ((features - tokenizer.token_mean) / tokenizer.token_scale)[token_mask]
-    pooled = tokenizer(x, mask).pooled
-    for values in (standard, pooled):
-        assert values.mean(dim=0).abs().max() < 1e-3
-        deviation = values.std(dim=0, unbiased=False)
-        assert ((deviation - 1).abs().lt(1e-2) | deviation.lt(1e-3)).all()  # a constant feature stays one
-        assert (deviation - 1).abs().lt(1e-2).float().mean() > 0.9
+    assert standard.mean(dim=0).abs().max() < 1e-3
+    deviation = standard.std(dim=0, unbiased=False)
+    assert ((deviation - 1).abs().lt(1e-2) | deviation.lt(1e-3)).all()  # a constant feature stays one
+    assert (deviation - 1).abs().lt(1e-2).float().mean() > 0.9
 
 
 @each_rocket
 def test_biases_lie_among_the_responses_of_training(name):
     tokenizer = make_tokenizer(name)
+    features = tokenizer.features
     x, mask = make_batch(2, 77, batch_size=6, seed=1)
-    for v, view in enumerate(tokenizer._views(x, mask)):
-        for d, dilation in enumerate(tokenizer.dilations):
-            responses = F.conv1d(view, tokenizer.kernels, padding=4 * dilation, dilation=dilation)
+    for v, view in enumerate(features._views(x.flatten(0, 1), mask.flatten(0, 1))):
+        for d, dilation in enumerate(features.dilations):
+            responses = F.conv1d(view[:, None], features.kernels, padding=4 * dilation, dilation=dilation)
             seen = responses.transpose(1, 2)[mask.flatten(0, 1)]
-            assert (tokenizer.biases[v, d] >= seen.amin(dim=0) - 1e-5).all()
-            assert (tokenizer.biases[v, d] <= seen.amax(dim=0) + 1e-5).all()
+            assert (features.biases[v, d] >= seen.amin(dim=0) - 1e-5).all()
+            assert (features.biases[v, d] <= seen.amax(dim=0) + 1e-5).all()
     share = tokenizer._features(x, mask)[0][..., 84:168]  # proportion of points above the bias
     assert 0.35 < share.mean() < 0.65  # quantiles are spread evenly
 
@@ -312,7 +303,7 @@ def test_fit_is_a_function_of_seed_and_series(name):
         before = torch.get_rng_state()
         tokenizer.fit(series, mask)
         assert torch.equal(torch.get_rng_state(), before)
-        fitted.append(tokenizer.biases)
+        fitted.append(tokenizer.features.biases)
     assert torch.equal(fitted[0], fitted[1])
     assert not torch.equal(fitted[0], fitted[2])
     torch.testing.assert_close(fitted[3], 2 * fitted[0])
@@ -336,7 +327,7 @@ def test_what_was_fitted_travels_in_the_state(name):
     tokenizer = make_tokenizer(name)
     other = MAKERS[name](num_channels=2, d_model=D_MODEL)
     x, mask = make_batch(2, 77)
-    assert not torch.allclose(other(x, mask).pooled, tokenizer(x, mask).pooled)
+    assert not torch.equal(other.features.biases, tokenizer.features.biases)
     other.load_state_dict(tokenizer.state_dict())
     torch.testing.assert_close(other(x, mask), tokenizer(x, mask), rtol=0, atol=0)
 

@@ -1,0 +1,197 @@
+"""A read-out in closed form, beside a network: fixed kernels pooled over the whole series, and ridge regression.
+
+A network learns its tokens, which takes many series; fixed kernels with a linear classifier are ahead of it where there
+are few (Dempster, Schmidt, Webb 2021, arXiv 2012.08791; Tan et al. 2022, arXiv 2102.00457). Both read the same series,
+and a log-linear pool of the two with weights fitted to validation uses each where it knows more.
+
+Shape letters: B batch, C channels, L time points, N patches, P features of a series, K classes, n series.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from krontime.errors import Problems
+from krontime.models.layers.kernels import KernelFeatures, PatchFeatures, dilations_within
+
+_STRENGTH = 30.0
+"""How much validation has to speak for the network: with few validation series the read-out is nearly alone."""
+
+_LARGEST = 10.0
+"""Standardised features are cut here, so that a single strange one does not decide."""
+
+
+class KernelReadOut(nn.Module):
+    """Fixed kernels pooled over a series, a ridge classifier on them, and the weights that mix it with a network.
+
+    Features of patches (`KernelFeatures`) are pooled over the series in three ways: their mean, their standard
+    deviation, and their maximum over patches that are at least half as full as the fullest. One ridge regression on all
+    training series maps them to one number a class; its strength minimises the squared error of leave-one-out
+    predictions, from which the scale of the logits is taken too.
+
+    Args:
+        num_channels: C.
+        length: longest series, in time points.
+        num_classes: K.
+        patch_length: points of a patch, which are pooled first.
+        num_dilations: dilations 1, 2, 4, ...; None for all that leave a kernel shorter than the longest series.
+        num_biases: biases for each kernel and dilation.
+        difference: whether the first difference of the series is convolved beside the series.
+        fit_on: whether the weights that classify new series are fitted once more, to `train_and_validation`, after the
+            weights of the mixture were found with a fit to `train`; or stay those of the latter.
+        max_features: P at most, where a kernel for each channel leaves that choice: with many channels fewer of the
+            84 kernels are used.
+        seed: of the sampling of biases.
+
+    Raises:
+        UserError: with every option that cannot work.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    mix: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        length: int,
+        num_classes: int,
+        patch_length: int = 64,
+        num_dilations: int | None = None,
+        num_biases: int = 1,
+        difference: bool = True,
+        fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
+        max_features: int = 40_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        problems = Problems()
+        if fit_on not in ("train", "train_and_validation"):
+            problems.add("read_out.fit_on", fit_on, "train or train_and_validation")
+        for name, value in (("patch_length", patch_length), ("max_features", max_features)):
+            if value < 1:
+                problems.add(f"read_out.{name}", value, "at least 1")
+        problems.raise_if_any()
+        self.fit_on = fit_on
+        if num_dilations is None:
+            num_dilations = dilations_within(length)
+        each = num_channels * (2 if difference else 1) * num_dilations * num_biases * 2 * 3
+        self.kernels = KernelFeatures(
+            patch_length=patch_length,
+            stride=patch_length,
+            num_dilations=num_dilations,
+            num_biases=num_biases,
+            difference=difference,
+            seed=seed,
+            num_kernels=max(1, min(84, max_features // max(1, each))),
+            key="read_out",
+        )
+        num_features = num_channels * 3 * self.kernels.num_features
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+        self.register_buffer("weight", torch.zeros(num_classes, num_features))
+        self.register_buffer("bias", torch.zeros(num_classes))
+        self.register_buffer("mix", torch.tensor([0.0, 1.0]))
+
+    @property
+    def num_fitted(self) -> int:
+        """Numbers that `fit` and `fit_mix` set, beside statistics."""
+        return self.weight.numel() + self.bias.numel() + self.mix.numel()
+
+    def fit_kernels(self, x: Tensor, mask: Tensor | None) -> None:
+        """Draw the biases of the kernels from normalised training series `(B, C, L)`."""
+        self.kernels.fit(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
+
+    def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Raw features `(B, P)` of normalised series `(B, C, L)`; zeros for a channel without any observed point."""
+        found = self.kernels(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
+        return _pooled(found).unflatten(0, x.shape[:2]).flatten(1)
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Fit the ridge regression.
+
+        Args:
+            features: `(n, P)` from `features`, of training series.
+            labels: `(n,)` their classes.
+        """
+        from sklearn.linear_model import RidgeCV
+
+        self.mean.copy_(features.mean(dim=0))
+        scale = features.std(dim=0, unbiased=False)
+        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+        targets = np.where(labels.cpu().numpy()[:, None] == np.arange(len(self.bias)), 1.0, -1.0)
+        ridge = RidgeCV(np.logspace(-3, 6, 19), scoring="neg_mean_squared_error", store_cv_results=True)
+        ridge.fit(self._standard(features).double().cpu().numpy(), targets)
+        left_out = ridge.cv_results_[..., np.flatnonzero(ridge.alphas == ridge.alpha_)[0]]
+        (factor,) = mixing_weights([torch.from_numpy(left_out)], labels, prior=(1.0,), strength=1.0)
+        self.weight.copy_(torch.from_numpy(factor * ridge.coef_))
+        self.bias.copy_(torch.from_numpy(factor * ridge.intercept_))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits `(B, K)` of normalised series `(B, C, L)`, of the ridge regression alone."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.logits(self.features(x, mask))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits `(B, K)` of the ridge regression alone, from raw features `(B, P)`."""
+        return self._standard(features) @ self.weight.T + self.bias
+
+    def fit_mix(self, network: Tensor, own: Tensor, labels: Tensor) -> None:
+        """Fit the weights of the mixture to validation series: logits `(n, K)` of the network, those from here."""
+        weights = mixing_weights([network, own], labels, prior=(0.0, 1.0), strength=_STRENGTH)
+        self.mix.copy_(torch.from_numpy(weights))
+
+    def mixed(self, network: Tensor, own: Tensor) -> Tensor:
+        """The mixture of the logits `(B, K)` of the network and those from here."""
+        return self.mix[0] * network.to(own.dtype) + self.mix[1] * own
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.scale).clamp_(-_LARGEST, _LARGEST)
+
+
+def _pooled(found: PatchFeatures) -> Tensor:
+    """Mean, deviation and maximum over patches: `(R, N, F)` and the points of each patch to `(R, 3 * F)`."""
+    values, count_RN1 = found.values, found.observed[..., None]
+    share_RN1 = count_RN1 / count_RN1.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = (values * share_RN1).sum(dim=1)
+    deviation = ((values - mean[:, None]).square() * share_RN1).sum(dim=1).sqrt()
+    is_full = 2 * count_RN1 >= count_RN1.amax(dim=1, keepdim=True)
+    maximum = torch.where(is_full, values, -torch.inf).amax(dim=1)
+    return torch.cat([mean, deviation, maximum], dim=1)
+
+
+def mixing_weights(logits: Iterable[Tensor], labels: Tensor, *, prior: Sequence[float], strength: float) -> np.ndarray:
+    """Weights of at least 0 for a sum of logits, which give the labels the largest likelihood.
+
+    Args:
+        logits: tensors `(n, K)`.
+        labels: `(n,)` classes.
+        prior: what each weight is without any series.
+        strength: half of it is what a weight at a distance of 1 from there has to gain in log-likelihood.
+
+    Returns:
+        float64, a weight for each tensor.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax, softmax
+
+    parts = np.stack([part.detach().double().cpu().numpy() for part in logits])
+    targets = np.eye(parts.shape[2])[labels.cpu().numpy()]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        sums = np.tensordot(weights, parts, axes=1)
+        slope = np.tensordot(parts, softmax(sums, axis=1) - targets, axes=([1, 2], [0, 1]))
+        value = -(log_softmax(sums, axis=1) * targets).sum()
+        away = weights - np.asarray(prior)
+        return value + strength * (away**2).sum() / 2, slope + strength * away
+
+    found: np.ndarray = minimize(
+        loss, np.ones(len(parts)), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(parts)
+    ).x
+    return found
