@@ -138,7 +138,8 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     for choice in (
         "data=ucr",
         "model=krontime",
-        "tokenizer=rocket",
+        "tokenizer=conv",
+        "read_out=kernels",
         "decomposition=depth2",
         "optim=adamw",
         "trainer=cpu",
@@ -186,11 +187,12 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
 
 
 def combinations() -> list[list[str]]:
-    """Every model with every choice of each group that it brings."""
+    """Every model with every choice of each group that its network is built from."""
     found = []
     networks = [name for name in configs.options("model") if not name.startswith("aeon")]
     for model in networks:
-        brought = [g for g in configs.default_groups(ROOT / "model" / f"{model}.yaml") if configs.options(g)]
+        groups_of_model = set(configs.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
+        brought = [group for group in sorted(groups_of_model) if configs.options(group)]
         choices = [[f"{group}={name}" for name in configs.options(group)] for group in brought]
         found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
     return found
@@ -212,6 +214,13 @@ def test_the_combinations_are_all_there():
     assert {"model=krontime", "decomposition=depth3", "tokenizer=conv"} in found
     assert {"model=patchtst", "tokenizer=rocket"} in found
     assert {"model=tcn"} in found
+
+
+@pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
+def test_every_network_takes_every_read_out(compose, model):
+    read_out = build.read_out(compose(f"model={model}", "read_out=kernels"), SPEC)
+    assert read_out(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
+    assert build.read_out(compose(f"model={model}", "read_out=none"), SPEC) is None
 
 
 @pytest.mark.parametrize("name", configs.options("optim"))

@@ -7,15 +7,19 @@ import pytest
 import torch
 
 from krontime import experiment
+from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
 from krontime.experiment import Experiment
 from krontime.results.record import Protocol
 
 TINY = [
+    "tokenizer=rocket",
     "tokenizer.patch_length=16",
     "tokenizer.stride=16",
     "tokenizer.num_dilations=2",
+    "read_out.fit_on=train",
+    "read_out.num_dilations=2",
     "model.d_model=8",
     "model.num_heads=2",
     "model.num_layers=1",
@@ -102,6 +106,59 @@ def test_no_more_series_than_needed_are_read(compose, monkeypatch):
     monkeypatch.setattr(experiment, "FIT_POINTS", 1)
     experiment.fitted_module(config, job)
     assert seen == [(count, 2, 40) for count in (6, 4, 3, 1)]
+
+
+class TestReadOut:
+    """Beside the network, in closed form."""
+
+    JOB = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
+
+    @staticmethod
+    def module(compose: Any, job: Experiment, *overrides: str) -> Any:
+        return experiment.fitted_module(compose(*TINY, *overrides), job)
+
+    def test_validation_series_are_told_by_a_fit_without_them(self, compose):
+        alone = self.module(compose, self.JOB, "read_out.fit_on=train")
+        both = self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
+        assert list(both.left_out) == [3, 4, 7, 8]
+        batch = SeriesDataset(self.JOB.data).__getitems__([3, 4, 7, 8])
+        own = alone.read_out(alone.normalizer(batch.x, batch.mask), batch.mask)
+        torch.testing.assert_close(torch.stack(list(alone.left_out.values())), own)
+        torch.testing.assert_close(torch.stack(list(both.left_out.values())), own)
+        assert not torch.allclose(both.read_out(both.normalizer(batch.x, batch.mask), batch.mask), own)
+        for module in (alone, both):  # wherever they are predicted
+            expected = module.read_out.mixed(module.network(module.normalizer(batch.x, batch.mask)), own)
+            torch.testing.assert_close(module.predict_step(batch, 0)[1], expected.softmax(dim=-1))
+
+    @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
+    def test_test_series_change_nothing(self, compose, fit_on):
+        job = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
+        torch.manual_seed(0)
+        before = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
+        for index in (9, 10, 11):
+            job.data.series(index)[:] = 1e4
+        torch.manual_seed(0)
+        after = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+        job.data.series(7)[:] *= job.data.series(7)  # validates
+        torch.manual_seed(0)
+        changed = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
+        same = torch.equal(changed["read_out.mean"], before["read_out.mean"])
+        assert same == (fit_on == "train")
+
+    def test_no_more_series_than_needed_are_fitted(self, compose, monkeypatch):
+        seen = []
+        monkeypatch.setattr("krontime.models.read_out.KernelReadOut.fit", lambda self, f, y: seen.append(y.tolist()))
+        monkeypatch.setattr(experiment, "READ_OUT_SERIES", 3)
+        self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
+        assert [len(labels) for labels in seen] == [3, 7]
+        assert seen[1][3:] == [LABELS[i] for i in (3, 4, 7, 8)]
+
+    def test_without_one_the_network_is_alone(self, compose):
+        config = compose("model=patchtst", "model.d_model=8", "model.num_heads=2", "model.num_layers=1")
+        module = experiment.fitted_module(config, self.JOB)
+        assert module.read_out is None
+        assert module.left_out == {}
 
 
 def test_balanced_weights_give_each_class_the_same_say(compose):

@@ -17,7 +17,14 @@ from krontime.score import Scorer
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=48", "data.source.num_test=0", "data.source.length=512"),
-    *("data.source.num_classes=2", "tokenizer=linear", "model.d_model=8", "model.num_heads=2", "model.num_layers=1"),
+    *(
+        "data.source.num_classes=2",
+        "tokenizer=linear",
+        "read_out=none",
+        "model.d_model=8",
+        "model.num_heads=2",
+        "model.num_layers=1",
+    ),
     *("model.ffn_dim=8", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=[]"),
 )
 

@@ -1,5 +1,6 @@
 """Validation comes from train only, whatever the data; test series never play a part."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -86,11 +87,44 @@ def test_test_labels_and_groups_play_no_part(data, options, shuffle):
     other = data.labels.copy()
     other[data.is_test] = shuffle.randint(0, len(data.class_names) - 1)
     changed = replace(data, labels=other)
-    if data.groups is not None:
+    if data.groups is not None and options["method"] != "auto":
         groups = data.groups.copy()
         groups[data.is_test] = 99
         changed = replace(changed, groups=groups)
     assert result(changed) == result(data)
+
+
+@pytest.mark.parametrize(("test_groups", "method"), [([5, 5], "group"), ([5, 1], "stratified"), ([0, 1], "stratified")])
+def test_validation_mirrors_how_test_was_split_off(test_groups, method):
+    """New speakers are validated on where new speakers are tested on; the same ones where those are."""
+    data = labelled([0, 1] * 10, [False] * 18 + [True] * 2)
+    data = replace(data, groups=np.array([0, 1, 2] * 6 + test_groups), group_name="speaker")
+    assert split_indices(data).protocol["method"] == method
+
+
+class TestMaxTrain:
+    DATA = labelled([0] * 50 + [1] * 30 + [2] * 4 + [0, 1], [False] * 84 + [True] * 2)
+
+    def test_smaller_parts_are_nested_and_classes_in_proportion(self):
+        whole = split_indices(self.DATA)
+        parts = [split_indices(self.DATA, max_train=most) for most in (3, 8, 30, 60, 1000)]
+        for part in parts:
+            assert part.validation.tolist() == whole.validation.tolist()
+            assert part.protocol["num_train"] == len(part.train)
+        assert parts[-1].train.tolist() == whole.train.tolist()
+        for smaller, larger in itertools.pairwise(parts):
+            assert set(smaller.train.tolist()) < set(larger.train.tolist())
+        assert np.bincount(self.DATA.labels[parts[0].train]).tolist() == [1, 1, 1]
+        counts = np.bincount(self.DATA.labels[parts[2].train])
+        assert counts.sum() == 30
+        np.testing.assert_allclose(
+            counts / 30, np.bincount(self.DATA.labels[whole.train]) / len(whole.train), atol=0.05
+        )
+        assert split_indices(self.DATA, max_train=30, seed=1).train.tolist() != parts[2].train.tolist()
+
+    def test_too_few_for_the_classes_are_refused(self):
+        with pytest.raises(UserError, match=r"data\.validation\.max_train=2: expected at least 3"):
+            split_indices(self.DATA, max_train=2)
 
 
 def test_the_seed_decides():

@@ -285,7 +285,7 @@ def test_flattened_parameters_keep_their_weight_decay():
     module = make_module()
     for parameter in module.parameters():
         parameter.data = parameter.data.flatten()
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10, callbacks=[])
     optimizer = module.configure_optimizers()["optimizer"]
     found = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
     matrices = {id(module.network.hidden.weight), id(module.network.head.weight)}

@@ -56,3 +56,26 @@ def test_it_stays_down_after_the_last_step():
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_run_out_of_time_comes_to_the_end_of_the_schedule():
+    def rates_in_time(shares: list[float]) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        clock = iter(shares)
+        schedule = warmup_cosine(
+            optimizer, total_steps=1000, warmup=0.1, final=0.01, time_share=lambda: next(clock, shares[-1])
+        )
+        found = [optimizer.param_groups[0]["lr"]]
+        for _ in shares[1:]:
+            optimizer.step()
+            schedule.step()
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    slow = rates_in_time([share / 20 for share in range(21)])  # 20 steps instead of 1,000
+    assert slow[2] == pytest.approx(1.0)
+    assert slow[-1] == pytest.approx(0.01)
+    assert slow[0] < slow[1] < slow[2]
+    assert slow[2:] == sorted(slow[2:], reverse=True)
+    fast = rates_in_time([0.0] * 10)
+    assert fast == pytest.approx(rates(total_steps=1000, warmup=0.1, final=0.01, peak=1.0)[:10])
