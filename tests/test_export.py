@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict
     np.savez(folder / "data" / "two.npz", X=x, y=y, split=split, classes=np.array(["ja", "nö"]), fs=50.0)
     options = compose(
         *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "data.scaling=channel"),
-        *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.num_dilations=2"),
+        *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.width=4"),
         *("trainer.max_epochs=1", "trainer.enable_progress_bar=false"),
     )
     with contextlib.redirect_stdout(io.StringIO()):

@@ -31,7 +31,11 @@ SMALL = (
 )
 NETWORKS = {
     "krontime": SMALL,
-    "rocket": (*(option for option in SMALL if option != "tokenizer=linear"), "tokenizer.num_dilations=2"),
+    "rocket": (
+        *(option for option in SMALL if option != "tokenizer=linear"),
+        "tokenizer=rocket",
+        "tokenizer.num_dilations=2",
+    ),
     "patchtst": ("model=patchtst", *SMALL),
     "tcn": ("model=tcn", "model.channels=4", "model.num_levels=2", *SMALL[5:]),
 }
