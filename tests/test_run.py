@@ -379,6 +379,17 @@ class TestProtocol:
         assert before == [set(range(30))]
         assert set(read) == set(range(42))
 
+    def test_a_limit_on_time_ends_training_at_the_end_of_the_schedule(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """Lightning leaves `max_time` to whichever timer there is already, and the run has one of its own."""
+        options = ("trainer.max_epochs=100000", "callbacks.early_stopping=null", "logger=[csv]")
+        record = train(config("equal.npz", *options, '+trainer.max_time="00:00:00:02"'), tmp_path / "run")
+        assert record.status is Status.COMPLETED
+        rows = pd.read_csv(tmp_path / "run" / "metrics.csv")
+        rates = rows.filter(like="lr-").dropna().iloc[:, 0].tolist()
+        assert max(rates) > 20 * rates[-1]
+
     def test_preparation_and_windows_are_stated(self, config: Callable[..., Any], tmp_path: Path) -> None:
         options = (
             *("data.prepare.resample_hz=50", "data.prepare.crop_length=32", "data.prepare.crop_from=center"),
