@@ -196,13 +196,24 @@ def test_runs_that_used_all_of_their_time_are_counted(make_record, budget):
     assert entry.num_out_of_time == (2 if known else 0)
 
 
-def test_a_reference_classifier_shares_the_row_of_the_networks_unless_it_saw_more(seeds, make_record, make_protocol):
-    saw_train = make_protocol(selection_metric=None, fitted_on="train", series_length=90)
-    saw_more = make_protocol(selection_metric=None, fitted_on="train_and_validation")
-    quant = make_record(model="quant", accuracy=0.7, protocol=saw_train, num_parameters=None)
+@pytest.mark.parametrize("fitted_on", ["train", "train_and_validation"])
+def test_a_reference_classifier_shares_the_row_of_the_networks(fitted_on, seeds, make_record, make_protocol):
+    protocol = make_protocol(selection_metric=None, fitted_on=fitted_on, series_length=90)
+    quant = make_record(model="quant", accuracy=0.7, protocol=protocol, num_parameters=None)
     networks = seeds(0.8, 0.9)
     data = networks[0].data
     assert entries([*networks, quant]) == [(data, 0, networks[0].model, 2, 0.85), (data, 0, "quant", 1, 0.7)]
-    apart = [*networks, make_record(model="quant", accuracy=0.7, protocol=saw_more)]
-    assert [entry[1] for entry in entries(apart)] == [0, 1]
-    assert any("fitted_on" in note for note in notes(apart))
+
+
+def test_reference_classifiers_that_saw_more_and_less_are_not_averaged(make_record, make_protocol):
+    runs = [
+        make_record(
+            model="quant",
+            seed=seed,
+            config={"seed": seed, "model": {"fit_on": fitted_on}},
+            protocol=make_protocol(selection_metric=None, fitted_on=fitted_on),
+        )
+        for seed, fitted_on in enumerate(("train", "train_and_validation"))
+    ]
+    assert [entry[3] for entry in entries(runs)] == [1, 1]
+    assert any("model.fit_on" in note for note in notes(runs))

@@ -250,7 +250,7 @@ def _by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
             lost.append(run)
         else:
             blank = _BLANK
-            if run.record.protocol.fitted_on == "train":  # a reference saw what networks train on, and selected nothing
+            if run.record.protocol.fitted_on is not None:  # a reference, which selects nothing where networks select
                 blank = {**_BLANK, "fitted_on": None, "series_length": None, "selection_metric": usual}
             groups[run.record.protocol.model_copy(update=blank).model_dump_json()].append(run)
     apart: list[list[Stored]] = []
