@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 
 from krontime import build, cli, experiment, inference, run
@@ -380,15 +382,28 @@ class TestProtocol:
         assert set(read) == set(range(42))
 
     def test_a_limit_on_time_ends_training_at_the_end_of_the_schedule(
-        self, config: Callable[..., Any], tmp_path: Path
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Lightning leaves `max_time` to whichever timer there is already, and the run has one of its own."""
+        """Lightning leaves `max_time` to whichever timer there is already, and the run has one of its own.
+
+        What is fitted before the first step counts too.
+        """
+        limits = []
+
+        class Spy(Timer):
+            def __init__(self, duration: Any) -> None:
+                super().__init__(duration)
+                limits.append(duration)
+
+        monkeypatch.setattr("lightning.pytorch.callbacks.Timer", Spy)
         options = ("trainer.max_epochs=100000", "callbacks.early_stopping=null", "logger=[csv]")
         record = train(config("equal.npz", *options, '+trainer.max_time="00:00:00:02"'), tmp_path / "run")
         assert record.status is Status.COMPLETED
         rows = pd.read_csv(tmp_path / "run" / "metrics.csv")
         rates = rows.filter(like="lr-").dropna().iloc[:, 0].tolist()
         assert max(rates) > 20 * rates[-1]
+        assert limits[0] == "00:00:00:02"
+        assert limits[-1] < timedelta(seconds=2)
 
     def test_preparation_and_windows_are_stated(self, config: Callable[..., Any], tmp_path: Path) -> None:
         options = (

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +87,14 @@ class NetworkFit(Fit):
 
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
+        from lightning.pytorch.callbacks import Timer
+
         config, job, run_dir = self.config, self.job, self.run_dir
         started_s = time.perf_counter()
         module = experiment.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
+        if (limit_s := self._timer.time_remaining()) is not None:  # what came before counts too
+            self._timer = Timer(duration=timedelta(seconds=max(1.0, limit_s - self._fitted_before_s)))
         self._left_out = module.left_out
         self.num_parameters = sum(parameter.numel() for parameter in module.network.parameters())
         if module.read_out is not None:
