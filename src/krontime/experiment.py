@@ -10,7 +10,7 @@ import torch
 
 from krontime import build
 from krontime.checkpoints import read_checkpoint
-from krontime.data.datamodule import SeriesDataModule, SeriesDataset
+from krontime.data.datamodule import ConsecutiveBatches, SeriesDataModule, SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesData, SeriesSpec
@@ -149,15 +149,16 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
     most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * experiment.spec.length)))
-    sample = _sample(split.train, most, config["seed"])
     fit_tokens = getattr(module.network, "fit_tokens", None)
-    if fit_tokens is not None:
-        for x, mask, _ in _scaled(module, data, sample, most):
-            fit_tokens(x, mask)
-    if module.read_out is not None:
-        for x, mask, _ in _scaled(module, data, sample, most):
+    if fit_tokens is not None or module.read_out is not None:
+        sample = _sample(split.train, most, config["seed"])
+        x, mask, _ = next(_scaled(module, data, sample, most))
+        if fit_tokens is not None:
+            with torch.no_grad():
+                fit_tokens(x, mask)
+        if module.read_out is not None:
             module.read_out.fit_kernels(x, mask)
-        _fit_read_out(module, module.read_out, config, experiment)
+            _fit_read_out(module, module.read_out, config, experiment)
     return module
 
 
@@ -190,8 +191,8 @@ def _scaled(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
     """Batches of scaled series, their mask and their labels."""
     dataset = SeriesDataset(data)
-    for start in range(0, len(indices), batch_size):
-        batch = dataset.__getitems__(indices[start : start + batch_size].tolist())
+    for positions in ConsecutiveBatches(indices, batch_size=batch_size):
+        batch = dataset.__getitems__(positions)
         yield module.normalizer(batch.x, batch.mask), batch.mask, batch.y
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from krontime.errors import Problems
-from krontime.models.layers.kernels import KernelFeatures, PatchFeatures, dilations_within
+from krontime.models.layers.kernels import KernelFeatures, PatchFeatures, dilations_within, mean_and_scale
 
 _STRENGTH = 30.0
 """How much validation has to speak for the network: with few validation series the read-out is nearly alone."""
@@ -122,9 +122,9 @@ class KernelReadOut(nn.Module):
         """
         from sklearn.linear_model import RidgeCV
 
-        self.mean.copy_(features.mean(dim=0))
-        scale = features.std(dim=0, unbiased=False)
-        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+        mean, scale = mean_and_scale(features)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
         targets = np.where(labels.cpu().numpy()[:, None] == np.arange(len(self.bias)), 1.0, -1.0)
         ridge = RidgeCV(np.logspace(-3, 6, 19), scoring="neg_mean_squared_error", store_cv_results=True)
         ridge.fit(self._standard(features).double().cpu().numpy(), targets)

@@ -27,6 +27,12 @@ def minirocket_kernels() -> Tensor:
     return kernels
 
 
+def mean_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(F,)` of features `(n, F)`; 1 for the deviation of one that does not vary."""
+    scale = values.std(dim=0, unbiased=False)
+    return values.mean(dim=0), torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+
+
 def dilations_within(length: int) -> int:
     """How many of the dilations 1, 2, 4, ... leave a kernel of nine taps shorter than the series, as in MiniRocket."""
     return max(1, ((length - 1) // 8).bit_length())

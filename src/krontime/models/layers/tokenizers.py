@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from krontime.errors import Problems, UserError
-from krontime.models.layers.kernels import KernelFeatures
+from krontime.models.layers.kernels import KernelFeatures, mean_and_scale
 from krontime.models.layers.patches import num_patches, patch_mask, unfold_patches
 
 
@@ -185,9 +185,9 @@ class RocketPatch(Tokenizer):
         self.features.fit(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
         features_BNF, mask_BN = self._features(x, mask)
         valid = features_BNF.flatten(0, 1) if mask_BN is None else features_BNF[mask_BN]
-        self.token_mean.copy_(valid.mean(dim=0))
-        scale = valid.std(dim=0, unbiased=False)
-        self.token_scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+        mean, scale = mean_and_scale(valid)
+        self.token_mean.copy_(mean)
+        self.token_scale.copy_(scale)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)`."""
