@@ -1,4 +1,4 @@
-"""Validation comes from train only, whatever the data; of test series it matters at most whether their groups are new."""
+"""Validation comes from train only, whatever the data; of test series at most whether their groups are new matters."""
 
 import itertools
 from dataclasses import replace
