@@ -1,14 +1,14 @@
-"""A read-out in closed form, beside a network: fixed kernels pooled over the whole series, and ridge regression.
+"""A read-out in closed form, beside a network: fixed kernels pooled over the whole series, and kernel ridge regression.
 
-A network learns its tokens, which takes many series; fixed kernels with a linear classifier are ahead of it where there
-are few (Dempster, Schmidt, Webb 2021, arXiv 2012.08791; Tan et al. 2022, arXiv 2102.00457). Both read the same series,
-and a log-linear pool of the two with weights fitted to validation uses each where it knows more.
+A network learns its tokens, which takes many series; fixed kernels with a classifier in closed form are ahead of it
+where there are few (Dempster, Schmidt, Webb 2021, arXiv 2012.08791; Tan et al. 2022, arXiv 2102.00457). Both read the
+same series, and a log-linear pool of the two with weights fitted to validation uses each where it knows more.
 
-Shape letters: B batch, C channels, L time points, N patches, P features of a series, K classes, n series.
+Shape letters: B batch, C channels, L time points, N patches, P features of a series, K classes, n series, M landmarks.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,25 @@ _STRENGTH = 30.0
 _LARGEST = 10.0
 """Standardised features are cut here, so that a single strange one does not decide."""
 
+_SMALLEST = 1e-6
+"""Pooled responses are raised to this, since the root of a deviation that is nothing but rounding would be noise."""
+
+_WIDTH = 0.05
+"""Decay of the Gaussian kernel with the mean squared difference of standardised features: nearly linear."""
+
+_JITTER = 1e-6
+"""Added to the similarity of a landmark with itself, so that equal ones do no harm."""
+
 
 class KernelReadOut(nn.Module):
-    """Fixed kernels pooled over a series, a ridge classifier on them, and the weights that mix it with a network.
+    """Fixed kernels pooled over a series, kernel ridge regression on them, and the weights that mix it with a network.
 
     Features of patches (`KernelFeatures`) are pooled over the series in three ways: their mean, their standard
-    deviation, and their maximum over patches that are at least half as full as the fullest. One ridge regression on all
-    training series maps them to one number a class; its strength minimises the squared error of leave-one-out
-    predictions, from which the scale of the logits is taken too.
+    deviation, and their maximum over patches that are at least half as full as the fullest; the square roots of these
+    are standardised. One ridge regression with a wide Gaussian kernel on all training series gives one number a class;
+    its strength minimises the squared error of leave-one-out predictions, from which the scale of the logits is taken
+    too. Series are compared with landmarks, which are the training series as long as these are not too many
+    (Nystrom's method, Williams and Seeger 2001).
 
     Args:
         num_channels: C.
@@ -44,7 +55,8 @@ class KernelReadOut(nn.Module):
             weights of the mixture were found with a fit to `train`; or stay those of the latter.
         max_features: P at most, where a kernel for each channel leaves that choice: with many channels fewer of the
             84 kernels are used.
-        seed: of the sampling of biases.
+        max_landmarks: M at most; they are drawn from more training series.
+        seed: of the sampling of biases and landmarks.
 
     Raises:
         UserError: with every option that cannot work.
@@ -52,6 +64,7 @@ class KernelReadOut(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    landmarks: Tensor
     weight: Tensor
     bias: Tensor
     mix: Tensor
@@ -68,17 +81,24 @@ class KernelReadOut(nn.Module):
         difference: bool = True,
         fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
         max_features: int = 40_000,
+        max_landmarks: int = 2_000,
         seed: int = 0,
     ) -> None:
         super().__init__()
         problems = Problems()
         if fit_on not in ("train", "train_and_validation"):
             problems.add("read_out.fit_on", fit_on, "train or train_and_validation")
-        for name, value in (("patch_length", patch_length), ("max_features", max_features)):
+        for name, value in (
+            ("patch_length", patch_length),
+            ("max_features", max_features),
+            ("max_landmarks", max_landmarks),
+        ):
             if value < 1:
                 problems.add(f"read_out.{name}", value, "at least 1")
         problems.raise_if_any()
         self.fit_on = fit_on
+        self.max_landmarks = max_landmarks
+        self.seed = seed
         if num_dilations is None:
             num_dilations = dilations_within(length)
         each = num_channels * (2 if difference else 1) * num_dilations * num_biases * 2 * 3
@@ -95,13 +115,14 @@ class KernelReadOut(nn.Module):
         num_features = num_channels * 3 * self.kernels.num_features
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
-        self.register_buffer("weight", torch.zeros(num_classes, num_features))
+        self.register_buffer("landmarks", torch.zeros(0, num_features))
+        self.register_buffer("weight", torch.zeros(num_classes, 0))
         self.register_buffer("bias", torch.zeros(num_classes))
         self.register_buffer("mix", torch.tensor([0.0, 1.0]))
 
     @property
     def num_fitted(self) -> int:
-        """Numbers that `fit` and `fit_mix` set, beside statistics."""
+        """Numbers that `fit` and `fit_mix` set, beside statistics and landmarks."""
         return self.weight.numel() + self.bias.numel() + self.mix.numel()
 
     def fit_kernels(self, x: Tensor, mask: Tensor | None) -> None:
@@ -109,12 +130,12 @@ class KernelReadOut(nn.Module):
         self.kernels.fit(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
 
     def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Raw features `(B, P)` of normalised series `(B, C, L)`; zeros for a channel without any observed point."""
+        """Features `(B, P)` of normalised series `(B, C, L)`; for a channel without any observed point, the least."""
         found = self.kernels(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
         return _pooled(found).unflatten(0, x.shape[:2]).flatten(1)
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
-        """Fit the ridge regression.
+        """Choose the landmarks, and fit the ridge regression, on the CPU.
 
         Args:
             features: `(n, P)` from `features`, of training series.
@@ -125,13 +146,23 @@ class KernelReadOut(nn.Module):
         mean, scale = mean_and_scale(features)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
-        targets = np.where(labels.cpu().numpy()[:, None] == np.arange(len(self.bias)), 1.0, -1.0)
-        ridge = RidgeCV(np.logspace(-3, 6, 19), scoring="neg_mean_squared_error", store_cv_results=True)
-        ridge.fit(self._standard(features).double().cpu().numpy(), targets)
+        rows_nP = self._standard(features)
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(rows_nP), generator=generator)[: self.max_landmarks].sort().values
+        self.landmarks = rows_nP[chosen]
+        # Coordinates in which the scalar product is the kernel, as far as the landmarks tell.
+        similar_MM = 1 + _similarity(self.landmarks.double(), self.landmarks.double())
+        factor_MM = torch.linalg.cholesky(similar_MM + _JITTER * torch.eye(len(similar_MM)))
+        similar_nM = 1 + torch.cat([_similarity(rows.double(), self.landmarks.double()) for rows in rows_nP.split(500)])
+        design_nM = torch.linalg.solve_triangular(factor_MM, similar_nM.T, upper=False).T
+        targets = np.where(labels.numpy()[:, None] == np.arange(len(self.bias)), 1.0, -1.0)
+        ridge = RidgeCV(np.logspace(-3, 3, 13), scoring="neg_mean_squared_error", store_cv_results=True)
+        ridge.fit(design_nM.numpy(), targets)
         left_out = ridge.cv_results_[..., np.flatnonzero(ridge.alphas == ridge.alpha_)[0]]
         (factor,) = mixing_weights([torch.from_numpy(left_out)], labels, prior=(1.0,), strength=1.0)
-        self.weight.copy_(torch.from_numpy(factor * ridge.coef_))
-        self.bias.copy_(torch.from_numpy(factor * ridge.intercept_))
+        weight_MK = torch.linalg.solve_triangular(factor_MM.T, torch.from_numpy(factor * ridge.coef_.T), upper=True)
+        self.weight = weight_MK.T.to(self.weight)
+        self.bias.copy_(torch.from_numpy(factor * ridge.intercept_) + self.weight.double().sum(dim=1))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits `(B, K)` of normalised series `(B, C, L)`, of the ridge regression alone."""
@@ -139,8 +170,8 @@ class KernelReadOut(nn.Module):
             return self.logits(self.features(x, mask))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits `(B, K)` of the ridge regression alone, from raw features `(B, P)`."""
-        return self._standard(features) @ self.weight.T + self.bias
+        """Logits `(B, K)` of the ridge regression alone, from features `(B, P)`."""
+        return _similarity(self._standard(features), self.landmarks) @ self.weight.T + self.bias
 
     def fit_mix(self, network: Tensor, own: Tensor, labels: Tensor) -> None:
         """Fit the weights of the mixture to validation series: logits `(n, K)` of the network, those from here."""
@@ -151,19 +182,32 @@ class KernelReadOut(nn.Module):
         """The mixture of the logits `(B, K)` of the network and those from here."""
         return self.mix[0] * network.to(own.dtype) + self.mix[1] * own
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take as many landmarks as there are in the state."""
+        if (landmarks := state_dict.get(f"{prefix}landmarks")) is not None:
+            self.landmarks = self.landmarks.new_zeros(len(landmarks), self.landmarks.shape[1])
+            self.weight = self.weight.new_zeros(len(self.weight), len(landmarks))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _standard(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.scale).clamp_(-_LARGEST, _LARGEST)
 
 
 def _pooled(found: PatchFeatures) -> Tensor:
-    """Mean, deviation and maximum over patches: `(R, N, F)` and the points of each patch to `(R, 3 * F)`."""
+    """Roots of mean, deviation and maximum over patches: `(R, N, F)` and the points of each patch to `(R, 3 * F)`."""
     values, count_RN1 = found.values, found.observed[..., None]
     share_RN1 = count_RN1 / count_RN1.sum(dim=1, keepdim=True).clamp(min=1)
     mean = (values * share_RN1).sum(dim=1)
     deviation = ((values - mean[:, None]).square() * share_RN1).sum(dim=1).sqrt()
     is_full = 2 * count_RN1 >= count_RN1.amax(dim=1, keepdim=True)
     maximum = torch.where(is_full, values, -torch.inf).amax(dim=1)
-    return torch.cat([mean, deviation, maximum], dim=1)
+    return torch.cat([mean, deviation, maximum], dim=1).clamp(min=_SMALLEST).sqrt()
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Gaussian kernel of standardised features `(B, P)` and `(M, P)`, less 1, which would cost digits: `(B, M)`."""
+    squared_BM = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1) - 2 * (x @ y.T)
+    return torch.expm1(-_WIDTH / x.shape[1] * squared_BM.clamp(min=0))
 
 
 def mixing_weights(logits: Iterable[Tensor], labels: Tensor, *, prior: Sequence[float], strength: float) -> np.ndarray:
