@@ -39,6 +39,7 @@ def test_the_choices_are_those_of_the_guide():
         "synthetic",
         "bonn_eeg",
         "fsdd",
+        "fsdd_speakers",
         "mitbih_ecg",
         "esc10",
         "ctu_uhb_ctg",

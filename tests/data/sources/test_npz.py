@@ -11,12 +11,10 @@ import pytest
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
-RNG = np.random.default_rng(0)
-
 
 def equal_length(**changes: Any) -> dict[str, Any]:
     good = {
-        "X": RNG.integers(-2, 4, (6, 2, 5)).astype(np.int16),
+        "X": np.random.default_rng(1).integers(-2, 4, (6, 2, 5)).astype(np.int16),
         "y": np.array([0, 1, 0, 1, 0, 1]),
         "classes": np.array(["rest", "move"]),
         "split": np.array([0, 0, 0, 0, 1, 1], np.uint8),
@@ -28,7 +26,7 @@ def equal_length(**changes: Any) -> dict[str, Any]:
 
 
 def unequal_length(**changes: Any) -> dict[str, Any]:
-    flat = {"X": None, "X_flat": RNG.integers(-2, 4, (2, 20)).astype(np.int16)}
+    flat = {"X": None, "X_flat": np.random.default_rng(1).integers(-2, 4, (2, 20)).astype(np.int16)}
     return equal_length(**(flat | {"offsets": np.array([0, 3, 7, 8, 12, 19, 20])} | changes))
 
 
@@ -53,6 +51,23 @@ def test_equal_lengths_as_written(write):
     assert data.is_test.tolist() == [False] * 4 + [True] * 2
     assert data.groups.tolist() == [0, 1, 0, 1, 2, 2]
     assert (data.group_name, data.sampling_rate_hz, data.has_missing) == ("patient", 250, False)
+
+
+def test_a_group_left_out_is_the_test_split_whatever_the_file_says(write):
+    path = write(equal_length(split=None))
+    source = NpzSource(path, test_group="bob")
+    data = source.load()
+    assert data.is_test.tolist() == [False, True, False, True, False, False]
+    assert source.describe() != NpzSource(path).describe()
+    numbered = write(equal_length(group=np.array([7, 8, 7, 8, 9, 9])))
+    assert NpzSource(numbered, test_group=9).load().is_test.tolist() == [False] * 4 + [True] * 2
+
+
+def test_a_group_that_is_not_there_is_told_with_those_that_are(write):
+    with pytest.raises(UserError, match=r"data\.source\.test_group='dan': expected a patient of it: ann, bob, cyd"):
+        NpzSource(write(equal_length()), group_name="patient", test_group="dan").load()
+    with pytest.raises(UserError, match=r"the key group .* is missing"):
+        NpzSource(write(equal_length(group=None)), test_group="ann").load()
 
 
 def test_unequal_lengths_with_a_scale_for_each_channel(write):
@@ -199,7 +214,7 @@ def test_what_is_no_container_is_told(tmp_path, content):
 
 
 def test_a_damaged_member_is_told(write):
-    path = write(equal_length(X=RNG.integers(-9, 9, (6, 2, 500))))
+    path = write(equal_length(X=np.random.default_rng(0).integers(-9, 9, (6, 2, 500))))
     content = bytearray(path.read_bytes())
     content[500:600] = bytes(100)
     path.write_bytes(content)

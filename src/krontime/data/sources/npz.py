@@ -32,6 +32,8 @@ class NpzSource:
         missing_value: number that stands for a missing value in the file (before `scale`), besides NaN.
         missing_channels: channels that use `missing_value`; None for all.
         group_name: what a group is (speaker, patient), for the record.
+        test_group: the group whose series are the test split, all others being trained on, whatever `split` says; None
+            for the split of the file.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class NpzSource:
         missing_value: float | None = None,
         missing_channels: list[int] | None = None,
         group_name: str = "group",
+        test_group: str | int | None = None,
     ) -> None:
         self.path = Path(path).expanduser()
         self.missing_value = missing_value
         self.missing_channels = None if missing_channels is None else [int(c) for c in missing_channels]
         self.group_name = group_name
+        self.test_group = None if test_group is None else str(test_group)
 
     def describe(self) -> dict[str, Any]:
         """Identity of the file and the options; raises `UserError` where the file is missing."""
@@ -55,6 +59,7 @@ class NpzSource:
             "missing_value": self.missing_value,
             "missing_channels": self.missing_channels,
             "group_name": self.group_name,
+            **({} if self.test_group is None else {"test_group": self.test_group}),
         }
 
     def load(self) -> SeriesData:
@@ -64,19 +69,23 @@ class NpzSource:
             UserError: names all problems of the file.
         """
         raw = read_container(
-            self.path, missing_value=self.missing_value, missing_channels=self.missing_channels, required=("y", "split")
+            self.path,
+            missing_value=self.missing_value,
+            missing_channels=self.missing_channels,
+            required=("y", "split" if self.test_group is None else "group"),
         )
         assert raw.y is not None
-        assert raw.is_test is not None
+        is_test = raw.is_test if self.test_group is None else self._of_test_group(raw.group)
+        assert is_test is not None
         try:
-            labels: Labels = encode_labels(raw.y, raw.is_test, raw.classes)
+            labels: Labels = encode_labels(raw.y, is_test, raw.classes)
         except UserError as error:
             raise UserError(f"{self.path}: {p}" for p in error.problems) from error
         data = SeriesData(
             values=raw.values,
             offsets=raw.offsets,
             labels=labels.codes,
-            is_test=raw.is_test,
+            is_test=is_test,
             class_names=labels.class_names,
             num_channels=raw.num_channels,
             has_missing=bool(np.isnan(raw.values).any()),
@@ -85,6 +94,15 @@ class NpzSource:
             sampling_rate_hz=raw.sampling_rate_hz,
         )
         return checked(data, str(self.path))
+
+    def _of_test_group(self, group: np.ndarray | None) -> np.ndarray:
+        """Bool `(n,)`: which series belong to the group that is tested on."""
+        assert group is not None
+        names = np.array([str(name) for name in group.tolist()])
+        if not (is_test := names == self.test_group).any():
+            known = ", ".join(sorted(set(names.tolist()))[:20])
+            raise UserError(f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of it: {known}")
+        return is_test
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,11 @@ def read_container(
 
 
 KEYS = ("X", "X_flat", "offsets", "y", "classes", "split", "group", "fs", "scale")
-KEY_MEANING = {"y": "labels", "split": "0 for each training series, 1 for each test series"}
+KEY_MEANING = {
+    "y": "labels",
+    "split": "0 for each training series, 1 for each test series",
+    "group": "speaker, patient or recording of each series",
+}
 
 
 def _shown(array: np.ndarray) -> str:
