@@ -158,6 +158,30 @@ def test_a_missing_seed_is_noted(seeds):
     assert notes(records, seeds=[0, 5]) == [f"ACSF1, {model}: no run with seed 5." for model in ("krontime", "tcn")]
 
 
+def test_each_number_of_training_series_is_a_row_of_its_own(seeds, make_record, make_protocol):
+    def limited(most, *accuracies):
+        protocol = make_protocol(num_train=most or 2000)
+        return [
+            make_record(
+                seed=seed,
+                accuracy=accuracy,
+                data="FSDD",
+                config={"seed": seed, "data": {"validation": {"max_train": most}}},
+                protocol=protocol,
+            )
+            for seed, accuracy in enumerate(accuracies)
+        ]
+
+    records = [*limited(None, 0.9), *limited(1000, 0.8, 0.7), *limited(60, 0.5), *seeds(0.4, data="Abc")]
+    assert [row[:1] + row[3:] for row in entries(records)] == [
+        ("Abc", 1, 0.4),
+        ("FSDD, 60 training series", 1, 0.5),
+        ("FSDD, 1,000 training series", 2, 0.75),
+        ("FSDD", 1, 0.9),
+    ]
+    assert notes(records) == []
+
+
 def test_a_job_run_again_counts_once_by_its_newest_completed_run(make_record):
     old = make_record(accuracy=0.1)
     later = {"started_at": old.started_at + timedelta(days=1), "finished_at": old.started_at + timedelta(days=2)}

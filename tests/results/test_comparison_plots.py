@@ -8,7 +8,7 @@ import pytest
 from krontime.results import comparison_plots
 from krontime.results.collect import Stored
 from krontime.results.comparison import compare
-from krontime.results.comparison_plots import plot_critical_difference, plot_pareto
+from krontime.results.comparison_plots import plot_critical_difference, plot_pareto, plot_scaling
 
 VARIANTS = [("krontime",), ("patchtst",), ("a $strange_ name",)]
 SCORES = np.array([[0.9, 0.8, 0.7], [0.95, 0.85, 0.9], [0.8, 0.7, 0.6], [0.7, 0.75, 0.5]])
@@ -39,6 +39,39 @@ def test_a_panel_for_each_data_set_and_the_front(make_record, tmp_path, monkeypa
     front = next(line for line in panels[0].lines if line.get_color() == "#999999")
     assert front.get_xydata() == pytest.approx(np.array([[10, 0.505], [20, 0.905]]))
     assert {"10", "20"} <= {panels[0].xaxis.get_major_formatter()(value) for value in panels[0].get_xticks()}
+
+
+def test_a_line_for_each_variant_against_the_number_of_training_series(
+    make_record, make_protocol, tmp_path, monkeypatch
+):
+    figures = {}
+    monkeypatch.setattr(
+        comparison_plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)})
+    )
+    records = [make_record(data="alone")] + [
+        make_record(
+            data="Many",
+            model=model,
+            seed=seed,
+            accuracy=accuracy + seed / 100,
+            train_time_s=float(size),
+            config={"seed": seed, "data": {"validation": {"max_train": size if size < 900 else None}}},
+            protocol=make_protocol(num_train=size),
+        )
+        for model, size, accuracy in (("a", 30, 0.5), ("a", 900, 0.9), ("b", 900, 0.8), ("b", 30, 0.6))
+        for seed in (0, 1)
+    ]
+    assert plot_scaling(compare([Stored(record, Path()) for record in records]), tmp_path) == "scaling"
+    figure, words = figures["scaling"]
+    assert words.endswith("mean over seeds: Many.")
+    scores, times = figure.axes
+    found = {line.get_color(): line.get_xydata() for line in times.lines}
+    assert [points.tolist() for points in found.values()] == [[[30, 30], [900, 900]]] * 2
+    first, second = (container.lines[0].get_xydata() for container in scores.containers)
+    assert first == pytest.approx(np.array([[30, 0.505], [900, 0.905]]))
+    assert second == pytest.approx(np.array([[30, 0.605], [900, 0.805]]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert plot_scaling(comparison(make_record), tmp_path) is None
 
 
 def test_files_are_the_same_every_time(make_record, tmp_path):

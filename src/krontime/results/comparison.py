@@ -4,6 +4,7 @@ Runs are averaged only when all that sets them apart is the seed. Where protocol
 a note says how they differ.
 """
 
+import math
 import re
 import statistics
 from collections import defaultdict
@@ -45,7 +46,7 @@ class Entry:
     """Runs of one variant on one data set, under one protocol, that differ in the seed alone.
 
     Attributes:
-        data: name of the data set.
+        data: name of the data set, with the number of training series where that was limited.
         protocol: number among the protocols of that data set; 0 for the one with most runs.
         variant: see `Variant`.
         metric: that its score is.
@@ -173,12 +174,12 @@ def compare(
     _check_keys(keys, runs)
     notes = [Note(f"Left out, damaged: {item.place}: {'; '.join(item.problems)}.") for item in damaged]
     by_data: dict[str, list[Stored]] = defaultdict(list)
-    for run in runs:
-        by_data[run.record.data].append(run)
+    for run in sorted(runs, key=lambda run: (run.record.data.casefold(), run.record.data, _most_to_train(run.record))):
+        by_data[_row_name(run.record)].append(run)
     entries: list[Entry] = []
     rows: list[tuple[str, int]] = []
-    for data in sorted(by_data, key=str.casefold):
-        groups = _by_protocol(by_data[data])
+    for data, found in by_data.items():
+        groups = _by_protocol(found)
         if len(groups) > 1:
             protocols = [p.model_dump(exclude=set(_SEEDS)) for group in groups if (p := _protocol(group)) is not None]
             notes.append(Note(f"{data}: protocols differ ({_differing(protocols)}); kept apart, not comparable.", data))
@@ -189,6 +190,17 @@ def compare(
     place = {variant: number for number, variant in enumerate(variants)}
     entries.sort(key=lambda entry: (rows.index((entry.data, entry.protocol)), place[entry.variant]))
     return Comparison(tuple(keys), tuple(variants), tuple(rows), tuple(entries), tuple(notes))
+
+
+def _most_to_train(record: Record) -> float:
+    """To how many training series a run was limited."""
+    most = option(record.config, "data.validation.max_train")
+    return most if isinstance(most, int) else math.inf
+
+
+def _row_name(record: Record) -> str:
+    most = _most_to_train(record)
+    return record.data if most == math.inf else f"{record.data}, {most:,} training series"
 
 
 def _entries(

@@ -1,9 +1,11 @@
-"""Plots of a comparison, as PNG and SVG: score against cost, and the critical-difference diagram."""
+"""Plots of a comparison, as PNG and SVG: score against cost, score and time against the number of training series, and
+the critical-difference diagram."""
 
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from krontime.results.figures import save, style
 from krontime.results.statistics import LEVEL
 
 CRITICAL_DIFFERENCE = "critical_difference"
+SCALING = "scaling"
 PARETO = {
     "pareto_time": ("train_time_s", "training time (s)", 1.0),
     "pareto_memory": ("peak_memory_bytes", "peak memory (MiB)", 2.0**20),
@@ -74,6 +77,59 @@ def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
         save(figure, folder, name, words=f"Test score against {title}, mean over seeds: {', '.join(panels)}.")
         written.append(name)
     return written
+
+
+def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
+    """Score and training time against the number of training series, where a data set was trained on several numbers.
+
+    A column of panels for each such data set, a line for each variant.
+
+    Returns:
+        Name of the plot; None where there is nothing to plot.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    lines: dict[str, dict[int, list[tuple[float, Entry]]]] = {}
+    for data in dict.fromkeys(data for data, _ in comparison.rows):
+        for number, variant in enumerate(comparison.variants):
+            if (entry := comparison.only(data, variant)) is not None:
+                sizes = [record.protocol.num_train for record in entry.completed if record.protocol]
+                points = lines.setdefault(entry.runs[0].record.data, {}).setdefault(number, [])
+                points.append((fmean(sizes), entry))
+    lines = {data: found for data, found in lines.items() if max(map(len, found.values())) > 1}
+    if not lines:
+        return None
+    figure = Figure(figsize=(3.4 * len(lines) + 1.8, 5.6), dpi=150, layout="constrained")
+    columns = figure.subplots(2, len(lines), squeeze=False, sharex="col").T
+    handles: dict[str, Any] = {}
+    for (score_axes, time_axes), (data, found) in zip(columns, lines.items(), strict=True):
+        for number, points in found.items():
+            points.sort(key=lambda point: point[0])
+            x, entries = zip(*points, strict=True)
+            drawn = score_axes.errorbar(
+                x, [e.mean for e in entries], yerr=[e.deviation or 0 for e in entries], capsize=2, **style(number)
+            )
+            handles.setdefault(" ".join(entries[0].variant), drawn)
+            time_axes.plot(x, [e.mean_of("train_time_s") or math.nan for e in entries], **style(number))
+        score_axes.set_title(data, parse_math=False, fontsize=9)
+        score_axes.set_ylabel(entries[0].metric.replace("_", " "), fontsize=8)
+        time_axes.set_ylabel("training time (s)", fontsize=8)
+        time_axes.set_yscale("log")
+        time_axes.set_xlabel("training series", fontsize=8)
+        ticks = sorted({size for points in found.values() for size, _ in points})
+        for axes in (score_axes, time_axes):
+            axes.set_xscale("log")
+            axes.set_xticks(ticks)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(labelsize=7, which="both")
+            axes.grid(color="#E5E5E5", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
+    words = f"Test score and training time against the number of training series, mean over seeds: {', '.join(lines)}."
+    save(figure, folder, SCALING, words=words)
+    return SCALING
 
 
 def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, folder: Path) -> str | None:

@@ -14,7 +14,14 @@ from krontime.errors import Problems, UserError
 from krontime.results import benchmark_report
 from krontime.results.collect import Damaged, Stored, collect
 from krontime.results.comparison import AUTO, Comparison, compare
-from krontime.results.comparison_plots import CRITICAL_DIFFERENCE, PARETO, plot_critical_difference, plot_pareto
+from krontime.results.comparison_plots import (
+    CRITICAL_DIFFERENCE,
+    PARETO,
+    SCALING,
+    plot_critical_difference,
+    plot_pareto,
+    plot_scaling,
+)
 from krontime.results.figures import FORMATS
 from krontime.results.files import replacing
 from krontime.results.published import read_published
@@ -118,6 +125,8 @@ def write_results(
     ranks, scores = mean_ranks(comparison)
     on_each, notes = on_each_data_set(comparison)
     plots = plot_pareto(comparison, folder)
+    if scaling := plot_scaling(comparison, folder):
+        plots.append(scaling)
     if reason := plot_critical_difference(comparison.variants, scores, folder):
         notes.append(reason)
     else:
@@ -125,7 +134,7 @@ def write_results(
     if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, folder, notes):
         written |= {f"{SIGNIFICANCE}.{suffix}" for suffix in ("md", "tex", "csv")}
     written |= {f"{name}.{suffix}" for name in plots for suffix in FORMATS}
-    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, *PARETO):
+    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO):
         for suffix in ("md", "tex", "csv", *FORMATS):
             if f"{name}.{suffix}" not in written:
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Accuracy and training time against the number of training series: nested parts of the training split, classes in proportion,
+# one validation and one test split for all. Table and plots in docs/results/scaling (smoke: docs/results/smoke/scaling).
+# Finished runs are not run again.
+#
+# usage: bash scripts/reproduce_scaling.sh [smoke|cpu|full]
+#   smoke  minutes: the synthetic data set, one seed, one epoch
+#   cpu    two hours on 2 cores: FSDD, three seeds, a minute of training a run; KRONTIME_DATA names the folder of the .npz files
+#   full   three long data sets of the archive on a GPU, downloaded, three seeds, half an hour a run
+set -euo pipefail
+cd "$(dirname "$0")/.."
+SIZE=${1:-cpu}
+make setup
+export PATH="$PWD/.venv/bin:$PATH"
+models=krontime,patchtst,tcn reference=aeon_minirocket results=docs/results/scaling
+case $SIZE in
+smoke)
+    data=("data=synthetic data.source.num_train=80 data.source.num_test=40") sizes=16,32,null
+    common="seed=0" limit=trainer.max_epochs=1 results=docs/results/smoke/scaling
+    ;;
+cpu)
+    data=("data=fsdd data.prepare.crop_length=16384") sizes=50,200,800,null
+    common="seed=0,1,2" limit='+trainer.max_time="00:00:01:00"'
+    ;;
+full)
+    data=("data=ucr data.name=RightWhaleCalls" "data=ucr data.name=MosquitoSound" "data=ucr data.name=FaultDetectionA")
+    sizes=100,400,1600,null common="seed=0,1,2" limit='+trainer.max_time="00:00:30:00" trainer=gpu'
+    ;;
+*)
+    echo "usage: bash scripts/reproduce_scaling.sh [smoke|cpu|full]" >&2
+    exit 2
+    ;;
+esac
+
+for chosen in "${data[@]}"; do # a failed job is shown in the table, and stops nothing
+    # shellcheck disable=SC2086
+    krontime train -m paths.output="outputs/scaling-$SIZE" $chosen model=$models $common data.validation.max_train=$sizes $limit ||
+        true
+    # shellcheck disable=SC2086
+    krontime train -m paths.output="outputs/scaling-$SIZE" $chosen model=$reference $common data.validation.max_train=$sizes || true
+done
+
+krontime tables records="outputs/scaling-$SIZE" output=$results publish=true
