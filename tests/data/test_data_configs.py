@@ -35,6 +35,7 @@ def test_the_choices_are_those_of_the_guide():
         "npz",
         "ts",
         "csv",
+        "monster",
         "audio",
         "synthetic",
         "bonn_eeg",

@@ -1,0 +1,136 @@
+"""Data sets of MONSTER, the Monash Scalable Time Series Evaluation Repository (Dempster et al. 2025, arXiv 2502.15122).
+
+Each is a repository of the Hugging Face Hub with `NAME_X.npy (n, C, L)`, `NAME_y.npy (n,)` and, for each of five folds,
+`test_indices_fold_K.txt`, the series that are tested on.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krontime.data.assemble import checked, encode_labels
+from krontime.data.series import SeriesData
+from krontime.data.sources.arrays import read_npy
+from krontime.data.sources.files import file_identity
+from krontime.errors import UserError
+
+OWNER = "monster-monash"
+NUM_FOLDS = 5
+
+
+class MonsterSource:
+    """One data set of the repository, with the test split of one of its folds.
+
+    Args:
+        name: name in the repository, such as `AudioMNIST`.
+        folder: where downloads are kept, as `FOLDER/NAME/NAME_X.npy` and so on.
+        fold: which of the five folds is tested on, from 0.
+    """
+
+    def __init__(self, name: str, folder: str, fold: int = 0) -> None:
+        self.name = name
+        self.folder = Path(folder).expanduser()
+        self.fold = fold
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the three files, after downloading those that are not on this machine.
+
+        Raises:
+            UserError: the repository has no such data set or fold, or a file cannot be downloaded.
+        """
+        values, labels, test = self._files()
+        return {
+            "name": self.name,
+            "kind": "monster",
+            "fold": self.fold,
+            "values": file_identity(values, "data.name"),
+            "labels": file_identity(labels, "data.name"),
+            "test": file_identity(test, "data.source.fold"),
+        }
+
+    def load(self) -> SeriesData:
+        """Read the files.
+
+        Raises:
+            UserError: names what is wrong with them.
+        """
+        values_path, labels_path, test_path = self._files()
+        try:
+            values, labels = read_npy(values_path), np.asarray(read_npy(labels_path))
+            tested = np.loadtxt(test_path, dtype=np.int64, ndmin=1)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{values_path.parent}: cannot be read ({error})") from error
+        problems = []
+        if values.ndim not in (2, 3) or values.dtype.kind not in "iuf":
+            problems.append(
+                f"{values_path}: expected numbers of shape (series, channels, points), "
+                f"found {values.dtype} of {values.shape}"
+            )
+        if labels.shape != values.shape[:1]:
+            problems.append(f"{labels_path}: expected a label for each series, found {labels.shape}")
+        if ((tested < 0) | (tested >= len(values))).any():
+            problems.append(f"{test_path}: expected positions from 0 to {len(values) - 1}")
+        if problems:
+            raise UserError(problems)
+        if values.ndim == 2:
+            values = values[:, None]
+        is_test = np.zeros(len(values), bool)
+        is_test[tested] = True
+        try:
+            found = encode_labels(labels, is_test)
+        except UserError as error:
+            raise UserError(f"{labels_path}: {problem}" for problem in error.problems) from error
+        flat = np.asarray(values, np.float32).reshape(-1)
+        data = SeriesData(
+            values=flat,
+            offsets=np.arange(len(values) + 1, dtype=np.int64) * values.shape[2],
+            labels=found.codes,
+            is_test=is_test,
+            class_names=found.class_names,
+            num_channels=values.shape[1],
+            has_missing=bool(np.isnan(flat).any()),
+        )
+        return checked(data, str(values_path.parent))
+
+    def _files(self) -> tuple[Path, Path, Path]:
+        """The values, the labels and the positions of the test series, downloaded where they are not there."""
+        problems = []
+        if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
+            problems.append(f"data.name={self.name!r}: expected the name of a MONSTER data set, such as AudioMNIST")
+        if type(self.fold) is not int or not 0 <= self.fold < NUM_FOLDS:
+            problems.append(f"data.source.fold={self.fold!r}: expected a whole number from 0 to {NUM_FOLDS - 1}")
+        if problems:
+            raise UserError(problems)
+        return (
+            self._file(f"{self.name}_X.npy"),
+            self._file(f"{self.name}_y.npy", f"{self.name}_Y.npy"),  # both ways of writing it occur
+            self._file(f"test_indices_fold_{self.fold}.txt"),
+        )
+
+    def _file(self, *names: str) -> Path:
+        """The first of some files that is in the folder, or else in the repository."""
+        folder = self.folder / self.name
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        try:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        except ModuleNotFoundError as error:
+            raise UserError("data=monster needs the extra monster: expected pip install 'krontime[monster]'") from error
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts is a warning, told twice
+        for name in names:
+            try:
+                return Path(hf_hub_download(f"{OWNER}/{self.name}", name, repo_type="dataset", local_dir=folder))
+            except Exception as error:  # of many kinds: no such data set, no connection, no room
+                failure = error
+                if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
+                    break
+        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else ""
+        raise UserError(
+            f"data.name={self.name!r}: {names[0]} is not in {folder} and could not be downloaded from "
+            f"https://huggingface.co/datasets/{OWNER}/{self.name} ({type(failure).__name__}: {reason}). Expected the "
+            "name of a MONSTER data set, such as AudioMNIST, and the internet, or the files put there by hand"
+        ) from failure
