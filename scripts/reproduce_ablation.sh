@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One option of KronTime changed at a time: depth, attention kind, order of levels, head, tokenizer. The network is alone, without
-# the read-out beside it, which is the same for all. Tables and plots of accuracy and cost, a row for each variant, in
-# docs/results/ablation (smoke: docs/results/smoke/ablation). Finished runs are not run again.
+# the read-out beside it, which is the same for all, and patches are short. Tables and plots of accuracy and cost, a row for each
+# variant, in docs/results/ablation (smoke: docs/results/smoke/ablation). Finished runs are not run again.
 #
 # usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]
 #   smoke  minutes: the synthetic data set, one seed, one epoch
@@ -13,6 +13,7 @@ SIZE=${1:-cpu}
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
 results=docs/results/ablation
+patches="tokenizer.patch_length=16 tokenizer.stride=16" # four times the tokens of the default, so that levels have something to do
 case $SIZE in
 smoke)
     data=("data=synthetic data.source.num_train=80 data.source.num_test=40")
@@ -37,7 +38,7 @@ for chosen in "${data[@]}"; do
         model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,conv; do
         # a failed job is shown in the table, and stops nothing
         # shellcheck disable=SC2086
-        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $chosen $common $changed || true
+        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $patches $chosen $common $changed || true
     done
 done
 
