@@ -1,0 +1,164 @@
+"""A run that is interrupted, fails, runs out of memory or diverges: what is left, and how it goes on."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from krontime import experiment, inference, run
+from krontime.errors import Terminated, UserError
+from krontime.results.predictions import read_predictions
+from krontime.results.record import Record, Status
+from tests.run.small import SMALL, equal, train, verb, weights
+
+
+class TestEndings:
+    @pytest.mark.parametrize(("num_workers", "step"), [(0, 6), (2, 9)])
+    def test_interrupted_run_ends_as_if_it_had_not_been(
+        self,
+        config: Callable[..., Any],
+        tmp_path: Path,
+        interrupted_at: Callable[..., None],
+        num_workers: int,
+        step: int,
+    ) -> None:
+        options = config(
+            *("equal.npz", "callbacks=ema", "augment.shift=0.2", "augment.mixup=0.4", "augment.jitter=0.1"),
+            *(f"data.num_workers={num_workers}", "trainer.max_epochs=3"),
+        )
+        whole = train(options, tmp_path / "whole")
+        interrupted_at(step, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(options, tmp_path / "cut")
+        cut = Record.read(tmp_path / "cut" / "record.json")
+        assert cut.status is Status.INTERRUPTED
+        assert not cut.metrics.test
+        assert not (tmp_path / "cut" / "test_predictions.parquet").exists()
+        with pytest.raises(UserError, match=r"interrupted.*run to its end"):
+            verb(inference.evaluate, run=tmp_path / "cut")
+        interrupted_at(None, KeyboardInterrupt())
+        resumed = train(options, tmp_path / "cut")
+        assert resumed.status is Status.COMPLETED
+        assert resumed.metrics == whole.metrics
+        for name in ("last.ckpt", "best.ckpt"):
+            assert equal(weights(tmp_path / "cut", name), weights(tmp_path / "whole", name))
+        first, second = (read_predictions(tmp_path / n / "test_predictions.parquet") for n in ("cut", "whole"))
+        assert (first.probabilities == second.probabilities).all()
+
+    def test_interrupted_while_scoring_goes_on_to_the_same_scores(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, str]
+    ) -> None:
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "_write_results", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(config("equal.npz"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").status is Status.INTERRUPTED
+        again = train(config("equal.npz"), tmp_path / "run")
+        assert again.metrics == Record.read(finished[0] / "record.json").metrics
+
+    def test_a_checkpoint_of_other_data_is_not_gone_on_from(
+        self,
+        compose: Callable[..., Any],
+        files: Path,
+        tmp_path: Path,
+        interrupted_at: Callable[..., None],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        path = tmp_path / "mine.npz"
+        path.write_bytes((files / "equal.npz").read_bytes())
+        options = compose("data=npz", f"data.path={path}", *SMALL)
+        interrupted_at(5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(options, tmp_path / "run")
+        interrupted_at(None, KeyboardInterrupt())
+        path.write_bytes((files / "gaps.npz").read_bytes())
+        train(options, tmp_path / "run")
+        assert "changed since" in caplog.text
+        assert "starts anew" in caplog.text
+        assert len(list(tmp_path.glob("run.until-*/checkpoints/last.ckpt"))) == 1
+        train(options, tmp_path / "fresh")
+        assert equal(weights(tmp_path / "run"), weights(tmp_path / "fresh"))
+
+    def test_a_damaged_checkpoint_is_not_gone_on_from(
+        self,
+        config: Callable[..., Any],
+        tmp_path: Path,
+        interrupted_at: Callable[..., None],
+        caplog: pytest.LogCaptureFixture,
+        finished: tuple[Path, str],
+    ) -> None:
+        interrupted_at(5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train(config("equal.npz"), tmp_path / "run")
+        interrupted_at(None, KeyboardInterrupt())
+        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        last.write_bytes(last.read_bytes()[:1000])
+        train(config("equal.npz"), tmp_path / "run")
+        assert "starts anew" in caplog.text
+        assert equal(weights(tmp_path / "run"), weights(finished[0]))
+
+    def test_a_sigterm_that_lightning_stumbles_over_is_still_one(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fit(*_: Any, **__: Any) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                raise RuntimeError("Please call `iter(combined_loader)` first.")
+
+        monkeypatch.setattr(Trainer, "fit", fit)
+        with pytest.raises(Terminated):
+            train(config("equal.npz"), tmp_path / "run")
+        record = Record.read(tmp_path / "run" / "record.json")
+        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command goes on")
+
+    def test_failure_is_recorded_and_shown_whole(
+        self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
+    ) -> None:
+        interrupted_at(2, RuntimeError("something broke"))
+        with pytest.raises(RuntimeError, match="something broke"):
+            train(config("equal.npz"), tmp_path / "run")
+        record = Record.read(tmp_path / "run" / "record.json")
+        assert (record.status, record.error) == (Status.FAILED, "RuntimeError: something broke")
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+    def test_out_of_memory_is_recorded_and_explained(
+        self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None], error: BaseException
+    ) -> None:
+        interrupted_at(2, error)
+        with pytest.raises(UserError, match=r"data\.batch_size=6.*smaller batch"):
+            train(config("equal.npz"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").status is Status.OUT_OF_MEMORY
+
+    def test_out_of_memory_before_the_first_step_is_recorded_too(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def exhausted(*_: Any) -> None:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+        monkeypatch.setattr(experiment, "fitted_module", exhausted)
+        with pytest.raises(UserError, match="out of memory"):
+            train(config("equal.npz"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").status is Status.OUT_OF_MEMORY
+
+
+class TestDivergence:
+    def test_a_loss_that_is_no_number_ends_the_run_with_a_diagnosis(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        diverging = ("optim.optimizer.lr=1e30", "optim.warmup=0", "trainer.gradient_clip_val=null")
+        with pytest.raises(UserError, match=r"diverged: in epoch 1 train/loss is .*optim\.optimizer\.lr"):
+            train(config("equal.npz", *diverging), tmp_path)
+        record = Record.read(tmp_path / "record.json")
+        assert record.status is Status.FAILED
+        assert "diverged" in str(record.error)
+        assert not record.metrics.test
+        assert not list(tmp_path.rglob("*.ckpt"))  # none that a next start would go on from

@@ -1,0 +1,85 @@
+"""What loggers are told of a run."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from krontime import build, run
+from krontime.results.record import config_hash
+from tests.run.small import train
+
+
+class TestLoggers:
+    def test_several_at_once_or_one_or_none(self, config: Callable[..., Any], tmp_path: Path) -> None:
+        for logger, expected in (("[csv,tensorboard]", {"csv", "tb"}), ("tensorboard", {"tb"}), ("[]", set())):
+            folder = tmp_path / logger
+            train(config("equal.npz", f"logger={logger}", "trainer.max_epochs=1"), folder)
+            found = {"csv"} if (folder / "metrics.csv").is_file() else set()
+            found |= {"tb"} if list(folder.rglob("events.out.tfevents*")) else set()
+            assert found == expected
+
+    def test_they_get_the_config_the_learning_rate_and_the_final_scores(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        options = config("equal.npz", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+        record = train(options, tmp_path)
+        rows = pd.read_csv(tmp_path / "metrics.csv")
+        assert rows["lr-AdamW/pg1"].notna().sum() == 4  # 24 training series in batches of 6
+        final = rows.iloc[-1]
+        assert final["final/test/accuracy"] == pytest.approx(record.metrics.test["accuracy"])
+        assert final["final/val/nll"] == pytest.approx(record.metrics.val["nll"])
+        assert OmegaConf.to_container(OmegaConf.load(tmp_path / "hparams.yaml")) == options
+
+    def test_wandb_knows_a_run_by_its_config_unless_it_is_forced(
+        self, config: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        options = config("equal.npz", "logger=wandb")
+        (logger,) = build.loggers(options, tmp_path / "seed0")
+        assert logger.version == config_hash(options)
+        assert logger.name == "krontime"  # the project
+        (forced,) = build.loggers({**options, "force": True}, tmp_path / "seed0")
+        assert forced.version is None
+
+    def test_two_runs_in_one_process_are_two_to_wandb(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        for seed in (0, 1):
+            options = config("equal.npz", "logger=[csv,wandb]", f"seed={seed}", "trainer.max_epochs=1")
+            train(options, tmp_path / f"seed{seed}")
+        ids = {path.name.rpartition("-")[2] for path in tmp_path.rglob("offline-run-*")}
+        assert len(ids) == 2
+        for seed in (0, 1):
+            assert len(list((tmp_path / f"seed{seed}").rglob("offline-run-*/*.wandb"))) == 1
+            assert (tmp_path / f"seed{seed}" / "metrics.csv").is_file()
+
+    def test_wandb_gets_pictures_predictions_and_a_group_and_the_screen_says_how_to_send_them(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WANDB_SILENT", "true")
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        folder = tmp_path / "a run"
+        with contextlib.redirect_stdout(io.StringIO()) as screen:
+            run.train_in(config("equal.npz", "logger=wandb", "trainer.max_epochs=1"), folder)
+        (offline,) = (folder / "wandb").glob("offline-run-*")
+        assert b"equal/krontime" in next(offline.glob("*.wandb")).read_bytes()
+        names = {path.relative_to(offline / "files").as_posix() for path in offline.glob("files/**/*")}
+        for start in ("images/confusion_matrix", "images/attention/layer1_level2", "table/test_predictions"):
+            assert any(name.startswith(f"media/{start}") for name in names), names
+        assert f"wandb sync '{folder / 'wandb'}'/offline-run-*" in screen.getvalue()
+
+    def test_a_run_that_fails_leaves_no_wandb_run_open(
+        self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
+    ) -> None:
+        import wandb
+
+        interrupted_at(1, RuntimeError("something broke"))
+        with pytest.raises(RuntimeError, match="something broke"):
+            train(config("equal.npz", "logger=wandb"), tmp_path / "run")
+        assert wandb.run is None
