@@ -148,7 +148,7 @@ class TestReadOut:
 
     def test_no_more_series_than_needed_are_fitted(self, compose, monkeypatch):
         seen = []
-        monkeypatch.setattr("krontime.models.read_out.KernelReadOut.fit", lambda self, f, y: seen.append(y.tolist()))
+        monkeypatch.setattr("krontime.models.read_out.KernelReadOut.fit", lambda self, f, y, w: seen.append(y.tolist()))
         monkeypatch.setattr(experiment, "READ_OUT_SERIES", 3)
         self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
         assert [len(labels) for labels in seen] == [3, 7]
@@ -167,7 +167,15 @@ def test_balanced_weights_give_each_class_the_same_say(compose):
     weights = experiment.fitted_module(config, job).class_weights
     counts = torch.tensor([3.0, 2.0, 1.0])
     torch.testing.assert_close(weights * counts, torch.full((3,), 2.0))
-    assert experiment.fitted_module(compose(*TINY), job).class_weights is None
+    assert experiment.fitted_module(compose(*TINY, "loss.class_weights=none"), job).class_weights is None
+
+
+@pytest.mark.parametrize(("train", "weighted"), [([0, 1, 2, 3, 4, 5], True), ([0, 1, 2, 3, 4, 8], False)])
+def test_classes_are_weighted_where_one_has_twice_the_series_of_another(compose, train, weighted):
+    """Three of one class to one of another, and two of each: as for the score that the tables show."""
+    job = make_job(train=train, labels=LABELS)
+    assert job.protocol.imbalanced == weighted
+    assert (experiment.fitted_module(compose(*TINY), job).class_weights is not None) == weighted
 
 
 def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):

@@ -116,7 +116,7 @@ class _Trainer(_Section):
 
 class _Loss(_Section):
     label_smoothing: float = Field(ge=0, lt=1)
-    class_weights: Literal["none", "balanced"]
+    class_weights: Literal["auto", "none", "balanced"]
 
 
 class _Augment(_Section):
@@ -264,7 +264,7 @@ def _reference_problems(config: Mapping[str, Any]) -> list[str]:
         "compile": (config["compile"], False),
         **{f"augment.{key}": (value, 0) for key, value in config["augment"].items()},
         "loss.label_smoothing": (loss["label_smoothing"], 0),
-        "loss.class_weights": (loss["class_weights"], "none"),
+        "loss.class_weights": (loss["class_weights"], "auto"),
         "data.window.length": (config["data"]["window"]["length"], None),
         "trainer.accelerator": (trainer["accelerator"], "cpu"),
         "trainer.devices": (trainer["devices"], 1),

@@ -136,8 +136,9 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
     """The module of a run before its first step: what depends on training data is taken from the training series."""
     split, data = experiment.split, experiment.data
     weights = None
-    if config["loss"]["class_weights"] == "balanced":
-        counts = torch.tensor(list(experiment.protocol.train_class_counts.values()), dtype=torch.float32)
+    chosen = config["loss"]["class_weights"]
+    if chosen == "balanced" or (chosen == "auto" and experiment.protocol.imbalanced):
+        counts = torch.tensor(list(experiment.protocol.train_class_counts.values()), dtype=torch.float32).clamp(min=1)
         weights = counts.sum() / (len(counts) * counts)
     about = {
         "config": dict(config),
@@ -175,10 +176,11 @@ def _fit_read_out(
     validation = experiment.split.validation
     features, labels = features_and_labels(_sample(experiment.split.train, READ_OUT_SERIES, config["seed"]))
     validation_features, validation_labels = features_and_labels(validation)
-    read_out.fit(features, labels)
+    read_out.fit(features, labels, module.class_weights)
     module.left_out = dict(zip(validation.tolist(), read_out.logits(validation_features), strict=True))
     if read_out.fit_on == "train_and_validation":
-        read_out.fit(torch.cat([features, validation_features]), torch.cat([labels, validation_labels]))
+        features, labels = torch.cat([features, validation_features]), torch.cat([labels, validation_labels])
+        read_out.fit(features, labels, module.class_weights)
 
 
 def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:

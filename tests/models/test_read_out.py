@@ -158,6 +158,27 @@ def test_weights_of_the_mixture_are_the_best_of_a_grid():
     assert cost(found) <= min(map(cost, grid)) + 1e-6
 
 
+def test_a_class_that_counts_twice_counts_as_if_it_were_there_twice():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (90,), generator=generator)
+    parts = [F.one_hot(labels, 3) + torch.randn(90, 3, generator=generator) for _ in range(2)]
+    twice = torch.cat([torch.arange(90), (labels == 1).nonzero()[:, 0]])
+    options = {"prior": (0, 0), "strength": 1e-9}
+    expected = mixing_weights([part[twice] for part in parts], labels[twice], **options)
+    found = mixing_weights(parts, labels, **options, class_weights=torch.tensor([0.5, 1.0, 0.5]))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert not np.allclose(found, mixing_weights(parts, labels, **options), rtol=1e-3)
+
+
+def test_class_weights_shift_the_logits_by_their_logarithms():
+    """So a class counts as if series of it came that much more often, and the ridge regression stays what it is."""
+    read_out, features, labels = fitted()
+    before = read_out.logits(features)
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    read_out.fit(features, labels, weights)
+    torch.testing.assert_close(read_out.logits(features), before + weights.log())
+
+
 def test_a_branch_that_is_wrong_gets_no_weight_and_few_series_leave_the_prior():
     labels = torch.arange(300) % 3
     right = 4.0 * F.one_hot(labels, 3)

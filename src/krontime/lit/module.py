@@ -139,7 +139,7 @@ class SeriesClassifier(pl.LightningModule):
         if self.read_out is not None:
             network, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
             self._validated.clear()
-            self.read_out.fit_mix(network, own, y)
+            self.read_out.fit_mix(network, own, y, self.class_weights)
             self._add_to_metrics(self.read_out.mixed(network, own), y)
         scores = self.val_metrics.compute()
         self.val_metrics.reset()

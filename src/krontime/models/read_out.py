@@ -134,12 +134,14 @@ class KernelReadOut(nn.Module):
         found = self.kernels(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
         return _pooled(found).unflatten(0, x.shape[:2]).flatten(1)
 
-    def fit(self, features: Tensor, labels: Tensor) -> None:
+    def fit(self, features: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> None:
         """Choose the landmarks, and fit the ridge regression, on the CPU.
 
         Args:
             features: `(n, P)` from `features`, of training series.
             labels: `(n,)` their classes.
+            class_weights: `(K,)` how much a series of each class counts in the logits, whose scale is found without
+                them (logit adjustment, Menon et al. 2021, arXiv 2007.07314); None for alike.
         """
         from sklearn.linear_model import RidgeCV
 
@@ -163,6 +165,8 @@ class KernelReadOut(nn.Module):
         weight_MK = torch.linalg.solve_triangular(factor_MM.T, torch.from_numpy(factor * ridge.coef_.T), upper=True)
         self.weight = weight_MK.T.to(self.weight)
         self.bias.copy_(torch.from_numpy(factor * ridge.intercept_) + self.weight.double().sum(dim=1))
+        if class_weights is not None:
+            self.bias += class_weights.log()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits `(B, K)` of normalised series `(B, C, L)`, of the ridge regression alone."""
@@ -173,9 +177,11 @@ class KernelReadOut(nn.Module):
         """Logits `(B, K)` of the ridge regression alone, from features `(B, P)`."""
         return _similarity(self._standard(features), self.landmarks) @ self.weight.T + self.bias
 
-    def fit_mix(self, network: Tensor, own: Tensor, labels: Tensor) -> None:
+    def fit_mix(self, network: Tensor, own: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> None:
         """Fit the weights of the mixture to validation series: logits `(n, K)` of the network, those from here."""
-        weights = mixing_weights([network, own], labels, prior=(0.0, 1.0), strength=_STRENGTH)
+        weights = mixing_weights(
+            [network, own], labels, prior=(0.0, 1.0), strength=_STRENGTH, class_weights=class_weights
+        )
         self.mix.copy_(torch.from_numpy(weights))
 
     def mixed(self, network: Tensor, own: Tensor) -> Tensor:
@@ -210,7 +216,14 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
     return torch.expm1(-_WIDTH / x.shape[1] * squared_BM.clamp(min=0))
 
 
-def mixing_weights(logits: Iterable[Tensor], labels: Tensor, *, prior: Sequence[float], strength: float) -> np.ndarray:
+def mixing_weights(
+    logits: Iterable[Tensor],
+    labels: Tensor,
+    *,
+    prior: Sequence[float],
+    strength: float,
+    class_weights: Tensor | None = None,
+) -> np.ndarray:
     """Weights of at least 0 for a sum of logits, which give the labels the largest likelihood.
 
     Args:
@@ -218,6 +231,8 @@ def mixing_weights(logits: Iterable[Tensor], labels: Tensor, *, prior: Sequence[
         labels: `(n,)` classes.
         prior: what each weight is without any series.
         strength: half of it is what a weight at a distance of 1 from there has to gain in log-likelihood.
+        class_weights: `(K,)` how much a series of each class counts in the likelihood, relative to the others; None
+            for alike.
 
     Returns:
         float64, a weight for each tensor.
@@ -227,11 +242,15 @@ def mixing_weights(logits: Iterable[Tensor], labels: Tensor, *, prior: Sequence[
 
     parts = np.stack([part.detach().double().cpu().numpy() for part in logits])
     targets = np.eye(parts.shape[2])[labels.cpu().numpy()]
+    counts = np.ones(len(labels))
+    if class_weights is not None:
+        counts = class_weights.double().cpu().numpy()[labels.cpu().numpy()]
+        counts *= len(counts) / counts.sum()
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         sums = np.tensordot(weights, parts, axes=1)
-        slope = np.tensordot(parts, softmax(sums, axis=1) - targets, axes=([1, 2], [0, 1]))
-        value = -(log_softmax(sums, axis=1) * targets).sum()
+        slope = np.tensordot(parts, counts[:, None] * (softmax(sums, axis=1) - targets), axes=([1, 2], [0, 1]))
+        value = -(counts[:, None] * log_softmax(sums, axis=1) * targets).sum()
         away = weights - np.asarray(prior)
         return value + strength * (away**2).sum() / 2, slope + strength * away
 
