@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
 runs=outputs/experiments results=docs/results/experiments epochs=${EPOCHS:-60}
-synthetic="data=synthetic model=krontime trainer.max_epochs=$epochs"
+synthetic="data=synthetic model=krontime read_out=none trainer.max_epochs=$epochs"
 many_tokens="data.source.length=8192 tokenizer=linear tokenizer.patch_length=16 tokenizer.stride=8"  # 1,024 of them
 
 # shellcheck disable=SC2086
