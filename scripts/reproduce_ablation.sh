@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One option of KronTime changed at a time: depth, attention kind, order of levels, head, tokenizer. The network is alone, without
 # the read-out beside it, which is the same for all, and patches are short. Tables and plots of accuracy and cost, a row for each
-# variant, in docs/results/ablation (smoke: docs/results/smoke/ablation). Finished runs are not run again.
+# variant, in docs/results/ablation (smoke and full: docs/results/SIZE/ablation). Finished runs are not run again.
 #
 # usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]
 #   smoke  minutes: the synthetic data set, one seed, one epoch
@@ -25,7 +25,7 @@ cpu)
     ;;
 full)
     data=("data=ucr data.name=CatsDogs" "data=ucr data.name=MosquitoSound" "data=ucr data.name=FaultDetectionA")
-    common="seed=0,1,2 trainer=gpu"
+    common="seed=0,1,2 trainer=gpu" results=docs/results/full/ablation
     ;;
 *)
     echo "usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]" >&2

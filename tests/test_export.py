@@ -141,9 +141,9 @@ def test_damaged_checksums_are_refused(copy: Path, sums: bytes | None, expected:
 
 def test_another_format_version_is_refused(copy: Path) -> None:
     about = json.loads((copy / "bundle.json").read_text())
-    (copy / "bundle.json").write_text(json.dumps({**about, "format_version": 2}))
+    (copy / "bundle.json").write_text(json.dumps({**about, "format_version": 99}))
     sealed(copy)
-    with pytest.raises(UserError, match=r"bundle\.json: format_version=2: this version of krontime reads 1"):
+    with pytest.raises(UserError, match=r"bundle\.json: format_version=99: this version of krontime reads 2"):
         bundle.load(copy)
 
 

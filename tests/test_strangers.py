@@ -25,6 +25,7 @@ from krontime.data.newfiles import read_series
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
+from krontime.lit.module import FORMAT_VERSION
 
 ADDRESS_SPACE = 2**30
 """Bytes that a child may reserve besides what it has; libraries that are loaded late take some."""
@@ -105,7 +106,7 @@ def checkpoint(compose) -> dict[str, Any]:
     spec = {"num_channels": 1, "length": 40, "num_classes": 2, "class_names": ["a", "b"]}
     config = compose("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "tokenizer=linear", "data.name=x")
     module = experiment.build_module(config, SeriesSpec(**{**spec, "class_names": ("a", "b")}))
-    about = {"format_version": 1, "world_size": 1, "config": config, "spec": spec, "masked": False}
+    about = {"format_version": FORMAT_VERSION, "world_size": 1, "config": config, "spec": spec, "masked": False}
     return {"state_dict": module.state_dict(), "krontime": about}
 
 

@@ -13,7 +13,7 @@ from krontime.checkpoints import read_checkpoint
 from krontime.data.datamodule import ConsecutiveBatches, SeriesDataModule, SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.normalizer import Normalizer
-from krontime.data.series import SeriesData, SeriesSpec
+from krontime.data.series import SeriesBatch, SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.errors import UserError
 from krontime.lit.augment import Augment
@@ -28,7 +28,8 @@ FIT_POINTS = 2**21
 """Training series that fixed kernels are fitted to, and their values in all, at most."""
 
 READ_OUT_SERIES = 5_000
-"""Training series that a read-out in closed form is fitted to, at most; its cost is cubic in their number."""
+"""Training series that a read-out in closed form is fitted to, and validation series beside them, at most, since their
+features lie in memory together."""
 
 MAX_COUNT = 1_000
 """Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
@@ -153,7 +154,7 @@ def fitted_module(config: Mapping[str, Any], experiment: Experiment) -> SeriesCl
     fit_tokens = getattr(module.network, "fit_tokens", None)
     if fit_tokens is not None or module.read_out is not None:
         sample = _sample(split.train, most, config["seed"])
-        x, mask, _ = next(_scaled(module, data, sample, most))
+        x, mask, *_ = next(_scaled(module, data, sample, most))
         if fit_tokens is not None:
             with torch.no_grad():
                 fit_tokens(x, mask)
@@ -168,19 +169,24 @@ def _fit_read_out(
 ) -> None:
     """Fit a read-out to the training series, and note its logits for the validation series; then fit it to both."""
 
-    def features_and_labels(indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        batches = _scaled(module, experiment.data, indices, config["data"]["eval_batch_size"])
-        parts = [(read_out.features(x, mask), y) for x, mask, y in batches]
-        return torch.cat([features for features, _ in parts]), torch.cat([y for _, y in parts])
+    def features(indices: np.ndarray) -> Iterator[tuple[torch.Tensor, SeriesBatch]]:
+        for batch in _scaled(module, experiment.data, indices, config["data"]["eval_batch_size"]):
+            yield read_out.features(batch.x, batch.mask), batch
 
-    validation = experiment.split.validation
-    features, labels = features_and_labels(_sample(experiment.split.train, READ_OUT_SERIES, config["seed"]))
-    validation_features, validation_labels = features_and_labels(validation)
-    read_out.fit(features, labels, module.class_weights)
-    module.left_out = dict(zip(validation.tolist(), read_out.logits(validation_features), strict=True))
+    train = _sample(experiment.split.train, READ_OUT_SERIES, config["seed"])
+    found, labels = [], []
+    for part, batch in features(train):
+        found.append(part)
+        labels.append(batch.y)
+    read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
+    beside = torch.from_numpy(_sample(experiment.split.validation, READ_OUT_SERIES, config["seed"]))
+    for part, batch in features(experiment.split.validation):
+        module.left_out |= dict(zip(batch.index.tolist(), read_out.logits(part), strict=True))
+        is_beside = torch.isin(batch.index, beside)
+        found.append(part[is_beside])
+        labels.append(batch.y[is_beside])
     if read_out.fit_on == "train_and_validation":
-        features, labels = torch.cat([features, validation_features]), torch.cat([labels, validation_labels])
-        read_out.fit(features, labels, module.class_weights)
+        read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
 
 
 def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -188,14 +194,12 @@ def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(indices)[:most])
 
 
-def _scaled(
-    module: SeriesClassifier, data: SeriesData, indices: np.ndarray, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
-    """Batches of scaled series, their mask and their labels."""
+def _scaled(module: SeriesClassifier, data: SeriesData, indices: np.ndarray, batch_size: int) -> Iterator[SeriesBatch]:
+    """Batches of scaled series."""
     dataset = SeriesDataset(data)
     for positions in ConsecutiveBatches(indices, batch_size=batch_size):
         batch = dataset.__getitems__(positions)
-        yield module.normalizer(batch.x, batch.mask), batch.mask, batch.y
+        yield batch._replace(x=module.normalizer(batch.x, batch.mask))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from krontime.data.sources.table import TableSource
 from krontime.data.sources.ts import TsSource
 from krontime.data.split import split_indices
 from krontime.errors import UserError
+from krontime.lit.module import FORMAT_VERSION
 from krontime.results.record import Record, config_hash
 from tests.fuzz import mutate
 
@@ -160,7 +161,11 @@ def _checkpoint() -> list[bytes]:
         module = experiment.build_module(config, spec, about=about)
         buffer = io.BytesIO()
         torch.save(
-            {"state_dict": module.state_dict(), "krontime": {"format_version": 1, "world_size": 1, **about}}, buffer
+            {
+                "state_dict": module.state_dict(),
+                "krontime": {"format_version": FORMAT_VERSION, "world_size": 1, **about},
+            },
+            buffer,
         )
         out.append(buffer.getvalue())
     return out

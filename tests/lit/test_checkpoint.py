@@ -14,9 +14,10 @@ import torch
 from krontime import experiment
 from krontime.errors import Terminated, UserError
 from krontime.lit.checkpoint import ChecksummedCheckpointIO, LastCheckpoint, checksum_problem, previous
+from krontime.lit.module import FORMAT_VERSION
 from krontime.lit.quiet import quiet_lightning
 
-STATE = {"weights": torch.arange(1000.0), "step": 3, "krontime": {"format_version": 1}}
+STATE = {"weights": torch.arange(1000.0), "step": 3, "krontime": {"format_version": FORMAT_VERSION}}
 
 
 @pytest.fixture

@@ -175,11 +175,27 @@ def test_each_number_of_training_series_is_a_row_of_its_own(seeds, make_record, 
     records = [*limited(None, 0.9), *limited(1000, 0.8, 0.7), *limited(60, 0.5), *seeds(0.4, data="Abc")]
     assert [row[:1] + row[3:] for row in entries(records)] == [
         ("Abc", 1, 0.4),
-        ("FSDD, 60 training series", 1, 0.5),
-        ("FSDD, 1,000 training series", 2, 0.75),
+        ("FSDD, at most 60 training series", 1, 0.5),
+        ("FSDD, at most 1,000 training series", 2, 0.75),
         ("FSDD", 1, 0.9),
     ]
     assert notes(records) == []
+    assert of(records).data_sets == ["Abc", "FSDD"]
+
+
+def test_one_score_for_all_numbers_of_training_series(make_record, make_protocol):
+    """That of all series: a small part of balanced classes can be imbalanced by its rounding."""
+
+    def limited(most, counts):
+        protocol = make_protocol(num_train=sum(counts.values()), train_class_counts=counts)
+        return make_record(config={"data": {"validation": {"max_train": most}}}, protocol=protocol)
+
+    assert {e.metric for e in of([limited(3, {"a": 1, "b": 2}), limited(None, {"a": 20, "b": 20})]).entries} == {
+        "accuracy"
+    }
+    assert {e.metric for e in of([limited(4, {"a": 2, "b": 2}), limited(None, {"a": 40, "b": 20})]).entries} == {
+        "balanced_accuracy"
+    }
 
 
 def test_a_job_run_again_counts_once_by_its_newest_completed_run(make_record):

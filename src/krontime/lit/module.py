@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
@@ -18,7 +19,7 @@ from krontime.lit.metrics import metric_collection
 from krontime.lit.schedule import warmup_cosine
 from krontime.models.read_out import KernelReadOut
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
 
 
@@ -67,6 +68,9 @@ class SeriesClassifier(pl.LightningModule):
         self.network = network
         self.normalizer = normalizer
         self.read_out = read_out
+        if read_out is not None:  # every rank fits its own; megabytes are not to be sent before each step
+            names = [f"read_out.{name}" for name, _ in read_out.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
         self.num_classes = num_classes
         self.seed = seed
         self.augment = augment

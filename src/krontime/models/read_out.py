@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from krontime.errors import Problems
+from krontime.errors import Problems, UserError
 from krontime.models.layers.kernels import KernelFeatures, PatchFeatures, dilations_within, mean_and_scale
 
 _STRENGTH = 30.0
@@ -38,7 +38,7 @@ class KernelReadOut(nn.Module):
 
     Features of patches (`KernelFeatures`) are pooled over the series in three ways: their mean, their standard
     deviation, and their maximum over patches that are at least half as full as the fullest; the square roots of these
-    are standardised. One ridge regression with a wide Gaussian kernel on all training series gives one number a class;
+    are standardised. One ridge regression with a wide Gaussian kernel gives one number a class;
     its strength minimises the squared error of leave-one-out predictions, from which the scale of the logits is taken
     too. Series are compared with landmarks, which are the training series as long as these are not too many
     (Nystrom's method, Williams and Seeger 2001).
@@ -137,6 +137,9 @@ class KernelReadOut(nn.Module):
     def fit(self, features: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> None:
         """Choose the landmarks, and fit the ridge regression, on the CPU.
 
+        Raises:
+            UserError: a feature is not finite.
+
         Args:
             features: `(n, P)` from `features`, of training series.
             labels: `(n,)` their classes.
@@ -153,9 +156,15 @@ class KernelReadOut(nn.Module):
         chosen = torch.randperm(len(rows_nP), generator=generator)[: self.max_landmarks].sort().values
         self.landmarks = rows_nP[chosen]
         # Coordinates in which the scalar product is the kernel, as far as the landmarks tell.
-        similar_MM = 1 + _similarity(self.landmarks.double(), self.landmarks.double())
+        if not rows_nP.isfinite().all():
+            raise UserError(
+                "read_out: features of the training series are not finite, their values are too large; expected "
+                "data.scaling=series or channel, or read_out=none"
+            )
+        landmarks = self.landmarks.double()
+        similar_MM = 1 + _similarity(landmarks, landmarks)
         factor_MM = torch.linalg.cholesky(similar_MM + _JITTER * torch.eye(len(similar_MM)))
-        similar_nM = 1 + torch.cat([_similarity(rows.double(), self.landmarks.double()) for rows in rows_nP.split(500)])
+        similar_nM = 1 + torch.cat([_similarity(rows.double(), landmarks) for rows in rows_nP.split(500)])
         design_nM = torch.linalg.solve_triangular(factor_MM, similar_nM.T, upper=False).T
         targets = np.where(labels.numpy()[:, None] == np.arange(len(self.bias)), 1.0, -1.0)
         ridge = RidgeCV(np.logspace(-3, 3, 13), scoring="neg_mean_squared_error", store_cv_results=True)
@@ -240,17 +249,17 @@ def mixing_weights(
     from scipy.optimize import minimize
     from scipy.special import log_softmax, softmax
 
-    parts = np.stack([part.detach().double().cpu().numpy() for part in logits])
+    parts = np.stack([part.detach().cpu().double().numpy() for part in logits])
     targets = np.eye(parts.shape[2])[labels.cpu().numpy()]
-    counts = np.ones(len(labels))
+    says = np.ones(len(labels))
     if class_weights is not None:
-        counts = class_weights.double().cpu().numpy()[labels.cpu().numpy()]
-        counts *= len(counts) / counts.sum()
+        says = class_weights.cpu().double().numpy()[labels.cpu().numpy()]
+        says *= len(says) / says.sum()
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         sums = np.tensordot(weights, parts, axes=1)
-        slope = np.tensordot(parts, counts[:, None] * (softmax(sums, axis=1) - targets), axes=([1, 2], [0, 1]))
-        value = -(counts[:, None] * log_softmax(sums, axis=1) * targets).sum()
+        slope = np.tensordot(parts, says[:, None] * (softmax(sums, axis=1) - targets), axes=([1, 2], [0, 1]))
+        value = -(says[:, None] * log_softmax(sums, axis=1) * targets).sum()
         away = weights - np.asarray(prior)
         return value + strength * (away**2).sum() / 2, slope + strength * away
 

@@ -146,6 +146,12 @@ class Comparison:
         return found[0] if len(found) == 1 and found[0].scores else None
 
     @property
+    def data_sets(self) -> list[str]:
+        """Names of the rows that are data sets of their own: not those for fewer training series of one."""
+        found = (e.data for e in self.entries if _most_to_train(e.runs[0].record) == math.inf)
+        return list(dict.fromkeys(found))
+
+    @property
     def records(self) -> list[Record]:
         """Of all runs."""
         return [run.record for entry in self.entries for run in entry.runs]
@@ -178,18 +184,35 @@ def compare(
         by_data[_row_name(run.record)].append(run)
     entries: list[Entry] = []
     rows: list[tuple[str, int]] = []
+    imbalanced = _imbalanced(runs)
     for data, found in by_data.items():
         groups = _by_protocol(found)
+        automatic: MetricName = "balanced_accuracy" if found[0].record.data in imbalanced else "accuracy"
+        chosen = next((name for name in METRICS if name == metric), automatic)
         if len(groups) > 1:
             protocols = [p.model_dump(exclude=set(_SEEDS)) for group in groups if (p := _protocol(group)) is not None]
             notes.append(Note(f"{data}: protocols differ ({_differing(protocols)}); kept apart, not comparable.", data))
         for number, group in enumerate(groups):
             rows.append((data, number))
-            entries += _entries(data, number, group, metric, keys, seeds, notes)
+            entries += _entries(data, number, group, chosen, keys, seeds, notes)
     variants = sorted({entry.variant for entry in entries}, key=lambda variant: [*map(_order, variant)])
     place = {variant: number for number, variant in enumerate(variants)}
     entries.sort(key=lambda entry: (rows.index((entry.data, entry.protocol)), place[entry.variant]))
     return Comparison(tuple(keys), tuple(variants), tuple(rows), tuple(entries), tuple(notes))
+
+
+def _imbalanced(runs: Iterable[Stored]) -> set[str]:
+    """Data sets with a class of twice the series of another, by their largest training part: small ones are rounded."""
+    largest: dict[str, float] = defaultdict(float)
+    for run in runs:
+        largest[run.record.data] = max(largest[run.record.data], _most_to_train(run.record))
+    return {
+        run.record.data
+        for run in runs
+        if run.record.protocol
+        and run.record.protocol.imbalanced
+        and _most_to_train(run.record) == largest[run.record.data]
+    }
 
 
 def _most_to_train(record: Record) -> float:
@@ -200,22 +223,19 @@ def _most_to_train(record: Record) -> float:
 
 def _row_name(record: Record) -> str:
     most = _most_to_train(record)
-    return record.data if most == math.inf else f"{record.data}, {most:,} training series"
+    return record.data if most == math.inf else f"{record.data}, at most {most:,} training series"
 
 
 def _entries(
     data: str,
     number: int,
     group: Sequence[Stored],
-    metric: str,
+    metric: MetricName,
     keys: Sequence[str],
     seeds: Iterable[int] | None,
     notes: list[Note],
 ) -> list[Entry]:
     """Those of one data set under one protocol."""
-    imbalanced = any(run.record.protocol and run.record.protocol.imbalanced for run in group)
-    automatic: MetricName = "balanced_accuracy" if imbalanced else "accuracy"
-    chosen = next((name for name in METRICS if name == metric), automatic)
     expected = {run.record.seed for run in group} if seeds is None else set(seeds)
     by_variant: dict[Variant, list[Stored]] = defaultdict(list)
     for run in group:
@@ -233,7 +253,7 @@ def _entries(
         by_config: dict[str, list[Stored]] = defaultdict(list)
         for job in jobs.values():
             kept = newest(job)
-            scores = {run.record.metrics.test.get(chosen) for run in job if run.record.status is Status.COMPLETED}
+            scores = {run.record.metrics.test.get(metric) for run in job if run.record.status is Status.COMPLETED}
             if len(scores) > 1:
                 note(f"runs of seed {kept.record.seed} do not repeat; the newest is shown.")
             by_config[config_hash(_without_seeds(kept.record.config))].append(kept)
@@ -244,7 +264,7 @@ def _entries(
             alike.sort(key=lambda run: run.record.seed)
             if missing := expected - {run.record.seed for run in alike}:
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
-            found.append(Entry(data, number, variant, chosen, tuple(alike)))
+            found.append(Entry(data, number, variant, metric, tuple(alike)))
     return found
 
 

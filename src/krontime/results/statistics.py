@@ -59,7 +59,7 @@ def over_data_sets(comparison: Comparison) -> list[Test]:
     tests = []
     for first, second in combinations(comparison.variants, 2):
         pairs = []
-        for data in dict.fromkeys(data for data, _ in comparison.rows):
+        for data in comparison.data_sets:
             found = [comparison.only(data, variant) for variant in (first, second)]
             means = [entry.mean for entry in found if entry is not None and entry.mean is not None]
             pairs += [means] if len(means) == 2 else []
@@ -109,7 +109,7 @@ def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray
     from scipy.stats import rankdata
 
     rows = []
-    for data in dict.fromkeys(data for data, _ in comparison.rows):
+    for data in comparison.data_sets:
         found = [comparison.only(data, variant) for variant in comparison.variants]
         signed = [_sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None]
         if len(signed) == len(comparison.variants):

@@ -78,6 +78,9 @@ def test_series_of_one_channel_may_lack_its_axis(repository, tmp_path):
         ("Whales_Y.npy", Y + 0.5, "labels such as 3.5 are not classes"),
         ("test_indices_fold_0.txt", "4\n6\n", "expected positions from 0 to 5"),
         ("test_indices_fold_0.txt", "four\n", "cannot be read"),
+        ("test_indices_fold_0.txt", "", "expected positions from 0 to 5"),
+        ("Whales_X.npy", np.float32(1), "expected numbers of shape"),
+        ("Whales_X.npy", X.astype(float) * 1e300, "infinite values"),
         ("test_indices_fold_0.txt", "0\n2\n4\n", "class '3' has test series but no training series"),
         ("Whales_X.npy", "no array", "cannot be read"),
     ],
@@ -98,7 +101,7 @@ def test_what_is_not_in_the_repository_is_told_with_the_remedy(repository, tmp_p
     with pytest.raises(UserError) as told:
         source(tmp_path).describe()
     [problem] = told.value.problems
-    assert "data.name='Whales': Whales_X.npy is not in" in problem
+    assert "data.source.name='Whales': Whales_X.npy is not in" in problem
     assert "(EntryNotFoundError: no Whales_X.npy)" in problem
     assert "put there by hand" in problem
 
@@ -106,7 +109,7 @@ def test_what_is_not_in_the_repository_is_told_with_the_remedy(repository, tmp_p
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"name": "a/b"}, "data.name='a/b': expected the name of a MONSTER data set"),
+        ({"name": "a/b"}, "data.source.name='a/b': expected a name of MONSTER"),
         ({"fold": 5}, "data.source.fold=5: expected a whole number from 0 to 4"),
     ],
 )

@@ -45,8 +45,8 @@ class MonsterSource:
             "name": self.name,
             "kind": "monster",
             "fold": self.fold,
-            "values": file_identity(values, "data.name"),
-            "labels": file_identity(labels, "data.name"),
+            "values": file_identity(values, "data.source.name"),
+            "labels": file_identity(labels, "data.source.name"),
             "test": file_identity(test, "data.source.fold"),
         }
 
@@ -59,18 +59,18 @@ class MonsterSource:
         values_path, labels_path, test_path = self._files()
         try:
             values, labels = read_npy(values_path), np.asarray(read_npy(labels_path))
-            tested = np.loadtxt(test_path, dtype=np.int64, ndmin=1)
+            tested = np.array(test_path.read_text(encoding="utf-8").split(), dtype=np.int64)
         except (OSError, ValueError) as error:
             raise UserError(f"{values_path.parent}: cannot be read ({error})") from error
         problems = []
         if values.ndim not in (2, 3) or values.dtype.kind not in "iuf":
-            problems.append(
+            raise UserError(
                 f"{values_path}: expected numbers of shape (series, channels, points), "
                 f"found {values.dtype} of {values.shape}"
             )
         if labels.shape != values.shape[:1]:
             problems.append(f"{labels_path}: expected a label for each series, found {labels.shape}")
-        if ((tested < 0) | (tested >= len(values))).any():
+        if not len(tested) or ((tested < 0) | (tested >= len(values))).any():
             problems.append(f"{test_path}: expected positions from 0 to {len(values) - 1}")
         if problems:
             raise UserError(problems)
@@ -82,7 +82,8 @@ class MonsterSource:
             found = encode_labels(labels, is_test)
         except UserError as error:
             raise UserError(f"{labels_path}: {problem}" for problem in error.problems) from error
-        flat = np.asarray(values, np.float32).reshape(-1)
+        with np.errstate(over="ignore"):  # beyond float32: infinite, which `checked` reports
+            flat = np.asarray(values, np.float32).reshape(-1)
         data = SeriesData(
             values=flat,
             offsets=np.arange(len(values) + 1, dtype=np.int64) * values.shape[2],
@@ -98,7 +99,7 @@ class MonsterSource:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""
         problems = []
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
-            problems.append(f"data.name={self.name!r}: expected the name of a MONSTER data set, such as AudioMNIST")
+            problems.append(f"data.source.name={self.name!r}: expected a name of MONSTER, such as AudioMNIST")
         if type(self.fold) is not int or not 0 <= self.fold < NUM_FOLDS:
             problems.append(f"data.source.fold={self.fold!r}: expected a whole number from 0 to {NUM_FOLDS - 1}")
         if problems:
@@ -130,7 +131,7 @@ class MonsterSource:
                     break
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else ""
         raise UserError(
-            f"data.name={self.name!r}: {names[0]} is not in {folder} and could not be downloaded from "
+            f"data.source.name={self.name!r}: {names[0]} is not in {folder} and could not be downloaded from "
             f"https://huggingface.co/datasets/{OWNER}/{self.name} ({type(failure).__name__}: {reason}). Expected the "
             "name of a MONSTER data set, such as AudioMNIST, and the internet, or the files put there by hand"
         ) from failure

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import Labels, checked, encode_groups, encode_labels
+from krontime.data.assemble import Labels, checked, encode_groups, encode_labels, label_texts
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npz, require_memory
 from krontime.data.sources.files import file_identity
@@ -98,10 +98,15 @@ class NpzSource:
     def _of_test_group(self, group: np.ndarray | None) -> np.ndarray:
         """Bool `(n,)`: which series belong to the group that is tested on."""
         assert group is not None
-        names = np.array([str(name) for name in group.tolist()])
+        try:
+            names = label_texts(group)
+        except UserError as error:
+            raise UserError(f"{self.path}: group: {problem}" for problem in error.problems) from error
         if not (is_test := names == self.test_group).any():
-            known = ", ".join(sorted(set(names.tolist()))[:20])
-            raise UserError(f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of it: {known}")
+            known = ", ".join(np.unique(names)[:20].tolist())
+            raise UserError(
+                f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}"
+            )
         return is_test
 
 
