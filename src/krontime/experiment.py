@@ -179,13 +179,14 @@ def _fit_read_out(
         found.append(part)
         labels.append(batch.y)
     read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
-    beside = torch.from_numpy(_sample(experiment.split.validation, READ_OUT_SERIES, config["seed"]))
+    most = READ_OUT_SERIES if read_out.fit_on == "train_and_validation" else 0
+    beside = torch.from_numpy(_sample(experiment.split.validation, most, config["seed"]))
     for part, batch in features(experiment.split.validation):
         module.left_out |= dict(zip(batch.index.tolist(), read_out.logits(part), strict=True))
         is_beside = torch.isin(batch.index, beside)
         found.append(part[is_beside])
         labels.append(batch.y[is_beside])
-    if read_out.fit_on == "train_and_validation":
+    if most:
         read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
 
 

@@ -191,7 +191,7 @@ def labelled_data(
 
     Args:
         series: the series.
-        texts: `(n,)` labels as text.
+        texts: `(n,)` labels, as text or whole numbers.
         is_test: bool `(n,)`.
         where: the file or folder, for messages.
         sampling_rate_hz: of all of them, where it is known.

@@ -137,14 +137,14 @@ class KernelReadOut(nn.Module):
     def fit(self, features: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> None:
         """Choose the landmarks, and fit the ridge regression, on the CPU.
 
-        Raises:
-            UserError: a feature is not finite.
-
         Args:
             features: `(n, P)` from `features`, of training series.
             labels: `(n,)` their classes.
             class_weights: `(K,)` how much a series of each class counts in the logits, whose scale is found without
                 them (logit adjustment, Menon et al. 2021, arXiv 2007.07314); None for alike.
+
+        Raises:
+            UserError: a feature is not finite.
         """
         from sklearn.linear_model import RidgeCV
 
@@ -152,15 +152,15 @@ class KernelReadOut(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(scale)
         rows_nP = self._standard(features)
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(rows_nP), generator=generator)[: self.max_landmarks].sort().values
-        self.landmarks = rows_nP[chosen]
-        # Coordinates in which the scalar product is the kernel, as far as the landmarks tell.
         if not rows_nP.isfinite().all():
             raise UserError(
                 "read_out: features of the training series are not finite, their values are too large; expected "
                 "data.scaling=series or channel, or read_out=none"
             )
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(rows_nP), generator=generator)[: self.max_landmarks].sort().values
+        self.landmarks = rows_nP[chosen]
+        # Coordinates in which the scalar product is the kernel, as far as the landmarks tell.
         landmarks = self.landmarks.double()
         similar_MM = 1 + _similarity(landmarks, landmarks)
         factor_MM = torch.linalg.cholesky(similar_MM + _JITTER * torch.eye(len(similar_MM)))

@@ -68,12 +68,10 @@ def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
             axes.set_title(data, parse_math=False, fontsize=9)
             axes.set_xlabel(title, fontsize=8)
             axes.set_ylabel(points[0][1].metric.replace("_", " "), fontsize=8)
-            axes.tick_params(labelsize=7, which="both")
-            axes.grid(color="#E5E5E5", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
+            _dress(axes)
         for axes in axes_of[len(panels) :]:
             axes.axis("off")
-        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
+        _legend(figure, handles)
         save(figure, folder, name, words=f"Test score against {title}, mean over seeds: {', '.join(panels)}.")
         written.append(name)
     return written
@@ -123,10 +121,8 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
             axes.set_xticks(ticks)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(labelsize=7, which="both")
-            axes.grid(color="#E5E5E5", linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
+            _dress(axes)
+    _legend(figure, handles)
     words = f"Test score and training time against the number of training series, mean over seeds: {', '.join(lines)}."
     save(figure, folder, SCALING, words=words)
     return SCALING
@@ -169,6 +165,17 @@ def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, fo
     finally:
         pyplot.close(figure)
     return None
+
+
+def _dress(axes: Any) -> None:
+    """Small ticks, a faint grid, no frame on two sides."""
+    axes.tick_params(labelsize=7, which="both")
+    axes.grid(color="#E5E5E5", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Any, handles: dict[str, Any]) -> None:
+    figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
 
 
 def _front(points: Sequence[tuple[int, Entry, float]]) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import checked, encode_labels
+from krontime.data.assemble import labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npy
 from krontime.data.sources.files import file_identity
@@ -78,22 +78,7 @@ class MonsterSource:
             values = values[:, None]
         is_test = np.zeros(len(values), bool)
         is_test[tested] = True
-        try:
-            found = encode_labels(labels, is_test)
-        except UserError as error:
-            raise UserError(f"{labels_path}: {problem}" for problem in error.problems) from error
-        with np.errstate(over="ignore"):  # beyond float32: infinite, which `checked` reports
-            flat = np.asarray(values, np.float32).reshape(-1)
-        data = SeriesData(
-            values=flat,
-            offsets=np.arange(len(values) + 1, dtype=np.int64) * values.shape[2],
-            labels=found.codes,
-            is_test=is_test,
-            class_names=found.class_names,
-            num_channels=values.shape[1],
-            has_missing=bool(np.isnan(flat).any()),
-        )
-        return checked(data, str(values_path.parent))
+        return labelled_data(list(values), labels, is_test, where=str(values_path.parent))
 
     def _files(self) -> tuple[Path, Path, Path]:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""
