@@ -94,7 +94,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         Terminated: a SIGTERM came; the record says so.
     """
     is_first = _is_first_rank()
-    with _ending_on_sigterm(), alone(run_dir) if is_first else nullcontext():
+    with _ending_on_sigterm() as sigterm, alone(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
             set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
@@ -106,7 +106,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             show(already_done(found, run_dir))
             return found
         try:
-            return _train_in(config, run_dir, is_first=is_first)
+            return _train_in(config, run_dir, sigterm, is_first=is_first)
         except Exception as error:
             _release(error)
             if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
@@ -123,18 +123,24 @@ def _is_first_rank() -> bool:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind."""
+def _ending_on_sigterm() -> Iterator[threading.Event]:
+    """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind.
+
+    Yields:
+        Set once there was one: compiled code may answer to it with an error of its own.
+    """
+    came = threading.Event()
 
     def end(*_: object) -> None:
+        came.set()
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -153,7 +159,7 @@ def _release(error: BaseException) -> None:
         torch.cuda.empty_cache()
 
 
-def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Record | None:
+def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event, *, is_first: bool) -> Record | None:
     """Train in a folder that holds no finished run; see `train_in`."""
     from lightning.pytorch import seed_everything
 
@@ -212,7 +218,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, *, is_first: bool) -> Re
         record(Status.INTERRUPTED, error="interrupted by the user")
         raise KeyboardInterrupt from None
     except Exception as error:
-        if failures.was_terminated(error):
+        if sigterm.is_set() or failures.was_terminated(error):
             record(Status.INTERRUPTED, error=BY_SIGTERM)
             raise Terminated from error
         told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)

@@ -1,5 +1,6 @@
 """A run that is interrupted, fails, runs out of memory or diverges: what is left, and how it goes on."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -113,6 +114,22 @@ class TestEndings:
                 os.kill(os.getpid(), signal.SIGTERM)
             finally:
                 raise RuntimeError("Please call `iter(combined_loader)` first.")
+
+        monkeypatch.setattr(Trainer, "fit", fit)
+        with pytest.raises(Terminated):
+            train(config("equal.npz"), tmp_path / "run")
+        record = Record.read(tmp_path / "run" / "record.json")
+        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command goes on")
+
+    def test_a_sigterm_that_compiled_code_turns_into_an_error_is_still_one(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As matplotlib's does, whose error knows nothing of the signal."""
+
+        def fit(*_: Any, **__: Any) -> None:
+            with contextlib.suppress(Terminated):
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("Invalid bounding box")
 
         monkeypatch.setattr(Trainer, "fit", fit)
         with pytest.raises(Terminated):
