@@ -20,7 +20,7 @@ from krontime.errors import UserError
 from krontime.results.files import RECORD
 from krontime.results.record import Record
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of `bundle.json` and of what lies beside it."""
 
 WEIGHTS = "model.safetensors"

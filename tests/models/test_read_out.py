@@ -8,7 +8,8 @@ from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 from torch.nn import functional as F
 
-from krontime.models.layers.kernels import dilations_within
+from krontime.models.layers.kernels import PatchFeatures, dilations_within
+from krontime.models.layers.spectrum import patch_spectra
 from krontime.models.read_out import KernelReadOut, mixing_weights
 
 
@@ -38,28 +39,33 @@ def fitted(batch_size: int = 40, **options) -> tuple[KernelReadOut, Tensor, Tens
     return read_out, features, labels
 
 
+def pooled(found: PatchFeatures) -> np.ndarray:
+    """Mean, deviation and maximum over the patches of one row, in NumPy: `(3, F)`."""
+    values, weight = found.values[0].double().numpy(), found.observed[0].double().numpy()
+    mean = np.average(values, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+    return np.stack([mean, deviation, values[weight >= weight.max() / 2].max(axis=0)])
+
+
 @pytest.mark.parametrize("length", [20, 32, 33, 100, 150])
 def test_features_are_mean_deviation_and_maximum_over_patches(length):
     read_out = make()
     x, mask = make_batch(length=length)
-    found = read_out.features(x, mask).unflatten(1, (2, 3, -1))
+    found = read_out.features(x, mask).unflatten(1, (2, -1))
     for row in range(len(x)):
         for channel in range(2):
-            values, observed = read_out.kernels(x[row, channel][None], mask[row, channel][None])
-            values, weight = values[0].double().numpy(), observed[0].double().numpy()
-            mean = np.average(values, axis=0, weights=weight)
-            deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
-            largest = values[weight >= weight.max() / 2].max(axis=0)
-            pooled = np.stack([mean, deviation, largest]).clip(min=1e-6)
-            expected = torch.tensor(np.sqrt(pooled), dtype=torch.float32)
-            torch.testing.assert_close(found[row, channel], expected, atol=1e-4, rtol=1e-4)
+            given = x[row, channel][None], mask[row, channel][None]
+            kernels = np.sqrt(pooled(read_out.kernels(*given)).clip(min=1e-6))
+            spectra = pooled(patch_spectra(*given, patch_length=32))
+            expected = torch.tensor(np.concatenate([kernels, spectra], axis=None), dtype=torch.float32)
+            torch.testing.assert_close(found[row, channel], expected, atol=1e-3, rtol=1e-4)
 
 
 def test_the_mean_over_patches_is_that_over_points():
     """However the last patch is cut, a point counts as much as any other."""
     x, _ = make_batch(length=150, num_channels=1)
-    whole = KernelReadOut(num_channels=1, length=150, num_classes=2, patch_length=150)
-    cut = KernelReadOut(num_channels=1, length=150, num_classes=2, patch_length=64)
+    whole = KernelReadOut(num_channels=1, length=150, num_classes=2, patch_length=150, spectrum=False)
+    cut = KernelReadOut(num_channels=1, length=150, num_classes=2, patch_length=64, spectrum=False)
     means = [part.features(x, None).unflatten(1, (3, -1))[:, 0] for part in (whole, cut)]
     torch.testing.assert_close(*means, atol=1e-5, rtol=1e-4)
 
@@ -81,18 +87,33 @@ def test_a_channel_or_a_series_without_values_gives_numbers():
     x, mask = make_batch()
     mask[0], mask[1, 1] = False, False
     features = read_out.features(x * mask, mask)
-    assert features[0].eq(1e-3).all()
-    assert features[1].unflatten(0, (2, -1))[1].eq(1e-3).all()
+    num_kernel_features = 3 * read_out.kernels.num_features
+    for row, channel in ((0, 0), (0, 1), (1, 1)):
+        kernels, spectra = features[row].unflatten(0, (2, -1))[channel].split([num_kernel_features, 3 * 17])
+        assert kernels.eq(1e-3).all()
+        assert spectra.eq(0).all()
     assert read_out(x * mask, mask).isfinite().all()
 
 
-def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return rbf_kernel(x, y, gamma=0.05 / x.shape[1])
+def standard_of(read_out: KernelReadOut, features: Tensor) -> Tensor:
+    return ((features - features.mean(0)) / read_out.scale).clamp(-10, 10)
+
+
+def kernel(x: np.ndarray, y: np.ndarray, num_channels: int = 2, num_spectral: int = 3 * 17) -> np.ndarray:
+    """Of standardised features: exp(-0.05 d), d to four fifths the mean squared difference of kernels' features."""
+    spectral = np.tile(np.arange(x.shape[1] // num_channels) >= x.shape[1] // num_channels - num_spectral, num_channels)
+    return np.prod(
+        [
+            rbf_kernel(x[:, which], y[:, which], gamma=0.05 * share / which.sum())
+            for which, share in ((~spectral, 0.8), (spectral, 0.2))
+        ],
+        axis=0,
+    )
 
 
 def test_weights_are_scikit_learns_ridge_up_to_the_scale_of_the_logits():
     read_out, features, labels = fitted()
-    standard = ((features - features.mean(0)) / read_out.scale).clamp(-10, 10).double().numpy()
+    standard = standard_of(read_out, features).double().numpy()
     targets = 2.0 * np.eye(3)[labels] - 1
     values, vectors = np.linalg.eigh(kernel(standard, standard))
     coordinates = vectors * np.sqrt(values.clip(0))
@@ -114,10 +135,12 @@ def test_a_new_series_is_compared_with_landmarks():
     """With fewer landmarks than series, against scikit-learn's form of Nystrom's method."""
     read_out, features, labels = fitted(batch_size=60, max_landmarks=25)
     assert read_out.landmarks.shape == (25, features.shape[1])
-    standard = ((features - features.mean(0)) / read_out.scale).clamp(-10, 10)
-    assert all((standard == landmark).all(dim=1).any() for landmark in read_out.landmarks)
-    landmarks = read_out.landmarks.double().numpy()
+    standard = standard_of(read_out, features)
+    chosen = [
+        int((standard * read_out.importance == landmark).all(dim=1).nonzero()[0]) for landmark in read_out.landmarks
+    ]
     standard = standard.double().numpy()
+    landmarks = standard[chosen]
     values, vectors = np.linalg.eigh(kernel(landmarks, landmarks))
     coordinates = kernel(standard, landmarks) @ vectors / np.sqrt(values)
     targets = 2.0 * np.eye(3)[labels] - 1
@@ -209,7 +232,7 @@ def test_dilations_leave_the_kernel_within_the_series(length, expected):
 
 def test_many_channels_use_fewer_kernels():
     read_out = KernelReadOut(num_channels=64, length=3000, num_classes=2)
-    assert read_out.landmarks.shape[1] <= 40_000
+    assert read_out.landmarks.shape[1] - 64 * 3 * 33 <= 40_000
     assert len(read_out.kernels.kernels) >= 1
     assert read_out.features(torch.randn(2, 64, 100), None).shape == (2, read_out.landmarks.shape[1])
     assert len(KernelReadOut(num_channels=1, length=16384, num_classes=2).kernels.kernels) == 84

@@ -19,7 +19,7 @@ from krontime.lit.metrics import metric_collection
 from krontime.lit.schedule import warmup_cosine
 from krontime.models.read_out import KernelReadOut
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
 
 

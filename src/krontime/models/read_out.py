@@ -1,4 +1,4 @@
-"""A read-out in closed form, beside a network: fixed kernels pooled over the whole series, and kernel ridge regression.
+"""A read-out in closed form, beside a network: fixed kernels and spectra pooled over a series, and kernel ridge regression.
 
 A network learns its tokens, which takes many series; fixed kernels with a classifier in closed form are ahead of it
 where there are few (Dempster, Schmidt, Webb 2021, arXiv 2012.08791; Tan et al. 2022, arXiv 2102.00457). Both read the
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from krontime.errors import Problems, UserError
 from krontime.models.layers.kernels import KernelFeatures, PatchFeatures, dilations_within, mean_and_scale
+from krontime.models.layers.spectrum import num_frequencies, patch_spectra
 
 _STRENGTH = 30.0
 """How much validation has to speak for the network: with few validation series the read-out is nearly alone."""
@@ -29,18 +30,21 @@ _SMALLEST = 1e-6
 _WIDTH = 0.05
 """Decay of the Gaussian kernel with the mean squared difference of standardised features: nearly linear."""
 
+_SPECTRUM = 0.2
+"""What the spectra, which are far fewer features, count in that mean."""
+
 _JITTER = 1e-6
 """Added to the similarity of a landmark with itself, so that equal ones do no harm."""
 
 
 class KernelReadOut(nn.Module):
-    """Fixed kernels pooled over a series, kernel ridge regression on them, and the weights that mix it with a network.
+    """Features of a series in closed form, kernel ridge regression on them, and the weights that mix it with a network.
 
-    Features of patches (`KernelFeatures`) are pooled over the series in three ways: their mean, their standard
-    deviation, and their maximum over patches that are at least half as full as the fullest; the square roots of these
-    are standardised. One ridge regression with a wide Gaussian kernel gives one number a class;
-    its strength minimises the squared error of leave-one-out predictions, from which the scale of the logits is taken
-    too. Series are compared with landmarks, which are the training series as long as these are not too many
+    Features of patches (`KernelFeatures`, of which the square roots are taken, and `patch_spectra`) are pooled over the
+    series in three ways: their mean, their standard deviation, and their maximum over patches that are at least half as
+    full as the fullest; these are standardised. One ridge regression with a wide Gaussian kernel gives one number a
+    class; its strength minimises the squared error of leave-one-out predictions, from which the scale of the logits is
+    taken too. Series are compared with landmarks, which are the training series as long as these are not too many
     (Nystrom's method, Williams and Seeger 2001).
 
     Args:
@@ -51,10 +55,11 @@ class KernelReadOut(nn.Module):
         num_dilations: dilations 1, 2, 4, ...; None for all that leave a kernel shorter than the longest series.
         num_biases: biases for each kernel and dilation.
         difference: whether the first difference of the series is convolved beside the series.
+        spectrum: whether there are the spectra of patches beside the kernels.
         fit_on: whether the weights that classify new series are fitted once more, to `train_and_validation`, after the
             weights of the mixture were found with a fit to `train`; or stay those of the latter.
-        max_features: P at most, where a kernel for each channel leaves that choice: with many channels fewer of the
-            84 kernels are used.
+        max_features: P at most, spectra not counted, where a kernel for each channel leaves that choice: with many
+            channels fewer of the 84 kernels are used.
         max_landmarks: M at most; they are drawn from more training series.
         seed: of the sampling of biases and landmarks.
 
@@ -62,6 +67,7 @@ class KernelReadOut(nn.Module):
         UserError: with every option that cannot work.
     """
 
+    importance: Tensor
     mean: Tensor
     scale: Tensor
     landmarks: Tensor
@@ -79,6 +85,7 @@ class KernelReadOut(nn.Module):
         num_dilations: int | None = None,
         num_biases: int = 1,
         difference: bool = True,
+        spectrum: bool = True,
         fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
         max_features: int = 40_000,
         max_landmarks: int = 2_000,
@@ -112,7 +119,14 @@ class KernelReadOut(nn.Module):
             num_kernels=max(1, min(84, max_features // max(1, each))),
             key="read_out",
         )
-        num_features = num_channels * 3 * self.kernels.num_features
+        self.spectrum = spectrum
+        of_kernels = 3 * self.kernels.num_features
+        of_spectra = 3 * num_frequencies(patch_length) if spectrum else 0
+        share = _SPECTRUM if spectrum else 0.0
+        shares = [(1 - share) / of_kernels] * of_kernels + [share / max(1, of_spectra)] * of_spectra
+        importance = (torch.tensor(shares) / num_channels).sqrt().repeat(num_channels)
+        num_features = len(importance)
+        self.register_buffer("importance", importance, persistent=False)
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
         self.register_buffer("landmarks", torch.zeros(0, num_features))
@@ -131,8 +145,11 @@ class KernelReadOut(nn.Module):
 
     def features(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Features `(B, P)` of normalised series `(B, C, L)`; for a channel without any observed point, the least."""
-        found = self.kernels(x.flatten(0, 1), None if mask is None else mask.flatten(0, 1))
-        return _pooled(found).unflatten(0, x.shape[:2]).flatten(1)
+        x_RL, mask_RL = x.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
+        found = [_pooled(self.kernels(x_RL, mask_RL)).clamp(min=_SMALLEST).sqrt()]
+        if self.spectrum:
+            found.append(_pooled(patch_spectra(x_RL, mask_RL, self.kernels.patch_length)))
+        return torch.cat(found, dim=1).unflatten(0, x.shape[:2]).flatten(1)
 
     def fit(self, features: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> None:
         """Choose the landmarks, and fit the ridge regression, on the CPU.
@@ -205,24 +222,25 @@ class KernelReadOut(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _standard(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.scale).clamp_(-_LARGEST, _LARGEST)
+        """Features whose squared differences sum up to the mean that the kernel decays with."""
+        return ((features - self.mean) / self.scale).clamp_(-_LARGEST, _LARGEST) * self.importance
 
 
 def _pooled(found: PatchFeatures) -> Tensor:
-    """Roots of mean, deviation and maximum over patches: `(R, N, F)` and the points of each patch to `(R, 3 * F)`."""
+    """Mean, deviation and maximum over patches: `(R, N, F)` and the points of each patch to `(R, 3 * F)`."""
     values, count_RN1 = found.values, found.observed[..., None]
     share_RN1 = count_RN1 / count_RN1.sum(dim=1, keepdim=True).clamp(min=1)
     mean = (values * share_RN1).sum(dim=1)
     deviation = ((values - mean[:, None]).square() * share_RN1).sum(dim=1).sqrt()
     is_full = 2 * count_RN1 >= count_RN1.amax(dim=1, keepdim=True)
     maximum = torch.where(is_full, values, -torch.inf).amax(dim=1)
-    return torch.cat([mean, deviation, maximum], dim=1).clamp(min=_SMALLEST).sqrt()
+    return torch.cat([mean, deviation, maximum], dim=1)
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Gaussian kernel of standardised features `(B, P)` and `(M, P)`, less 1, which would cost digits: `(B, M)`."""
+    """Gaussian kernel of `_standard` features `(B, P)` and `(M, P)`, less 1, which would cost digits: `(B, M)`."""
     squared_BM = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1) - 2 * (x @ y.T)
-    return torch.expm1(-_WIDTH / x.shape[1] * squared_BM.clamp(min=0))
+    return torch.expm1(-_WIDTH * squared_BM.clamp(min=0))
 
 
 def mixing_weights(
