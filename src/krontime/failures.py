@@ -2,7 +2,9 @@
 
 import errno
 import re
+import traceback
 from collections.abc import Mapping
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,20 @@ def explained(
     if isinstance(error, OSError) and (expected := _STORAGE.get(error.errno or 0)):
         where = error.filename or run_dir
         return UserError(f"{where}: {error.strerror or error}; expected {expected}{_GOES_ON}")
-    if isinstance(error, RuntimeError) and (ended := re.search(r"DataLoader worker \(pid.*?\) (.*)", str(error))):
-        reason = ended[1].split(". ")[0].rstrip(".")
+    if config["data"]["num_workers"] and (reason := _reader_ended(error)):
         return UserError(
             f"data.num_workers={config['data']['num_workers']}: a process that reads data {reason}; expected memory "
             f"for all of them, or fewer, and files that are left alone while they are read{_GOES_ON}"
         )
+    return None
+
+
+def _reader_ended(error: BaseException) -> str | None:
+    """What became of a process that reads data, where that is what an error tells of."""
+    if isinstance(error, RuntimeError) and (told := re.search(r"DataLoader worker \(pid.*?\) (.*)", str(error))):
+        return told[1].split(". ")[0].rstrip(".")
+    if isinstance(error, ConnectionError | EOFError) and any(  # it ended while a batch of its was being taken over
+        frame.filename == connection.__file__ for frame in traceback.extract_tb(error.__traceback__)
+    ):
+        return "ended unexpectedly"
     return None

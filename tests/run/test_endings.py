@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,21 @@ class TestEndings:
             train(config("equal.npz"), tmp_path / "run")
         record = Record.read(tmp_path / "run" / "record.json")
         assert (record.status, record.error) == (Status.FAILED, "RuntimeError: something broke")
+
+    def test_a_reading_process_that_ends_while_a_batch_is_taken_over_is_explained(
+        self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
+    ) -> None:
+        """Its end is then first seen as that of a connection."""
+        here, there = Pipe()
+        there.close()
+        with pytest.raises(EOFError) as ended:
+            here.recv()
+        interrupted_at(2, ended.value)
+        with pytest.raises(UserError, match=r"data\.num_workers=1: a process that reads data ended unexpectedly"):
+            train(config("equal.npz", "data.num_workers=1"), tmp_path / "run")
+        interrupted_at(2, EOFError("of another kind"))
+        with pytest.raises(EOFError):
+            train(config("equal.npz", "data.num_workers=1", "seed=1"), tmp_path / "other")
 
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
     def test_out_of_memory_is_recorded_and_explained(

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ class TestLoggers:
         with contextlib.redirect_stdout(io.StringIO()) as screen:
             run.train_in(config("equal.npz", "logger=wandb", "trainer.max_epochs=1"), folder)
         (offline,) = (folder / "wandb").glob("offline-run-*")
-        assert b"equal/krontime" in next(offline.glob("*.wandb")).read_bytes()
+        (written,) = offline.glob("*.wandb")
+        deadline = time.monotonic() + 60  # wandb's own process writes what it was told after it said that it knows
+        while b"equal/krontime" not in written.read_bytes():
+            assert time.monotonic() < deadline, written.read_bytes()[:1000]
+            time.sleep(0.1)
         names = {path.relative_to(offline / "files").as_posix() for path in offline.glob("files/**/*")}
         for start in ("images/confusion_matrix", "images/attention/layer1_level2", "table/test_predictions"):
             assert any(name.startswith(f"media/{start}") for name in names), names

@@ -1,4 +1,4 @@
-"""A read-out in closed form, beside a network: fixed kernels and spectra pooled over a series, and kernel ridge regression.
+"""A read-out in closed form, beside a network: kernels and spectra pooled over a series, and kernel ridge regression.
 
 A network learns its tokens, which takes many series; fixed kernels with a classifier in closed form are ahead of it
 where there are few (Dempster, Schmidt, Webb 2021, arXiv 2012.08791; Tan et al. 2022, arXiv 2102.00457). Both read the

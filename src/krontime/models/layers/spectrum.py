@@ -22,8 +22,8 @@ def num_frequencies(patch_length: int) -> int:
 def patch_spectra(x: Tensor, mask: Tensor | None, patch_length: int) -> PatchFeatures:
     """Logarithm of the power at each frequency, in patches of which each covers half of the one before.
 
-    Each patch is multiplied by the sine-squared window (Hann's, sampled between its zeros), and its power divided by its
-    observed points, so that one which is filled up is no weaker. Computed in float32 at least.
+    Each patch is multiplied by the sine-squared window (Hann's, sampled between its zeros), and its power divided by
+    its observed points, so that one which is filled up is no weaker. Computed in float32 at least.
 
     Args:
         x: `(R, L)` normalised series, zero at points that are not observed.
@@ -38,7 +38,8 @@ def patch_spectra(x: Tensor, mask: Tensor | None, patch_length: int) -> PatchFea
         patches_RNP = unfold_patches(x, patch_length, stride) * window
         observed = x.new_ones(1, x.shape[-1]) if mask is None else mask.to(x.dtype)
         count_RN = unfold_patches(observed, patch_length, stride).sum(dim=-1)
-        if mask is not None:
-            count_RN = count_RN * patch_mask(mask[:, None], patch_length, stride)
+        needed_RN = patch_mask(None if mask is None else mask[:, None], patch_length, stride)
+        if needed_RN is not None:
+            count_RN = count_RN * needed_RN
         power_RNF = torch.fft.rfft(patches_RNP).abs().square() / count_RN[..., None].clamp(min=1)
         return PatchFeatures((power_RNF + _LEAST_POWER).log() * (count_RN[..., None] > 0), count_RN)
