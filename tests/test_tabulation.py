@@ -163,7 +163,7 @@ def test_files_of_earlier_that_no_longer_hold_are_removed(no_plots, runs, tmp_pa
     out.mkdir()
     for name in ("mine.md", "significance.md", "critical_difference.png"):
         (out / name).write_text("of earlier")
-    run(f"records={runs / 'A' / 'tcn'}", f"output={out}")
+    run(f"records={runs / 'A' / 'tcn'}", f"output={out}", "metric=macro_f1")
     assert not list(out.glob("critical_difference.*"))
     assert "significance.md" not in {path.name for path in out.iterdir()}
     assert (out / "mine.md").is_file()

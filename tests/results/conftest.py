@@ -27,11 +27,11 @@ def protocol(**changes: Any) -> Protocol:
 
 
 def record(**changes: Any) -> Record:
-    """A completed record; `accuracy`, `balanced_accuracy` and keys of `Record` may be given."""
+    """A completed record; `accuracy`, `balanced_accuracy`, `auroc` and keys of `Record` may be given."""
     seed = changes.get("seed", 0)
     accuracy = changes.pop("accuracy", 0.87)
     balanced = changes.pop("balanced_accuracy", accuracy)
-    test = {"accuracy": accuracy, "balanced_accuracy": balanced, "auroc": None}
+    test = {"accuracy": accuracy, "balanced_accuracy": balanced, "auroc": changes.pop("auroc", None)}
     fields: dict[str, Any] = {
         "status": Status.COMPLETED,
         "model": "krontime",

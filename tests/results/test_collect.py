@@ -127,6 +127,11 @@ def test_outcomes_of_a_run_folder_are_those_of_its_predictions(tmp_path):
     assert found.correct.tolist() == [True, False, True]
     write_outcomes(found, tmp_path / "copy")
     again = read_outcomes(tmp_path / "copy")
-    for name in ("index", "labels", "predicted"):
+    for name in ("index", "labels", "predicted", "probability"):
         assert getattr(again, name).tolist() == getattr(found, name).tolist()
+    assert (found.positive, again.positive) == ("NA", "NA")
+    assert found.probability.tolist() == probabilities[[1, 3, 0], 1].tolist()
+    three = Predictions(np.array([1]), ["b"], np.array([[0.1, 0.5, 0.4]]), ("a", "b", "c"))
+    write_predictions(three, tmp_path / "test_predictions.parquet")
+    assert read_outcomes(tmp_path).probability is None
     assert read_outcomes(tmp_path / "nothing") is None

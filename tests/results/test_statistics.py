@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from krontime.results.collect import Stored
 from krontime.results.comparison import compare
 from krontime.results.predictions import Outcomes, write_outcomes
 from krontime.results.significance import write_significance
-from krontime.results.statistics import mean_ranks, on_each_data_set, over_data_sets
+from krontime.results.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
 
 
 @pytest.fixture(scope="session")
@@ -168,20 +169,66 @@ def test_a_cell_with_two_configs_enters_no_test(make_record):
     assert [test.n for test in over_data_sets(comparison)] == [2]
 
 
+def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
+    rng = np.random.default_rng(2)
+    runs = [rng.random(400) < 0.8 for _ in range(3)]
+    [found], notes = intervals(predicted({"a": runs}, ["x", "y"] * 200))
+    right = np.mean(runs, axis=0)
+    half = 1.96 * right.std() / np.sqrt(400)
+    assert (found.data, found.variant, found.metric, found.n, notes) == ("ACSF1", ("a",), "accuracy", 400, [])
+    assert found.mean == pytest.approx(right.mean())
+    assert (found.low, found.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.005)
+    assert intervals(predicted({"a": runs}, ["x", "y"] * 200, metric="nll")) == ([], [])
+
+
+def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
+    """Against the variance of DeLong, DeLong and Clarke-Pearson (1988)."""
+    rng = np.random.default_rng(3)
+    labels = np.array(["a"] * 150 + ["b"] * 50, dtype=object)
+    runs = []
+    for seed in range(2):
+        probability = 1 / (1 + np.exp(-rng.normal(size=200) - 1.2 * (labels == "b")))
+        area = float(roc_auc_score(labels == "b", probability))
+        folder = tmp_path / str(seed)
+        write_outcomes(Outcomes(np.arange(200), labels, labels, "b", probability), folder)
+        runs.append(Stored(make_record(seed=seed, auroc=area), folder))
+        alone, _ = intervals(compare(runs[-1:], metric="auroc"))
+        above = probability[labels == "b"][:, None] > probability[labels == "a"]
+        error = np.sqrt(above.mean(axis=1).var() / 50 + above.mean(axis=0).var() / 150)
+        assert alone[0].mean == pytest.approx(area)
+        assert (alone[0].high - alone[0].low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    [both], _ = intervals(compare(runs, metric="auroc"))
+    assert both.low < both.mean < both.high
+    assert both.high - both.low < alone[0].high - alone[0].low  # two runs that err apart
+
+
+def test_runs_on_other_series_have_no_interval(predicted, tmp_path):
+    comparison = predicted({"a": [np.arange(40) < 30] * 2}, ["x", "y"] * 20)
+    labels = np.array(["x", "y"] * 20, dtype=object)
+    write_outcomes(Outcomes(np.arange(1, 41), labels, labels), tmp_path / "a" / "1")
+    assert intervals(comparison) == (
+        [],
+        ["ACSF1: the test predictions of the runs of a are of different series; no interval."],
+    )
+
+
 def test_files(scored, tmp_path):
     good, bad = [0.9, 0.92, 0.91, 0.95, 0.9], [0.1, 0.15, 0.12, 0.1, 0.14]
     comparison = scored({"a": {"D": good, "E": [0.9]}, "b": {"D": bad, "E": [0.1]}})
     ranks, scores = mean_ranks(comparison)
     tests, notes = on_each_data_set(comparison)
-    assert write_significance(ranks, len(scores), [], tests, tmp_path, [*notes, "no diagram"])
+    single = [Interval("D", ("a",), "balanced_accuracy", 0.916, 0.85, 0.98, 60)]
+    assert write_significance(ranks, len(scores), [], tests, single, tmp_path, [*notes, "no diagram"])
     text = (tmp_path / "significance.md").read_text()
     assert "**Mean rank over 2 data sets with a score for every variant**" in text
     assert "| a | 1.00 |\n| b | 2.00 |" in text
     assert re_row(text) == "| D | a | b | +0.794 | +0.750 to +0.838 | 5 | t-test, seeds | &lt; 0.001 | **&lt; 0.001** |"
     assert "<sup>2</sup> no diagram" in text
+    assert "| D | a | balanced accuracy | 0.916 | 0.850 to 0.980 | 60 |" in text
+    assert 'D,a,,,0.85,0.98,60,"interval, balanced_accuracy",,,,0.916' in (tmp_path / "significance.csv").read_text()
     assert "\\textbf{\\textless{} 0.001}" in (tmp_path / "significance.tex").read_text()
     assert (tmp_path / "significance.csv").read_text().splitlines()[1].startswith("D,a,b,0.794,0.75")
-    assert not write_significance({}, 0, [], [], tmp_path)
+    assert not write_significance({}, 0, [], [], [], tmp_path)
 
 
 def re_row(text: str) -> str:

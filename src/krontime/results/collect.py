@@ -103,7 +103,8 @@ def newest(job: Sequence[Stored]) -> Stored:
 def publish(runs: Iterable[Stored], folder: Path) -> None:
     """Write records, each job's newest one, into `folder/DATA/MODEL/seedS-HASH`, without this machine's folders.
 
-    Beside a record goes what it said of each test series, where that is known: the class, without probabilities.
+    Beside a record goes what it said of each test series, where that is known: the class, and of two classes the
+    probability of the second.
     """
     jobs: dict[str, list[Stored]] = defaultdict(list)
     for run in runs:

@@ -27,7 +27,7 @@ from krontime.results.files import replacing
 from krontime.results.published import read_published
 from krontime.results.record import METRICS
 from krontime.results.significance import SIGNIFICANCE, write_significance
-from krontime.results.statistics import mean_ranks, on_each_data_set, over_data_sets
+from krontime.results.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.results.tables import SCORES, write_scores
 
 RECORDS = "records"
@@ -124,6 +124,8 @@ def write_results(
     written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
     ranks, scores = mean_ranks(comparison)
     on_each, notes = on_each_data_set(comparison)
+    single, more = intervals(comparison)
+    notes += more
     plots = plot_pareto(comparison, folder)
     if scaling := plot_scaling(comparison, folder):
         plots.append(scaling)
@@ -131,7 +133,7 @@ def write_results(
         notes.append(reason)
     else:
         plots.append(CRITICAL_DIFFERENCE)
-    if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, folder, notes):
+    if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, single, folder, notes):
         written |= {f"{SIGNIFICANCE}.{suffix}" for suffix in ("md", "tex", "csv")}
     written |= {f"{name}.{suffix}" for name in plots for suffix in FORMATS}
     for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO):

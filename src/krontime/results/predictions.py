@@ -125,11 +125,15 @@ class Outcomes:
         index: int64 `(n,)`, ascending.
         labels: `(n,)`, names of the true classes.
         predicted: `(n,)`, names of the predicted classes.
+        positive: name of the second class, where there are two; None for more, or where no probabilities are known.
+        probability: `(n,)` of that class; None without it.
     """
 
     index: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
+    positive: str | None = None
+    probability: np.ndarray | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -145,25 +149,35 @@ def read_outcomes(folder: Path) -> Outcomes | None:
     """
     import pandas as pd
 
-    columns = ["index", "label", "predicted"]
     path = next((folder / name for name in (PREDICTIONS, OUTCOMES) if (folder / name).is_file()), None)
     if path is None:
         return None
     try:
         if path.name == PREDICTIONS:
-            table = pd.read_parquet(path, columns=columns).dropna()
+            table = pd.read_parquet(path).dropna(subset=["label"])
+            probabilities = [name for name in table if name.startswith(_PROBABILITY)]
+            second = probabilities[1] if len(probabilities) == 2 else None
         else:
-            table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
-        table = table.astype({"index": "int64"}).sort_values("index")
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            second = next((name for name in table if name.startswith(_PROBABILITY)), None)
+        table = table.astype({"index": "int64", **({second: "float64"} if second else {})}).sort_values("index")
+        return Outcomes(
+            index=table["index"].to_numpy(),
+            labels=table["label"].to_numpy(object),
+            predicted=table["predicted"].to_numpy(object),
+            positive=second and second.removeprefix(_PROBABILITY),
+            probability=None if second is None else table[second].to_numpy(),
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a readable file of predictions ({error})") from error
-    return Outcomes(*(table[name].to_numpy(None if name == "index" else object) for name in columns))
 
 
 def write_outcomes(outcomes: Outcomes, folder: Path) -> None:
-    """Write `index`, `label` and `predicted` of each series as CSV into a folder."""
+    """Write `index`, `label`, `predicted` and, of two classes, `p_<second>` of each series as CSV into a folder."""
     import pandas as pd
 
     table = pd.DataFrame({"index": outcomes.index, "label": outcomes.labels, "predicted": outcomes.predicted})
+    if outcomes.positive is not None:
+        table[_PROBABILITY + outcomes.positive] = outcomes.probability
     with replacing(folder / OUTCOMES) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")

@@ -7,7 +7,7 @@ from typing import Any
 from krontime.results.comparison import Variant
 from krontime.results.files import replacing
 from krontime.results.markup import Cell, Line, Table, latex, markdown
-from krontime.results.statistics import LEVEL, MIN_SEEDS, Test
+from krontime.results.statistics import LEVEL, MIN_SEEDS, Interval, Test
 from krontime.results.tables import write_csv
 
 SIGNIFICANCE = "significance"
@@ -16,7 +16,8 @@ _CAPTION = (
     f"Holm's method over all pairs, on each data set apart; bold below {LEVEL}. Over data sets: Wilcoxon's signed-rank "
     f"test on mean scores. On one data set: a paired t-test from {MIN_SEEDS} seeds on, which speaks of other seeds on "
     "the same series; with fewer, McNemar's exact test or a paired bootstrap over test series, which speaks of other "
-    "series. Only variants with one score on a data set are compared there."
+    "series. Only variants with one score on a data set are compared there. Intervals are of the mean over the runs, "
+    "by a bootstrap over test series."
 )
 
 
@@ -25,6 +26,7 @@ def write_significance(
     num_ranked: int,
     over: Sequence[Test],
     on_each: Sequence[Test],
+    single: Sequence[Interval],
     folder: Path,
     notes: Sequence[str] = (),
 ) -> bool:
@@ -35,6 +37,7 @@ def write_significance(
         num_ranked: data sets that they are means over.
         over: tests over data sets.
         on_each: tests on single data sets.
+        single: intervals of single scores.
         folder: where the files go.
         notes: why tests were not made.
 
@@ -50,6 +53,20 @@ def write_significance(
         tables.append(_table("Over data sets", over))
     if on_each:
         tables.append(_table("On each data set", on_each))
+    if single:
+        header = ["data set", "variant", "score", "mean", "95 % interval", "n"]
+        rows = [
+            [
+                i.data,
+                " ".join(i.variant),
+                i.metric.replace("_", " "),
+                f"{i.mean:.3f}",
+                f"{i.low:.3f} to {i.high:.3f}",
+                str(i.n),
+            ]
+            for i in single
+        ]
+        tables.append(Table("Scores on other test series", header, rows, num_left=3))
     if not tables:
         return False
     for suffix, form in (("md", markdown), ("tex", latex)):
@@ -74,7 +91,19 @@ def write_significance(
         {"data": "all", "first": " ".join(v), "test": "mean rank", "n": num_ranked, "mean_rank": _digits(rank)}
         for v, rank in ranks.items()
     ]
-    write_csv([*tests, *ranked], folder / f"{SIGNIFICANCE}.csv")
+    alone: list[dict[str, Any]] = [
+        {
+            "data": i.data,
+            "first": " ".join(i.variant),
+            "low": _digits(i.low),
+            "high": _digits(i.high),
+            "n": i.n,
+            "test": f"interval, {i.metric}",
+            "mean": _digits(i.mean),
+        }
+        for i in single
+    ]
+    write_csv([*tests, *ranked, *alone], folder / f"{SIGNIFICANCE}.csv")
     return True
 
 

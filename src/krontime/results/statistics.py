@@ -3,10 +3,11 @@
 Over data sets: Wilcoxon's signed-rank test on the mean scores (Demsar 2006). On one data set: a paired t-test over
 seeds where there are enough of them, else over test series, of which a run folder knows how each was classified:
 McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score is balanced.
-The p-values of a family are corrected together by Holm's method.
+The p-values of a family are corrected together by Holm's method. The interval of a single score is a bootstrap over
+test series too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -20,6 +21,7 @@ from krontime.results.predictions import Outcomes
 MIN_SEEDS = 5
 LEVEL = 0.05
 _RESAMPLES = 9_999
+_RESAMPLES_OF_RANKS = 1_999
 _DIGITS = 9  # beyond these, means that should tie differ by rounding
 
 
@@ -50,6 +52,46 @@ class Test:
     name: str
     p: float
     p_holm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What a mean score might be on other test series.
+
+    Attributes:
+        data: name of the data set.
+        variant: whose score it is.
+        metric: that the score is.
+        mean: over the runs.
+        low, high: 95 % confidence interval.
+        n: test series.
+    """
+
+    data: str
+    variant: Variant
+    metric: str
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
+    """An interval for each variant with one score on a data set, where its runs allow one, and why others had none.
+
+    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve.
+    """
+    found: list[Interval] = []
+    problems: dict[str, None] = {}
+    for data in dict.fromkeys(data for data, _ in comparison.rows):
+        for entry in (entry for variant in comparison.variants if (entry := comparison.only(data, variant))):
+            try:
+                interval = _interval(entry)
+            except UserError as error:
+                problems |= dict.fromkeys(error.problems)
+                continue
+            found += [interval] if interval else []
+    return found, list(problems)
 
 
 def over_data_sets(comparison: Comparison) -> list[Test]:
@@ -168,32 +210,80 @@ def _over_series(first: Entry, second: Entry) -> Test | None:
     """
     if first.metric not in ("accuracy", "balanced_accuracy"):
         return None
-    outcomes = [[run.outcomes() for run in entry.scored] for entry in (first, second)]
+    known = _outcomes(first, second)
+    if known is None or (groups := _groups(known[0][0], first.metric)) is None:
+        return None
+    right = [np.mean([found.correct for found in kept], axis=0) for kept in known]
+    differences = right[0] - right[1]
+    difference, drawn, low, high = _bootstrap([differences[group] for group in groups])
+    p = float((np.sum(np.abs(drawn - difference) >= abs(difference) - 1e-12) + 1) / (len(drawn) + 1))
+    name = "bootstrap, test series"
+    if first.metric == "accuracy" and len(known[0]) == len(known[1]) == 1:
+        name, p = "McNemar, test series", _mcnemar(right[0] > 0, right[1] > 0)
+    return Test(first.data, first.variant, second.variant, difference, low, high, len(differences), name, p)
+
+
+def _interval(entry: Entry) -> Interval | None:
+    """Of a score; None where a run does not tell how it classified the test series, or not as this score needs it.
+
+    Raises:
+        UserError: the runs' predictions are not of the same series.
+    """
+    if entry.mean is None or (known := _outcomes(entry)) is None:
+        return None
+    (runs,) = known
+    if (groups := _groups(runs[0], entry.metric)) is None:
+        return None
+    if entry.metric in ("accuracy", "balanced_accuracy"):
+        right = np.mean([run.correct for run in runs], axis=0)
+        _, _, low, high = _bootstrap([right[group] for group in groups])
+    else:
+        probabilities = np.stack([run.probability for run in runs if run.probability is not None])
+        _, _, low, high = _bootstrap(groups, _area_under_roc(probabilities), _RESAMPLES_OF_RANKS)
+    return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, len(runs[0].index))
+
+
+def _outcomes(*entries: Entry) -> list[list[Outcomes]] | None:
+    """Of the scored runs of each entry; None where one is not known.
+
+    Raises:
+        UserError: they are not of the same series.
+    """
+    outcomes = [[run.outcomes() for run in entry.scored] for entry in entries]
     known = [[found for found in runs if found is not None] for runs in outcomes]
     if any(len(kept) < len(runs) for kept, runs in zip(known, outcomes, strict=True)):
         return None
     reference = known[0][0]
-    for found in (*known[0], *known[1]):
-        if not _same_series(found, reference):
-            raise UserError(
-                f"{first.data}: the test predictions of {' '.join(first.variant)} and {' '.join(second.variant)} are "
-                "of different series; no test between them."
+    for found in (found for kept in known for found in kept):
+        if not (np.array_equal(found.index, reference.index) and np.array_equal(found.labels, reference.labels)):
+            names = [" ".join(entry.variant) for entry in entries]
+            whose = (
+                f"{names[0]} and {names[1]} are of different series; no test between them."
+                if names[1:]
+                else (f"the runs of {names[0]} are of different series; no interval.")
             )
-    right = [np.mean([found.correct for found in kept], axis=0) for kept in known]
-    _, classes = np.unique(reference.labels.astype(str), return_inverse=True)
-    balanced = first.metric == "balanced_accuracy"
-    strata = classes if balanced else np.zeros_like(classes)
-    if not len(strata) or np.bincount(strata).min() < 2:
-        return None  # nothing to draw
-    low, high, p, difference = _bootstrap(right[0] - right[1], strata)
-    name = "bootstrap, test series"
-    if not balanced and len(known[0]) == len(known[1]) == 1:
-        name, p = "McNemar, test series", _mcnemar(right[0] > 0, right[1] > 0)
-    return Test(first.data, first.variant, second.variant, difference, low, high, len(strata), name, p)
+            raise UserError(f"{entries[0].data}: the test predictions of {whose}")
+    return known
 
 
-def _same_series(a: Outcomes, b: Outcomes) -> bool:
-    return np.array_equal(a.index, b.index) and np.array_equal(a.labels, b.labels)
+def _groups(outcomes: Outcomes, metric: str) -> list[np.ndarray] | None:
+    """Positions of the series that are drawn together: all for accuracy, else those of each class.
+
+    None where there is nothing to draw, or the metric is none that series can be drawn for.
+    """
+    _, classes = np.unique(outcomes.labels.astype(str), return_inverse=True)
+    if metric == "auroc":
+        if outcomes.probability is None:
+            return None
+        classes = (outcomes.labels == outcomes.positive).astype(int)
+    elif metric == "accuracy":
+        classes = np.zeros_like(classes)
+    elif metric != "balanced_accuracy":
+        return None
+    groups = [np.flatnonzero(classes == code) for code in np.unique(classes)]
+    if not groups or min(map(len, groups)) < 2 or (metric == "auroc" and len(groups) < 2):
+        return None
+    return groups
 
 
 def _mcnemar(a: np.ndarray, b: np.ndarray) -> float:
@@ -203,22 +293,39 @@ def _mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return float(mcnemar(table, exact=True).pvalue) if table[0][1] + table[1][0] else 1.0
 
 
-def _bootstrap(differences: np.ndarray, classes: np.ndarray) -> tuple[float, float, float, float]:
-    """Percentile interval, two-sided p-value and value of the mean over classes of the mean difference.
+def _mean_of_means(*drawn: np.ndarray, axis: int = -1) -> Any:
+    return np.mean([sample.mean(axis=axis) for sample in drawn], axis=0)
 
-    Series are drawn within their classes. The p-value is the share of resamples that lie at least as far from the value
-    as zero does.
+
+def _area_under_roc(probabilities: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The mean over runs of the area under the ROC curve, of the positions of negative and of positive series.
+
+    Args:
+        probabilities: `(runs, n)` of the positive class.
     """
+    from scipy.stats import rankdata
+
+    def area(negative: np.ndarray, positive: np.ndarray) -> float:
+        ranks = rankdata(probabilities[:, np.concatenate([positive, negative])], axis=1)
+        above = ranks[:, : len(positive)].sum(axis=1) - len(positive) * (len(positive) + 1) / 2
+        return float(above.mean() / (len(positive) * len(negative)))
+
+    return area
+
+
+def _bootstrap(
+    groups: Sequence[np.ndarray], statistic: Callable[..., Any] = _mean_of_means, num_resamples: int = _RESAMPLES
+) -> tuple[float, np.ndarray, float, float]:
+    """A statistic of groups of series, its resamples with series drawn within each group, and a percentile interval."""
     from scipy.stats import bootstrap
 
-    def statistic(*drawn: np.ndarray, axis: int = -1) -> Any:
-        return np.mean([sample.mean(axis=axis) for sample in drawn], axis=0)
-
-    groups = [differences[classes == code] for code in np.unique(classes)]
-    value = float(statistic(*groups))
     found = bootstrap(
-        groups, statistic, n_resamples=_RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(0)
+        groups,
+        statistic,
+        n_resamples=num_resamples,
+        batch=500,
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
-    extreme = np.sum(np.abs(found.bootstrap_distribution - value) >= abs(value) - 1e-12)
     low, high = found.confidence_interval
-    return float(low), float(high), float((extreme + 1) / (_RESAMPLES + 1)), value
+    return float(statistic(*groups)), found.bootstrap_distribution, float(low), float(high)

@@ -14,6 +14,7 @@ from krontime.results.report import format_bytes
 
 SCORES = "scores"
 MISSING = "missing"
+_MEAN = "mean"
 _ENDINGS = {
     Status.FAILED: "failed",
     Status.OUT_OF_MEMORY: "out of memory",
@@ -85,12 +86,18 @@ def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[P
         return Cell((Line(item.value),), (numbering.add(note),))
 
     metrics = {row: _metric(comparison, row).replace("_", " ") for row in comparison.rows}
+    means = [comparison.mean_over_data_sets(variant) for variant in comparison.variants]
+    shown = ["-" if mean is None else f"{mean:.3f}" for mean in means] if any(means) else []
     header: list[str | Cell]
     body: list[list[str | Cell]]
     if comparison.keys:
         header = [*map(_last_part(comparison.keys), comparison.keys)]
         header += [Cell((Line(row[0]), Line(f"({metrics[row]})")), numbering.of(row[0])) for row in comparison.rows]
         body = [[*variant, *(cell(row, variant) for row in comparison.rows)] for variant in comparison.variants]
+        if shown:
+            header.append(_MEAN)
+            for line, mean in zip(body, shown, strict=True):
+                line.append(mean)
         return Table("Test score", header, body, num_left=len(comparison.keys))
     header = ["data set", "score", *(" ".join(variant) for variant in comparison.variants), *models]
     body = [
@@ -102,6 +109,8 @@ def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[P
         ]
         for row in comparison.rows
     ]
+    if shown:
+        body.append([_MEAN, *set(metrics.values()), *shown, *("-" for _ in models)])
     own = len(header) - len(models)
     return Table("Test score", header, body, num_left=2, rule_before=own if models else None)
 
