@@ -75,9 +75,9 @@ full)
     ;;
 esac
 
+krontime tables records="outputs/accuracy-$SIZE" output=$results published=docs/results/published.csv publish=true \
+    readme="$readme"
 if [ "$SIZE" = cpu ]; then
     krontime tables records=outputs/speakers-cpu output=docs/results/speakers publish=true
     krontime tables records=outputs/accuracy-cpu/CTU_UHB_CTG metric=auroc output=docs/results/ctu publish=true
 fi
-krontime tables records="outputs/accuracy-$SIZE" output=$results published=docs/results/published.csv publish=true \
-    readme="$readme"

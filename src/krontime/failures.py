@@ -69,8 +69,11 @@ def explained(
 
 def _reader_ended(error: BaseException) -> str | None:
     """What became of a process that reads data, where that is what an error tells of."""
-    if isinstance(error, RuntimeError) and (told := re.search(r"DataLoader worker \(pid.*?\) (.*)", str(error))):
-        return told[1].split(". ")[0].rstrip(".")
+    if isinstance(error, RuntimeError):
+        if told := re.search(r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (.*)", str(error)):
+            return told[1].split(". ")[0].rstrip(".")
+        if "Pin memory thread exited" in str(error):  # which ends with the process whose batch it was pinning
+            return "ended unexpectedly"
     if isinstance(error, ConnectionError | EOFError) and any(  # it ended while a batch of its was being taken over
         frame.filename == connection.__file__ for frame in traceback.extract_tb(error.__traceback__)
     ):

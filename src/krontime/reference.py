@@ -22,7 +22,7 @@ from krontime.fit import Fit
 from krontime.results.environment import reset_peak_memory
 from krontime.results.record import MetricName, Protocol
 
-NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("nll", "ece")
+NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""
 
 

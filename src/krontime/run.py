@@ -222,7 +222,8 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
             record(Status.INTERRUPTED, error=BY_SIGTERM)
             raise Terminated from error
         told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
-        what = (str(error).splitlines() or ["out of memory"])[0] if told else f"{type(error).__name__}: {error}"
+        first = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
+        what = first if told and first else f"{type(error).__name__}: {error}".removesuffix(": ")
         record(failures.status_of(error), error=what)
         if told is None:
             raise

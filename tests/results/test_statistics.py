@@ -179,6 +179,7 @@ def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
     assert found.mean == pytest.approx(right.mean())
     assert (found.low, found.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.005)
     assert intervals(predicted({"a": runs}, ["x", "y"] * 200, metric="nll")) == ([], [])
+    assert intervals(predicted({"a": [np.full(400, True)]}, ["x", "y"] * 200)) == ([], [])  # nothing varies
 
 
 def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
@@ -199,6 +200,8 @@ def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
         assert (alone[0].high - alone[0].low) / 2 == pytest.approx(1.96 * error, rel=0.1)
     [both], _ = intervals(compare(runs, metric="auroc"))
     assert both.low < both.mean < both.high
+    write_outcomes(Outcomes(np.arange(200), labels, labels), tmp_path / "1")  # without probabilities
+    assert intervals(compare(runs, metric="auroc")) == ([], [])
     assert both.high - both.low < alone[0].high - alone[0].low  # two runs that err apart
 
 

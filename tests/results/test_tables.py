@@ -56,7 +56,7 @@ def test_golden_table(seeds, make_record, table):
         "|---|---|---:|---:|\n"
         "| ACSF1 | accuracy | **0.850 ± 0.050** (n=3) | <u>0.500</u> (n=1), 1 failed, 1 out of memory |\n"
         "| BonnEEG | accuracy | 0.950 (n=1) | missing |\n"
-        "| mean | accuracy | 0.900 | - |\n\n"
+        "| mean over data sets | accuracy | 0.900 | - |\n\n"
         "**Cost: training time, peak memory, parameters**\n\n"
         "| data set | most epochs | krontime | tcn |\n"
         "|---|---|---:|---:|\n"
@@ -96,7 +96,7 @@ def test_the_best_and_the_second_best_are_marked(make_record, table, metric, mar
 def test_the_mean_over_data_sets_is_that_of_one_score(seeds, make_protocol, table):
     balanced = make_protocol(train_class_counts={"oven": 9, "fridge": 1})
     both = [*seeds(0.7, 0.9), *seeds(0.6, data="B"), *seeds(0.5, 0.5, model="tcn"), *seeds(0.4, data="B", model="tcn")]
-    assert rows(table(both))[-1] == ["mean", "accuracy", "0.700", "0.450"]
+    assert rows(table(both))[-1] == ["mean over data sets", "accuracy", "0.700", "0.450"]
     one = [record for record in both if record.model == "tcn"]
     assert rows(table(one, keys=["model.depth"]))[0][-1] == "0.450"
     assert rows(table([*both, *seeds(0.5, data="C", protocol=balanced)]))[-1][0] == "C"
@@ -159,7 +159,9 @@ def test_variants_are_rows_and_data_sets_columns(make_record, table, tmp_path):
         for data, depth, accuracy in (("A", 2, 0.8), ("A", 10, 0.9), ("B", 10, 0.7))
     ]
     text = table(records, keys=["model.depth", "seed"])
-    assert "| depth | seed | A<br>(accuracy) | B<br>(accuracy) | mean |\n|---|---|---:|---:|---:|" in text
+    assert (
+        "| depth | seed | A<br>(accuracy) | B<br>(accuracy) | mean over data sets |\n|---|---|---:|---:|---:|" in text
+    )
     assert rows(text) == [
         ["2", "0", "<u>0.800</u> (n=1)", "missing", "-"],
         ["10", "0", "**0.900** (n=1)", "0.700 (n=1)", "0.800"],

@@ -158,6 +158,11 @@ class TestEndings:
         interrupted_at(2, ended.value)
         with pytest.raises(UserError, match=r"data\.num_workers=1: a process that reads data ended unexpectedly"):
             train(config("equal.npz", "data.num_workers=1"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").error == "EOFError"
+        for text in ("DataLoader worker (pid(s) 123, 456) ended unexpectedly", "Pin memory thread exited unexpectedly"):
+            interrupted_at(2, RuntimeError(text))
+            with pytest.raises(UserError, match=r"data\.num_workers=1: a process that reads data ended unexpectedly"):
+                train(config("equal.npz", "data.num_workers=1", "seed=2", "force=true"), tmp_path / "told")
         interrupted_at(2, EOFError("of another kind"))
         with pytest.raises(EOFError):
             train(config("equal.npz", "data.num_workers=1", "seed=1"), tmp_path / "other")

@@ -151,12 +151,14 @@ class Comparison:
         found = (e.data for e in self.entries if _most_to_train(e.runs[0].record) == math.inf)
         return list(dict.fromkeys(found))
 
-    def mean_over_data_sets(self, variant: Variant) -> float | None:
-        """Of the mean scores; None without one for each of at least two data sets, all of the same metric."""
-        found = [self.only(data, variant) for data in self.data_sets]
-        means = [entry.mean for entry in found if entry is not None and entry.mean is not None]
-        metrics = {entry.metric for entry in self.entries}
-        return statistics.fmean(means) if len(means) == len(found) > 1 and len(metrics) == 1 else None
+    def mean_over_data_sets(self, variant: Variant) -> tuple[float, MetricName] | None:
+        """Of the mean scores, and their metric; None without one for each of at least two data sets, all the same."""
+        found = [entry for data in self.data_sets if (entry := self.only(data, variant))]
+        means = [entry.mean for entry in found if entry.mean is not None]
+        metrics = {entry.metric for entry in found}
+        if len(means) == len(self.data_sets) > 1 and len(metrics) == 1:
+            return statistics.fmean(means), metrics.pop()
+        return None
 
     @property
     def records(self) -> list[Record]:

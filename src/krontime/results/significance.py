@@ -17,7 +17,7 @@ _CAPTION = (
     f"test on mean scores. On one data set: a paired t-test from {MIN_SEEDS} seeds on, which speaks of other seeds on "
     "the same series; with fewer, McNemar's exact test or a paired bootstrap over test series, which speaks of other "
     "series. Only variants with one score on a data set are compared there. Intervals are of the mean over the runs, "
-    "by a bootstrap over test series."
+    "by a bootstrap over test series: they speak of other series of the same groups (patients, speakers) and seeds."
 )
 
 

@@ -77,9 +77,13 @@ class Interval:
 
 
 def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
-    """An interval for each variant with one score on a data set, where its runs allow one, and why others had none.
+    """An interval for each variant with one score on a data set, where its runs allow one.
 
-    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve.
+    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve. What is
+    drawn are single series: neither other groups (patients, speakers) nor other seeds.
+
+    Returns:
+        The intervals, and what is wrong with test predictions that none could be made from.
     """
     found: list[Interval] = []
     problems: dict[str, None] = {}
@@ -236,10 +240,14 @@ def _interval(entry: Entry) -> Interval | None:
         return None
     if entry.metric in ("accuracy", "balanced_accuracy"):
         right = np.mean([run.correct for run in runs], axis=0)
-        _, _, low, high = _bootstrap([right[group] for group in groups])
+        _, drawn, low, high = _bootstrap([right[group] for group in groups])
     else:
-        probabilities = np.stack([run.probability for run in runs if run.probability is not None])
-        _, _, low, high = _bootstrap(groups, _area_under_roc(probabilities), _RESAMPLES_OF_RANKS)
+        probabilities = [run.probability for run in runs if run.probability is not None]
+        if len(probabilities) < len(runs) or len({run.positive for run in runs}) > 1:
+            return None
+        _, drawn, low, high = _bootstrap(groups, _area_under_roc(np.stack(probabilities)), _RESAMPLES_OF_RANKS)
+    if np.ptp(drawn) == 0:
+        return None  # all right or all wrong: series like these cannot tell how far off others might be
     return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, len(runs[0].index))
 
 

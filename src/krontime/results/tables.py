@@ -14,7 +14,7 @@ from krontime.results.report import format_bytes
 
 SCORES = "scores"
 MISSING = "missing"
-_MEAN = "mean"
+_MEAN = "mean over data sets"
 _ENDINGS = {
     Status.FAILED: "failed",
     Status.OUT_OF_MEMORY: "out of memory",
@@ -87,7 +87,7 @@ def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[P
 
     metrics = {row: _metric(comparison, row).replace("_", " ") for row in comparison.rows}
     means = [comparison.mean_over_data_sets(variant) for variant in comparison.variants]
-    shown = ["-" if mean is None else f"{mean:.3f}" for mean in means] if any(means) else []
+    shown = ["-" if mean is None else f"{mean[0]:.3f}" for mean in means] if any(means) else []
     header: list[str | Cell]
     body: list[list[str | Cell]]
     if comparison.keys:
@@ -110,7 +110,8 @@ def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[P
         for row in comparison.rows
     ]
     if shown:
-        body.append([_MEAN, *set(metrics.values()), *shown, *("-" for _ in models)])
+        (metric,) = {mean[1].replace("_", " ") for mean in means if mean is not None}
+        body.append([_MEAN, metric, *shown, *("-" for _ in models)])
     own = len(header) - len(models)
     return Table("Test score", header, body, num_left=2, rule_before=own if models else None)
 

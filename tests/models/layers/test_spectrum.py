@@ -24,7 +24,7 @@ def test_power_is_that_of_a_windowed_patch(patch_length: int, length: int) -> No
         _, power = periodogram(
             filled, window=window, detrend=False, scaling="density", fs=1 / (window**2).sum(), return_onesided=False
         )
-        expected = np.log(power[:, : num_frequencies(patch_length)] / patch.shape[1] + 1e-6)
+        expected = np.log1p(power[:, : num_frequencies(patch_length)] / patch.shape[1] / 1e-6)
         np.testing.assert_allclose(found.values[:, n], expected, atol=2e-4, rtol=1e-3)
     assert found.values.shape[1] == max(1, -(-(length - patch_length) // stride) + 1)
 
@@ -41,6 +41,12 @@ def test_padding_adds_no_patch_that_counts(length: int, padding: int) -> None:
     torch.testing.assert_close(found.observed[:, :num_patches], expected.observed)
     assert found.observed[:, num_patches:].eq(0).all()
     assert found.values[:, num_patches:].eq(0).all()
+
+
+def test_silence_is_nothing_however_long() -> None:
+    """No rounding is left that would depend on the length, and that standardising would make large."""
+    for length in (64, 1000, 5321):
+        assert patch_spectra(torch.zeros(1, length), None, 64).values.eq(0).all()
 
 
 def test_a_sine_stands_out_at_its_frequency_and_half_precision_is_not_used() -> None:

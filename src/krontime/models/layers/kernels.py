@@ -39,7 +39,7 @@ def dilations_within(length: int) -> int:
 
 
 class PatchFeatures(NamedTuple):
-    """What `KernelFeatures` returns.
+    """What `KernelFeatures` and `patch_spectra` return.
 
     Attributes:
         values: `(R, N, F)`, zero where a patch holds no observed point.

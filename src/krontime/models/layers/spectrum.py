@@ -10,7 +10,7 @@ from krontime.models.layers.kernels import PatchFeatures
 from krontime.models.layers.patches import patch_mask, unfold_patches
 
 _LEAST_POWER = 1e-6
-"""Added to a power before its logarithm: silence is no more than this far from a normalised series."""
+"""Powers are told in multiples of this, and 1 is added before the logarithm: silence is 0."""
 
 
 def num_frequencies(patch_length: int) -> int:
@@ -23,7 +23,7 @@ def patch_spectra(x: Tensor, mask: Tensor | None, patch_length: int) -> PatchFea
     """Logarithm of the power at each frequency, in patches of which each covers half of the one before.
 
     Each patch is multiplied by the sine-squared window (Hann's, sampled between its zeros), and its power divided by
-    its observed points, so that one which is filled up is no weaker. Computed in float32 at least.
+    its observed points, so that one of which half is observed is about as strong. Computed in float32 at least.
 
     Args:
         x: `(R, L)` normalised series, zero at points that are not observed.
@@ -42,4 +42,4 @@ def patch_spectra(x: Tensor, mask: Tensor | None, patch_length: int) -> PatchFea
         if needed_RN is not None:
             count_RN = count_RN * needed_RN
         power_RNF = torch.fft.rfft(patches_RNP).abs().square() / count_RN[..., None].clamp(min=1)
-        return PatchFeatures((power_RNF + _LEAST_POWER).log() * (count_RN[..., None] > 0), count_RN)
+        return PatchFeatures((power_RNF / _LEAST_POWER).log1p() * (count_RN[..., None] > 0), count_RN)
