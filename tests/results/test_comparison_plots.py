@@ -90,8 +90,8 @@ def test_files_are_the_same_every_time(make_record, tmp_path):
 @pytest.mark.parametrize(
     ("variants", "scores", "reason"),
     [
-        (VARIANTS[:2], SCORES[:, :2], "there are 2 and 4"),
-        (VARIANTS, SCORES[:2], "there are 3 and 2"),
+        (VARIANTS[:2], SCORES[:, :2], "at most 2 and 4"),
+        (VARIANTS, SCORES[:2], "at most 3 and 2"),
         (VARIANTS, np.repeat(SCORES[:, :1], 3, axis=1), "all variants have the same scores"),
     ],
 )

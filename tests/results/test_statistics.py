@@ -57,11 +57,17 @@ def test_only_data_sets_with_both_scores_are_paired(scored):
 
 def test_mean_ranks_share_ties_and_turn_round_for_losses(scored):
     scores = {"a": across(0.9, 0.5), "b": across(0.9, 0.6), "c": across(0.1, 0.1), "d": {"data0": [0.3]}}
-    assert mean_ranks(scored(scores))[0] == {("a",): 1.5, ("b",): 1.5, ("c",): 4.0, ("d",): 3.0}
-    del scores["d"]
     ranks, found = mean_ranks(scored(scores))
-    assert ranks == {("a",): 1.75, ("b",): 1.25, ("c",): 3.0}
+    assert ranks == {("a",): 1.75, ("b",): 1.25, ("c",): 3.0}  # with d there would be four scores, and not six
     assert found.shape == (2, 3)
+    scores["c"] = {"data0": [0.1]}
+    ranks, found = mean_ranks(scored(scores))
+    assert ranks == {("a",): 1.75, ("b",): 1.25}  # as many with all four on one data set: more data sets
+    del scores["a"]["data1"]
+    assert mean_ranks(scored(scores))[0] == {("a",): 1.5, ("b",): 1.5, ("c",): 4.0, ("d",): 3.0}
+    assert mean_ranks(scored({"a": {"D": []}, "b": {"E": [0.5]}}))[0] == {("b",): 1.0}
+    ranks, found = mean_ranks(scored({"a": {"D": [0.5]}}, metric="macro_f1"))
+    assert (ranks, found.shape) == ({}, (0, 0))
 
 
 def test_five_seeds_allow_a_paired_t_test(scored):
@@ -223,7 +229,7 @@ def test_files(scored, tmp_path):
     single = [Interval("D", ("a",), "balanced_accuracy", 0.916, 0.85, 0.98, 60)]
     assert write_significance(ranks, len(scores), [], tests, single, tmp_path, [*notes, "no diagram"])
     text = (tmp_path / "significance.md").read_text()
-    assert "**Mean rank over 2 data sets with a score for every variant**" in text
+    assert "**Mean rank over 2 data sets, of the variants with a score on each**" in text
     assert "| a | 1.00 |\n| b | 2.00 |" in text
     assert re_row(text) == "| D | a | b | +0.794 | +0.750 to +0.838 | 5 | t-test, seeds | &lt; 0.001 | **&lt; 0.001** |"
     assert "<sup>2</sup> no diagram" in text

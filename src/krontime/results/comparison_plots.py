@@ -145,7 +145,7 @@ def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, fo
     if len(variants) < 3 or len(scores) < 3:
         return (
             "No critical-difference diagram: it takes three variants and three data sets on which all have a score; "
-            f"there are {len(variants)} and {len(scores)}."
+            f"there are at most {len(variants)} and {len(scores)}."
         )
     if np.all(scores == scores[:, :1]):
         return "No critical-difference diagram: all variants have the same scores."

@@ -129,7 +129,7 @@ def write_results(
     plots = plot_pareto(comparison, folder)
     if scaling := plot_scaling(comparison, folder):
         plots.append(scaling)
-    if reason := plot_critical_difference(comparison.variants, scores, folder):
+    if reason := plot_critical_difference(list(ranks), scores, folder):
         notes.append(reason)
     else:
         plots.append(CRITICAL_DIFFERENCE)

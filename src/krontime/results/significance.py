@@ -47,7 +47,7 @@ def write_significance(
     tables = []
     if len(ranks) > 1 and num_ranked > 1:
         rows = [[" ".join(v), f"{rank:.2f}"] for v, rank in sorted(ranks.items(), key=lambda item: item[1])]
-        title = f"Mean rank over {num_ranked} data sets with a score for every variant"
+        title = f"Mean rank over {num_ranked} data sets, of the variants with a score on each"
         tables.append(Table(title, ["variant", "rank"], rows))
     if over:
         tables.append(_table("Over data sets", over))

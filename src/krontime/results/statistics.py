@@ -147,24 +147,34 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[Test], list[str]]:
 
 
 def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray]:
-    """Mean rank of each variant over the data sets on which all have a score, 1 the best, and those scores.
+    """Mean ranks over data sets, 1 the best, and the scores that are ranked.
+
+    Where scores are missing, those variants and data sets are taken that make the largest table without a gap: variants
+    with scores on most data sets first.
 
     Returns:
-        Ranks, empty where there is no such data set, and scores `(data sets, variants)` of which higher is better.
+        Ranks by variant, empty without any score, and scores `(data sets, variants)` of which higher is better.
     """
     from scipy.stats import rankdata
 
-    rows = []
-    for data in comparison.data_sets:
-        found = [comparison.only(data, variant) for variant in comparison.variants]
-        signed = [_sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None]
-        if len(signed) == len(comparison.variants):
-            rows.append(signed)
-    if not rows:
-        return {}, np.empty((0, len(comparison.variants)))
-    scores = np.array(rows)
-    ranks = rankdata(-scores, axis=1).mean(axis=0)
-    return dict(zip(comparison.variants, ranks.tolist(), strict=True)), scores
+    signed: dict[Variant, dict[str, float]] = {}
+    for variant in comparison.variants:
+        found = [comparison.only(data, variant) for data in comparison.data_sets]
+        signed[variant] = {
+            e.data: _sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None
+        }
+    by_count = sorted(comparison.variants, key=lambda variant: -len(signed[variant]))
+    chosen: list[Variant] = []
+    common: list[str] = []
+    for count in range(1, len(by_count) + 1):
+        shared = [data for data in comparison.data_sets if all(data in signed[v] for v in by_count[:count])]
+        if count * len(shared) > len(chosen) * len(common):
+            chosen, common = by_count[:count], shared
+    variants = [variant for variant in comparison.variants if variant in chosen]
+    scores = np.array([[signed[variant][data] for variant in variants] for data in common])
+    scores = scores.reshape(len(common), len(variants))
+    ranks = rankdata(-scores, axis=1).mean(axis=0) if common else np.empty(0)
+    return dict(zip(variants, ranks.tolist(), strict=True)), scores
 
 
 def _sign(entry: Entry) -> int:
