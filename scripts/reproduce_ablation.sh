@@ -43,4 +43,4 @@ for chosen in "${data[@]}"; do
 done
 
 krontime tables records="outputs/ablation-$SIZE" output=$results publish=true \
-    rows=[decomposition.depth,model.attention,model.order,model.head,tokenizer._target_]
+    rows=[decomposition.depth,model.attention,model.order,model.head,tokenizer]
