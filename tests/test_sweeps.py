@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from krontime import cli, configs, guard, lock, overrides, run
@@ -273,6 +274,27 @@ def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
         sweep(*jobs, output=tmp_path)
     assert "krontime: the sweep has 4 jobs: 2 done, 2 failed" in capsys.readouterr().err
     assert done.items() < completed(tmp_path).items()
+
+
+@pytest.mark.slow
+def test_wandb_gets_a_run_for_each_job_and_one_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    overrides = ("logger=wandb", "model.dropout=0,2", "trainer.max_epochs=1", f"paths.output={tmp_path}")
+    with contextlib.redirect_stdout(io.StringIO()) as screen, pytest.raises(SystemExit):
+        cli.main(["train", "-m", *SMALL, *overrides])
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in screen.getvalue()
+    assert len(list(tmp_path.glob("*/*/*/wandb/offline-run-*"))) == 1  # the other job was refused
+    (summary,) = (tmp_path / "wandb").glob("offline-run-*")
+    (listed,) = (tmp_path / ".sweeps").glob("*.json")
+    assert summary.name.endswith(f"sweep-{listed.stem}")
+    (table,) = (summary / "files" / "media" / "table").glob("jobs*.json")
+    jobs = pd.read_json(table, typ="series")
+    rows = [dict(zip(jobs["columns"], row, strict=True)) for row in jobs["data"]]
+    assert [row["state"] for row in rows] == ["done", "failed"]
+    assert "model.dropout=0" in rows[0]["overrides"].split()
+    assert "expected a share" in rows[1]["error"]
+    (record,) = records(tmp_path).values()
+    assert rows[0]["test/accuracy"] == pytest.approx(record.metrics.test["accuracy"])
 
 
 def test_a_sweep_that_is_interrupted_says_how_far_it_came(

@@ -88,9 +88,14 @@ class Sweep(BaseModel):
         with suppress(OSError):  # there are lists of other sweeps
             (root / SWEEPS).rmdir()
 
-    def _path(self, root: Path) -> Path:
+    @property
+    def id(self) -> str:
+        """The same for the same jobs."""
         folders = json.dumps(sorted(job.folder for job in self.jobs))
-        return root / SWEEPS / f"{hashlib.sha256(folders.encode()).hexdigest()[:12]}.json"
+        return hashlib.sha256(folders.encode()).hexdigest()[:12]
+
+    def _path(self, root: Path) -> Path:
+        return root / SWEEPS / f"{self.id}.json"
 
 
 def listed(root: Path) -> dict[str, Job]:

@@ -1,17 +1,21 @@
 """Hydra's basic sweeper, made to last: it lists its jobs on disk, shares them with others, and says how they ended."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from krontime.sweep import Progress
 
 POLL_S = 0.5
 
@@ -62,6 +66,7 @@ class KrontimeSweeper(BasicSweeper):
             show(run.summary()[1])
             raise
         run.write()
+        run.log()
         is_done, summary = run.summary()
         if not is_done:
             raise UserError(summary)
@@ -76,15 +81,19 @@ class KrontimeSweeper(BasicSweeper):
         """
         from krontime.build import plain
 
-        assert self.hydra_context is not None
-        assert self.config is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        config = self.composed(overrides)
         plain(config)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))), str(
             OmegaConf.select(config, "hydra.sweep.subdir")
         )
+
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
 
 class _SweepRun:
@@ -94,6 +103,7 @@ class _SweepRun:
         from krontime.sweep import Job
 
         assert sweeper.launcher is not None
+        self.sweeper = sweeper
         self.launcher: Any = sweeper.launcher
         self.overrides = [list(job) for job in overrides]
         found = [sweeper.folder(job, number) for number, job in enumerate(self.overrides)]
@@ -144,6 +154,18 @@ class _SweepRun:
         """What the job of a folder raised."""
         return next((self.errors[number] for number in self.numbers[run_dir] if number in self.errors), None)
 
+    def progress(self, run_dir: Path) -> "Progress":
+        """How far the job of a folder has come, what it raised here included."""
+        from krontime.errors import UserError
+        from krontime.sweep import State, first_line, progress
+
+        found = progress(run_dir)
+        if (error := self.error(run_dir)) and found.state in (State.DONE, State.TO_DO):
+            # failed, though it may be done: its data has changed since
+            reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
+            return found._replace(state=State.FAILED, error=reason)
+        return found
+
     def write(self) -> None:
         """List the jobs on disk, with the errors of those that left nothing else; not where every job was refused."""
         from krontime.errors import UserError
@@ -167,19 +189,55 @@ class _SweepRun:
                     f"{root}: cannot be written ({error.strerror}); expected paths.output=FOLDER to be writable"
                 ) from error
 
+    def log(self) -> None:
+        """Give Weights & Biases, where the jobs log to it, a run with a table of them for each output folder."""
+        from krontime import build
+        from krontime.results.console import show
+        from krontime.results.report import sync_command
+        from krontime.sweep import Sweep
+
+        config = build.plain(self.sweeper.composed(self.overrides[0]))
+        options = (config.get("logger") or {}).get("wandb")
+        if options is None:
+            return
+        import pandas as pd
+
+        from krontime.results.wandb_log import log_sweep, of_wandb
+
+        for root, jobs in self.by_root.items():
+            rows = []
+            for job in jobs:
+                state, record, error = self.progress(root / job.folder)
+                scores = record.metrics.test if record else {}
+                rows.append(
+                    {
+                        "job": job.folder,
+                        "overrides": " ".join(job.overrides),
+                        "state": str(state),
+                        "error": error,
+                        **{f"test/{name}": score for name, score in scores.items()},
+                    }
+                )
+            sweep = Sweep(jobs=jobs).id
+            named = {**options, "name": f"sweep/{sweep}", "group": options["group"] or "sweeps", "id": f"sweep-{sweep}"}
+            try:
+                for logger in of_wandb(build.loggers({**config, "logger": {"wandb": named}}, root)):
+                    log_sweep(logger, pd.DataFrame(rows))
+            finally:
+                if "wandb" in sys.modules:  # else the next run of this process would log into this one's
+                    sys.modules["wandb"].finish()
+            if options["offline"]:
+                show(f"Next    {sync_command(root)}")
+
     def summary(self) -> tuple[bool, str]:
         """Whether all jobs are done, and how many are; which are not and why, and how to run those."""
-        from krontime.errors import UserError
-        from krontime.sweep import State, counts, first_line, progress, varied
+        from krontime.sweep import State, counts, varied
 
         names = varied([job for jobs in self.by_root.values() for job in jobs])
         folders = [root / job.folder for root, jobs in self.by_root.items() for job in jobs]
         lines, states = [], []
         for name, folder in zip(names, folders, strict=True):
-            state, _, reason = progress(folder)
-            if (error := self.error(folder)) and state in (State.DONE, State.TO_DO):
-                state = State.FAILED  # though it may be done: its data has changed since
-                reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
+            state, _, reason = self.progress(folder)
             states.append(state)
             if state is not State.DONE:
                 lines.append(f"  {state}: {name}{f': {reason}' if reason else ''}")

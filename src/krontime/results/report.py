@@ -78,7 +78,7 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     else:
         _paragraph(screen, "Next", _ADVICE[record.status])
     if any(run_dir.glob("wandb/offline-run-*")):
-        _line(screen, "", f"wandb sync {shlex.quote(str(run_dir / 'wandb'))}/offline-run-*")
+        _line(screen, "", sync_command(run_dir))
     screen.rstrip()
     return screen
 
@@ -247,3 +247,8 @@ def _files(run_dir: Path) -> list[tuple[str, str]]:
         for pattern, what in _FILES
         for found in sorted(run_dir.glob(pattern))
     ]
+
+
+def sync_command(folder: Path) -> str:
+    """What sends the runs that Weights & Biases wrote offline into a folder."""
+    return f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"

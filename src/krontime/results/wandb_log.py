@@ -38,6 +38,12 @@ def log_run(logger: "WandbLogger", run_dir: Path, attention: Sequence[Sequence[n
             logger.log_image(f"attention/layer{number}_level{level}", [picture(factor)], caption=[caption])
 
 
+def log_sweep(logger: "WandbLogger", jobs: pd.DataFrame) -> None:
+    """Give it a table of a sweep's jobs, a row each, and how many are in each state."""
+    logger.log_table("jobs", dataframe=jobs)
+    logger.log_metrics({f"sweep/{state}": count for state, count in jobs["state"].value_counts().items()})
+
+
 def log_search(logger: "WandbLogger", table: Path, plots: Sequence[Path], best: float) -> None:
     """Give it the trials of a search as a table, the plots that there are, and the best value."""
     logger.log_table("trials", dataframe=pd.read_csv(table))
