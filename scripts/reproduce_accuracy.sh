@@ -48,8 +48,8 @@ cpu)
         # shellcheck disable=SC2086
         train $chosen model=$reference $seeds model.fit_on=train_and_validation
     done
-    # MultiRocketHydra's features of these need more than 24 GB
-    for chosen in data=mitbih_ecg "$ctu"; do
+    # MultiRocketHydra needs more than 24 GB for these, as FSDD's cell shows
+    for chosen in data=mitbih_ecg "$fsdd" "$ctu"; do
         # shellcheck disable=SC2086
         train $chosen model=aeon_multirocket $seeds model.fit_on=train_and_validation
     done
