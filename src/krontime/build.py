@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,6 +251,12 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
             extra |= {key: value for key, value in known.items() if options.get(key) is None}
         built.append(instantiate(options, **extra))
     return built
+
+
+def finish_wandb(exit_code: int | None = None) -> None:
+    """End the run of Weights & Biases that this process has open, if any: the next one would log into it."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish(exit_code=exit_code)
 
 
 def trainer(

@@ -4,7 +4,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -229,8 +228,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
             raise
         raise told from error
     finally:
-        if "wandb" in sys.modules:  # else the next run of this process would log into this one's
-            sys.modules["wandb"].finish(exit_code=int(not is_scored))
+        build.finish_wandb(exit_code=int(not is_scored))
     if is_first:
         clear_spares(run_dir)
     return completed

@@ -8,7 +8,6 @@ import gc
 import logging
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,8 +177,7 @@ class Search:
             problem = "out of memory"
         finally:
             shutil.rmtree(task.folder / experiment.CHECKPOINTS, ignore_errors=True)
-            if "wandb" in sys.modules:  # else the next trial would log into this one's run
-                sys.modules["wandb"].finish(exit_code=int(value is None))
+            build.finish_wandb(exit_code=int(value is None))
         gc.collect()
         self.study.end(task, value=value, problem=problem)
         log.info(
@@ -250,8 +248,7 @@ class Search:
                 plots = [self.folder / name for name in (outcome.HISTORY, outcome.IMPORTANCES)]
                 log_search(logger, self.folder / outcome.TABLE, plots, best)
         finally:
-            if "wandb" in sys.modules:
-                sys.modules["wandb"].finish()
+            build.finish_wandb()
 
     def _write_experiment(self, overrides: Sequence[str], words: str) -> None:
         from krontime.search import outcome

@@ -19,6 +19,21 @@ from krontime.results.record import Record, Status
 from tests.run.small import SMALL, equal, train, verb, weights
 
 
+def stumbling(*_: Any, **__: Any) -> None:
+    """Fails while it cleans up after a SIGTERM, as Lightning does."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        raise RuntimeError("Please call `iter(combined_loader)` first.")
+
+
+def forgetting(*_: Any, **__: Any) -> None:
+    """Turns a SIGTERM into an error that knows nothing of it, as matplotlib's compiled code does."""
+    with contextlib.suppress(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise ValueError("Invalid bounding box")
+
+
 class TestEndings:
     @pytest.mark.parametrize(("num_workers", "step"), [(0, 6), (2, 9)])
     def test_interrupted_run_ends_as_if_it_had_not_been(
@@ -107,31 +122,14 @@ class TestEndings:
         assert "starts anew" in caplog.text
         assert equal(weights(tmp_path / "run"), weights(finished[0]))
 
-    def test_a_sigterm_that_lightning_stumbles_over_is_still_one(
-        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("fit", [stumbling, forgetting])
+    def test_a_sigterm_that_becomes_another_error_is_still_one(
+        self,
+        config: Callable[..., Any],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        fit: Callable[..., None],
     ) -> None:
-        def fit(*_: Any, **__: Any) -> None:
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-            finally:
-                raise RuntimeError("Please call `iter(combined_loader)` first.")
-
-        monkeypatch.setattr(Trainer, "fit", fit)
-        with pytest.raises(Terminated):
-            train(config("equal.npz"), tmp_path / "run")
-        record = Record.read(tmp_path / "run" / "record.json")
-        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command goes on")
-
-    def test_a_sigterm_that_compiled_code_turns_into_an_error_is_still_one(
-        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """As matplotlib's does, whose error knows nothing of the signal."""
-
-        def fit(*_: Any, **__: Any) -> None:
-            with contextlib.suppress(Terminated):
-                os.kill(os.getpid(), signal.SIGTERM)
-            raise ValueError("Invalid bounding box")
-
         monkeypatch.setattr(Trainer, "fit", fit)
         with pytest.raises(Terminated):
             train(config("equal.npz"), tmp_path / "run")

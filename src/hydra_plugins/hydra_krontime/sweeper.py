@@ -1,7 +1,6 @@
 """Hydra's basic sweeper, made to last: it lists its jobs on disk, shares them with others, and says how they ended."""
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -224,8 +223,7 @@ class _SweepRun:
                 for logger in of_wandb(build.loggers({**config, "logger": {"wandb": named}}, root)):
                     log_sweep(logger, pd.DataFrame(rows))
             finally:
-                if "wandb" in sys.modules:  # else the next run of this process would log into this one's
-                    sys.modules["wandb"].finish()
+                build.finish_wandb()
             if options["offline"]:
                 show(f"Next    {sync_command(root)}")
 
