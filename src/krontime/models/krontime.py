@@ -21,7 +21,7 @@ from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.attention import Order
 from krontime.ops.decomposition import LevelPlan, plan_levels
-from krontime.ops.feed_forward import gelu_linear
+from krontime.ops.feed_forward import norm_gelu_linear
 
 Positions = Literal["levels", "none"]
 Head = Literal["levels", "mean"]
@@ -96,7 +96,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`(R, N, D)` and its mask to `(R, N, D)`."""
         x = self._add(x, self.attention(self.norm_attention(x), mask))
-        return self._add(x, gelu_linear(self.expand(self.norm_feed_forward(x)), self.contract.weight))
+        return self._add(x, norm_gelu_linear(x, self.norm_feed_forward, self.expand, self.contract))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
         if self.training and self.dropout > 0:

@@ -1,4 +1,7 @@
-"""The second half of a feed-forward network, whose backward pass computes the activation again."""
+"""A block's feed-forward network, computed a few tokens at a time.
+
+Shape letters: B batch, N tokens, D model width, F hidden width.
+"""
 
 from typing import Any
 
@@ -7,32 +10,57 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from krontime.ops.layout import autocast
+from krontime.ops.pieces import pieces
 
-def gelu_linear(hidden: Tensor, weight: Tensor) -> Tensor:
-    """`weight @ gelu(hidden)` for each token: `(B, N, F)` and a weight `(D, F)` to `(B, N, D)`.
 
-    The backward pass keeps `hidden` and not its activation, the widest tensors of a block: computing one again costs
-    less than a hundredth of a step. A compiler chooses by itself what to keep, and is given the plain formula.
+def norm_gelu_linear(x: Tensor, norm: torch.nn.LayerNorm, expand: torch.nn.Linear, contract: torch.nn.Linear) -> Tensor:
+    """`contract(gelu(expand(norm(x))))` for each token: `(B, N, D)` to `(B, N, D)`; the linear layers have no bias.
+
+    The backward pass keeps the input and what `expand` makes of it. Norm and activation, next to the widest tensors of
+    a block, are computed again and never whole in memory on a CPU, see `krontime.ops.pieces`. A compiler chooses by
+    itself what to keep, and is given the plain formula.
     """
     if torch.compiler.is_compiling():
-        return F.linear(F.gelu(hidden), weight)
-    return _GeluLinear.apply(hidden, weight)
+        return contract(F.gelu(expand(norm(x))))
+    weights = autocast(expand.weight, contract.weight)
+    return _NormGeluLinear.apply(x, norm.weight, norm.bias, *weights, norm.eps)
 
 
-class _GeluLinear(torch.autograd.Function):
+class _NormGeluLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        return F.linear(F.gelu(hidden), weight)
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, expand: Tensor, contract: Tensor, eps: float
+    ) -> Tensor:
+        tokens = x.flatten(0, -2)
+        hidden = tokens.new_empty(len(tokens), len(expand), dtype=expand.dtype)
+        out = tokens.new_empty(len(tokens), len(contract), dtype=contract.dtype)
+        for part in pieces(len(tokens), device=tokens.device):
+            normed, *_ = torch.native_layer_norm(tokens[part].to(gain.dtype), gain.shape, gain, shift, eps)
+            torch.mm(normed.to(expand.dtype), expand.mT, out=hidden[part])
+            torch.mm(F.gelu(hidden[part]), contract.mT, out=out[part])
+        ctx.eps = eps
+        ctx.save_for_backward(x, gain, shift, expand, contract, hidden)
+        return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, weight = ctx.saved_tensors
-        with torch.enable_grad():
-            hidden = hidden.detach().requires_grad_()
-            active = F.gelu(hidden)
-        grad = grad.to(hidden.dtype)
-        grad_weight = grad.flatten(0, 1).mT @ active.detach().flatten(0, 1)
-        (grad_hidden,) = torch.autograd.grad(active, hidden, grad @ weight.to(hidden.dtype))
-        return grad_hidden, grad_weight.to(weight.dtype)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights, hidden = ctx.saved_tensors
+        gain, shift, expand, contract = weights
+        tokens, grad = x.flatten(0, -2), grad.flatten(0, -2)
+        grad_x = torch.empty_like(tokens)
+        # Sums over the parts are in float32 at least.
+        sums = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
+        for part in pieces(len(tokens), device=tokens.device):
+            before = tokens[part].to(gain.dtype)
+            normed, *statistics = torch.native_layer_norm(before, gain.shape, gain, shift, ctx.eps)
+            grad_contract = grad[part].mT @ F.gelu(hidden[part])
+            grad_hidden = torch.ops.aten.gelu_backward(grad[part] @ contract, hidden[part])
+            grad_expand = grad_hidden.mT @ normed.to(expand.dtype)
+            grad_x[part], grad_gain, grad_shift = torch.ops.aten.native_layer_norm_backward(
+                (grad_hidden @ expand).to(gain.dtype), before, gain.shape, *statistics, gain, shift, [True, True, True]
+            )
+            for total, term in zip(sums, (grad_gain, grad_shift, grad_expand, grad_contract), strict=True):
+                total += term
+        return grad_x.view_as(x), *sums, None

@@ -7,7 +7,7 @@ layouts itself and is given the plain formulas.
 Shape letters: B batch, H heads, E head width, N tokens, D model width, R rows of a weight, k_i size of level i.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
+from krontime.ops.pieces import pieces
 
 
 def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """`weight @ x^T` for each weight: tokens `(B, N, D)` and weights `(R, D)` to `(B, R, N)` each."""
     if torch.compiler.is_compiling():
         return tuple(torch.bmm(_for_each(x, weight), x.mT) for weight in weights)
-    return _ChannelsFirst.apply(*_autocast(x, *weights))
+    return _ChannelsFirst.apply(*autocast(x, *weights))
 
 
 def mixed_tokens_first(
@@ -29,8 +30,8 @@ def mixed_tokens_first(
 ) -> Tensor:
     """Values mixed by the factors of the levels (see `apply_factors`), then a linear map back to tokens first.
 
-    Of the activations, the backward pass keeps the values and what the first level makes of them; those of the other
-    levels are computed again, which costs one product each.
+    A few series are mixed at a time, see `krontime.ops.pieces`. Of the activations, the backward pass keeps the values;
+    what the levels make of them is computed again, which costs one product each.
 
     Args:
         v: values `(B, H, E, N)`, zero at invalid tokens.
@@ -45,7 +46,7 @@ def mixed_tokens_first(
     if torch.compiler.is_compiling():
         mixed = apply_factors(v, factors, order=order, mask=mask).flatten(1, 2)
         return torch.bmm(mixed.mT, _for_each(mixed, weight.mT))
-    v, weight = _autocast(v, weight)
+    v, weight = autocast(v, weight)
     scale = None if mask is None else validity_scale(factors, mask, order).to(v.dtype)
     return _MixedTokensFirst.apply(v, weight, scale, order, *(factor.to(v.dtype) for factor in factors))
 
@@ -55,7 +56,7 @@ def _for_each(x: Tensor, weight: Tensor) -> Tensor:
     return weight.expand(len(x), -1, -1)
 
 
-def _autocast(*operands: Tensor) -> tuple[Tensor, ...]:
+def autocast(*operands: Tensor) -> tuple[Tensor, ...]:
     """The operands of a product as autocast would give them; functions with gradients of their own have to ask."""
     kind = operands[0].device.type
     if not torch.is_autocast_enabled(kind):
@@ -82,48 +83,63 @@ class _ChannelsFirst(torch.autograd.Function):
 class _MixedTokensFirst(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, weight: Tensor, scale: Tensor | None, order: Order, *factors: Tensor) -> Tensor:
-        ctx.levels = range(len(factors)) if order != "top_down" else range(len(factors))[::-1]
-        ctx.is_parallel = order == "parallel"
-        first = None if ctx.is_parallel or len(factors) == 1 else _level_product(v, factors, ctx.levels[0])
-        ctx.save_for_backward(v, weight, scale, first, *factors)
-        mixed = _mixed(ctx, v, first, factors)[-1]
-        if scale is not None:
-            mixed = mixed * scale
-        return torch.bmm(mixed.flatten(1, 2).mT, _for_each(mixed, weight.mT))
+        ctx.order = order
+        ctx.save_for_backward(v, weight, scale, *factors)
+        out = v.new_empty(len(v), v.shape[3], len(weight))
+        for rows in _rows(v):
+            mixed = _mixed(v[rows], [factor[rows] for factor in factors], order)[-1]
+            if scale is not None:
+                mixed = mixed * scale[rows]
+            torch.bmm(mixed.flatten(1, 2).mT, _for_each(mixed, weight.mT), out=out[rows])
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, weight, scale, first, *factors = ctx.saved_tensors
-        steps = _mixed(ctx, v, first, factors)
-        mixed = steps.pop()
-        scaled = mixed if scale is None else mixed * scale
-        grad_weight = torch.bmm(scaled.flatten(1, 2), grad).sum(dim=0).mT
-        grad = torch.bmm(_for_each(grad, weight.mT), grad.mT).view(v.shape)
-        grad_scale = None
-        if scale is not None:
-            grad_scale = (grad * mixed).sum(dim=2, keepdim=True)
-            grad = grad * scale
-        del mixed, scaled
-        grad_factors: list[Tensor | None] = [None] * len(factors)
-        if ctx.is_parallel:
-            grad = grad / len(factors)
-            for level in ctx.levels:
-                grad_factors[level] = _grad_factor(grad, v, factors, level)
-            grad_v = torch.stack([_level_product(grad, factors, level, transpose=True) for level in ctx.levels])
-            return grad_v.sum(dim=0), grad_weight, grad_scale, None, *grad_factors
-        for level in reversed(ctx.levels):
-            grad_factors[level] = _grad_factor(grad, steps.pop(), factors, level)
-            grad = _level_product(grad, factors, level, transpose=True)
-        return grad, grad_weight, grad_scale, None, *grad_factors
+        v, weight, scale, *factors = ctx.saved_tensors
+        grad_v, grad_scale = torch.empty_like(v), None if scale is None else torch.empty_like(scale)
+        grad_factors = [torch.empty_like(factor) for factor in factors]
+        grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for rows in _rows(v):
+            some = [factor[rows] for factor in factors]
+            steps = _mixed(v[rows], some, ctx.order)
+            mixed = steps.pop()
+            scaled = mixed if scale is None else mixed * scale[rows]
+            grad_weight += torch.bmm(scaled.flatten(1, 2), grad[rows]).sum(dim=0).mT
+            step = torch.bmm(_for_each(grad[rows], weight.mT), grad[rows].mT).view(mixed.shape)
+            if scale is not None:
+                grad_scale[rows] = (step * mixed).sum(dim=2, keepdim=True)
+                step = step * scale[rows]
+            del mixed, scaled
+            if ctx.order == "parallel":
+                step = step / len(factors)
+                for level in range(len(factors)):
+                    grad_factors[level][rows] = _grad_factor(step, v[rows], some, level)
+                each = [_level_product(step, some, level, transpose=True) for level in range(len(factors))]
+                grad_v[rows] = torch.stack(each).sum(dim=0)
+                continue
+            for level in reversed(_levels(some, ctx.order)):
+                grad_factors[level][rows] = _grad_factor(step, steps.pop(), some, level)
+                step = _level_product(step, some, level, transpose=True)
+            grad_v[rows] = step
+        return grad_v, grad_weight, grad_scale, None, *grad_factors
 
 
-def _mixed(ctx: Any, v: Tensor, first: Tensor | None, factors: Sequence[Tensor]) -> list[Tensor]:
+def _rows(x: Tensor) -> Iterator[slice]:
+    """Series of a `(B, H, E, N)` that are mixed at once."""
+    return pieces(len(x), tokens_each=x.shape[3], device=x.device)
+
+
+def _levels(factors: Sequence[Tensor], order: Order) -> range:
+    return range(len(factors)) if order != "top_down" else range(len(factors))[::-1]
+
+
+def _mixed(v: Tensor, factors: Sequence[Tensor], order: Order) -> list[Tensor]:
     """The values, what each level in turn makes of them, and at the end what all of them make of them."""
-    if ctx.is_parallel:
-        return [torch.stack([_level_product(v, factors, level) for level in ctx.levels]).mean(dim=0)]
-    steps = [v] if first is None else [v, first]
-    for level in ctx.levels[len(steps) - 1 :]:
+    if order == "parallel":
+        return [torch.stack([_level_product(v, factors, level) for level in range(len(factors))]).mean(dim=0)]
+    steps = [v]
+    for level in _levels(factors, order):
         steps.append(_level_product(steps[-1], factors, level))
     return steps
 
