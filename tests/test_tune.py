@@ -162,6 +162,26 @@ def test_an_interrupted_trial_is_tried_again(tune, monkeypatch, tmp_path):
     assert not list((tmp_path / "s" / "trials").glob("*.lock"))
 
 
+def test_options_that_fail_unexpectedly_are_tried_twice_and_stop_no_search(tune, monkeypatch, tmp_path):
+    fit, failed = NetworkFit.run, []
+
+    def fail_first(self: NetworkFit) -> None:
+        options = self.config["optim"], self.config["decomposition"]
+        failed.extend([] if failed else [options])
+        if options in failed:
+            raise RuntimeError("broken\nby this")
+        fit(self)
+
+    monkeypatch.setattr(NetworkFit, "run", fail_first)
+    with pytest.raises(RuntimeError, match="broken"):
+        tune(tmp_path / "s", 2)
+    assert "the best of 2 trials" in tune(tmp_path / "s", 2)
+    table = pd.read_csv(tmp_path / "s" / "trials.csv")
+    assert list(table["trial"]) == [1, 2]
+    assert list(table["state"]) == ["pruned", "complete"]
+    assert table["problem"][0] == "RuntimeError: broken"
+
+
 @pytest.mark.parametrize(
     ("overrides", "space", "says"),
     [

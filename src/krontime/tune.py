@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from krontime import build, experiment
 from krontime.arguments import argument_problems
 from krontime.checks import BETTER, check_train
-from krontime.errors import UserError
-from krontime.failures import is_out_of_memory
+from krontime.errors import Terminated, UserError
+from krontime.failures import is_out_of_memory, was_terminated
 from krontime.lit.quiet import quiet_lightning
 from krontime.results.console import show
 from krontime.results.record import config_hash
+from krontime.sweep import first_line
 from krontime.training import NetworkFit
 
 if TYPE_CHECKING:
@@ -167,14 +168,21 @@ class Search:
             value = self._value(task)
         except UserError as error:
             problem = "; ".join(error.problems)
+        except Terminated:
+            self.study.give_up(task)
+            raise
         except (KeyboardInterrupt, SystemExit):
             self.study.give_up(task)
             raise KeyboardInterrupt from None
         except BaseException as error:
-            if not is_out_of_memory(error):
-                self.study.give_up(task)
+            if is_out_of_memory(error):
+                problem = "out of memory"
+            elif was_terminated(error) or not self.study.is_last_try(task):
+                self.study.give_up(task, has_failed=not was_terminated(error))
                 raise
-            problem = "out of memory"
+            else:
+                log.exception("This trial failed by a fault of the program, as it did before:")
+                problem = f"{type(error).__name__}: {first_line(str(error))}"
         finally:
             shutil.rmtree(task.folder / experiment.CHECKPOINTS, ignore_errors=True)
             build.finish_wandb(exit_code=int(value is None))

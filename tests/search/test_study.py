@@ -90,6 +90,22 @@ def test_a_trial_of_a_dead_process_is_tried_again(tmp_path):
     assert len(run(study, 3)) == 2  # what failed counts for nothing
 
 
+def test_options_that_end_every_process_end_two_of_them_and_count(tmp_path):
+    def die() -> None:
+        shared(tmp_path).next(SPACE, 2)
+        os._exit(9)
+
+    assert [process(die), process(die)] == [9, 9]
+    study = shared(tmp_path)
+    assert len(run(study, 2)) == 1
+    first, second, last = study.study.get_trials()
+    assert [trial.number for trial in study.ended()] == [1, 2]
+    assert second.user_attrs["overrides"] == first.user_attrs["overrides"] != last.user_attrs["overrides"]
+    assert second.user_attrs["problem"] == "its process died, as did one before"
+    assert study.completed() == [last]
+    assert not list((tmp_path / "trials").glob("*.lock"))
+
+
 def test_a_trial_of_a_living_process_is_left_alone_and_counted(tmp_path):
     begun, go_on = FORK.Event(), FORK.Event()
 
@@ -114,10 +130,19 @@ def test_a_trial_of_a_living_process_is_left_alone_and_counted(tmp_path):
 
 
 def test_a_trial_that_was_given_up_is_tried_again(tmp_path):
+    """However often, where it was interrupted; an error is seen to the second time."""
     study = shared(tmp_path)
+    task = first = study.next(SPACE, 1)
+    for _ in range(3):
+        assert not study.is_last_try(task)
+        study.give_up(task)
+        task = study.next(SPACE, 1)
+    study.give_up(task, has_failed=True)
     task = study.next(SPACE, 1)
+    assert task.overrides == first.overrides
+    assert study.is_last_try(task)
     study.give_up(task)
-    assert study.next(SPACE, 1).overrides == task.overrides
+    assert study.is_last_try(study.next(SPACE, 1))
 
 
 def test_a_trial_whose_options_do_not_work_counts_and_says_why(tmp_path):

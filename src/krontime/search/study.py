@@ -2,6 +2,7 @@
 
 Trials are kept in Optuna's journal file. Who works on a trial holds the operating system's lock on a file of its own,
 which ends with the process: a trial that is marked as running and whose lock is free was cut off, and is tried again.
+Options that have ended a process twice are not: they might end each one that tries them.
 """
 
 from collections.abc import Callable
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "journal.log"
+STUDY = "search"
 TRIALS = "trials"
 OVERRIDES = "overrides"
 """User attribute of a trial: the overrides that it ran with."""
 PROBLEM = "problem"
-"""User attribute of a trial: why its options did not work (out of memory, diverged, refused)."""
+"""User attribute of a trial: why its options did not work (out of memory, diverged, refused, an error)."""
+FAILURES = "failures"
+"""User attribute of a trial: how often its options have ended a process before."""
+MOST_FAILURES = 2
+"""Failures after which options are not tried again."""
+DIED = "its process died, as did one before"
 ABOUT = "about"
 """User attribute of a study: what tells one search from another."""
 
@@ -80,9 +87,10 @@ class SharedStudy:
         self.sampler = sampler
         self._lock = FileLock(folder / "search.lock")
         with self._lock:
+            self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self.study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-                study_name="search",
+                storage=self._storage,
+                study_name=STUDY,
                 direction=direction,  # type: ignore[arg-type]
                 pruner=pruner,
                 load_if_exists=True,
@@ -124,10 +132,20 @@ class SharedStudy:
         self.study.tell(task.trial, value, state=state)
         self._unlock(task.lock)
 
-    def give_up(self, task: Task) -> None:
-        """Leave a trial to whoever works on this search next."""
+    def is_last_try(self, task: Task) -> bool:
+        """Whether the options of a trial have failed so often that they are not tried again if they fail now."""
+        return task.trial.user_attrs.get(FAILURES, 0) + 1 >= MOST_FAILURES
+
+    def give_up(self, task: Task, *, has_failed: bool = False) -> None:
+        """Leave a trial to whoever works on this search next.
+
+        Args:
+            task: of the trial.
+            has_failed: whether its options ended the process; they may be interrupted as often as one likes.
+        """
+        failures = task.trial.user_attrs.get(FAILURES, 0) + has_failed
         with self._lock:
-            self._fail(task.trial.number)
+            self._try_again(task.trial.number, failures)
         self._unlock(task.lock)
 
     def ended(self) -> list["FrozenTrial"]:
@@ -150,17 +168,29 @@ class SharedStudy:
             except Timeout:
                 continue  # a living process works on it
             if not self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():  # nor has it just ended
-                self._fail(trial.number)
+                self._give_up_dead_trial(trial)
             self._unlock(lock)
 
-    def _fail(self, number: int) -> None:
-        """Mark a trial as failed, and have its options tried again."""
+    def _give_up_dead_trial(self, trial: "FrozenTrial") -> None:
+        from optuna.trial import TrialState
+
+        failures = trial.user_attrs.get(FAILURES, 0) + 1
+        if failures < MOST_FAILURES:
+            self._try_again(trial.number, failures)
+            return
+        study_id = self._storage.get_study_id_from_name(STUDY)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        self._storage.set_trial_user_attr(trial_id, PROBLEM, DIED)
+        self.study.tell(trial.number, state=TrialState.PRUNED)
+
+    def _try_again(self, number: int, failures: int) -> None:
+        """Mark a trial as failed, which does not count, and have its options tried again."""
         from optuna.trial import TrialState
 
         options = self.study.get_trials(deepcopy=False)[number].params
         self.study.tell(number, state=TrialState.FAIL)
         if options:
-            self.study.enqueue_trial(options)
+            self.study.enqueue_trial(options, user_attrs={FAILURES: failures})
 
     def _trial_lock(self, number: int) -> FileLock:
         return FileLock(self.folder / TRIALS / f"{number:05d}.lock")
