@@ -58,9 +58,14 @@ def test_a_killed_process_holds_nothing(holder: Holder, tmp_path: Path) -> None:
     holder.process.join()
     assert run_dir.with_name("run.lock").exists()
     assert not lock.is_held(run_dir)
+    began = lock.killed_at(run_dir)
+    assert began is not None
     with lock.alone(run_dir):
         assert lock.is_held(run_dir)
+        assert lock.killed_at(run_dir) is None
+        assert run_dir.with_name("run.lock").stat().st_mtime > began
     assert not run_dir.with_name("run.lock").exists()
+    assert lock.killed_at(run_dir) is None
 
 
 def test_looking_leaves_no_file_behind(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -332,6 +333,47 @@ def test_a_job_that_is_busy_elsewhere_is_waited_for(tmp_path: Path, monkeypatch:
     sweep("seed=0,1", output=tmp_path)
     assert len(naps) == 2
     assert [record.status for record in records(tmp_path).values()] == [Status.COMPLETED] * 2
+
+
+def test_a_job_that_kills_each_process_keeps_no_other_from_being_run(tmp_path: Path) -> None:
+    """The first job always does, the second once; each start ends by one of them until there is only the first."""
+    original, output = run._write_results, tmp_path / "out"
+
+    def killing(job: Experiment, fit: Fit, run_dir: Path) -> Any:
+        seed, once = fit.config["seed"], tmp_path / "once"
+        if seed == 0 or (seed == 1 and not once.exists()):
+            once.touch() if seed else None
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(job, fit, run_dir)
+
+    def begin() -> None:
+        run._write_results = killing
+        sweep("seed=0,1,2", output=output)
+
+    num_done = []
+    for _ in range(4):
+        process = multiprocessing.get_context("fork").Process(target=begin)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        num_done.append(len(completed(output)))
+    assert num_done == [0, 0, 1, 2]
+
+
+def test_jobs_that_are_run_last_return_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keep it where folders are named after the place."""
+    from hydra_plugins.hydra_krontime.sweeper import KrontimeSweeper
+
+    whole, found = KrontimeSweeper.sweep, []
+    monkeypatch.setattr(KrontimeSweeper, "sweep", lambda self, arguments: found.append(whole(self, arguments)))
+    for subdir, places in (("${data.name}/x/seed${seed}", [1, 0]), ("x/${hydra.job.num}/y", [0, 1])):
+        jobs = ("seed=0,1", f"hydra.sweep.subdir={subdir}")
+        sweep(*jobs, output=tmp_path)
+        first = found[-1][0].hydra_cfg.hydra.runtime.output_dir
+        Path(f"{first}.lock").touch()
+        sweep(*jobs, output=tmp_path)
+        assert [job.cfg.seed for job in found[-1]] == [0, 1]
+        assert [job.hydra_cfg.hydra.job.num for job in found[-1]] == places
 
 
 def test_a_job_that_cannot_be_composed_is_told_before_any_is_begun(

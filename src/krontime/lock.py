@@ -32,6 +32,7 @@ def alone(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=_TIMEOUT_S)
+        Path(lock.lock_file).touch()
     except Timeout:
         raise Busy(
             f"{run_dir}: another process is training there; expected to be the only one, or another seed or config"
@@ -62,6 +63,16 @@ def is_held(run_dir: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def killed_at(run_dir: Path) -> float | None:
+    """When the process began, in seconds of the epoch, that was killed in a run folder; None where none was."""
+    if is_held(run_dir):
+        return None
+    try:
+        return _path(run_dir).stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def _path(run_dir: Path) -> Path:

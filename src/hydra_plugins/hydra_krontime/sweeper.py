@@ -34,6 +34,9 @@ class KrontimeSweeper(BasicSweeper):
 
     A job that another process is training in is left to it, and looked at again at the end: it is then done, or, where
     the other process gave up, run here. So several sweeps over one folder share the work.
+
+    Jobs in which a process was killed come last, those that were begun last at the very end: where one of them kills
+    each process that runs it, as for want of memory, all others are done before.
     """
 
     def sweep(self, arguments: list[str]) -> list[JobReturn | None]:
@@ -55,9 +58,9 @@ class KrontimeSweeper(BasicSweeper):
         run = _SweepRun(self, [overrides for batch in batches for overrides in batch])
         run.write()
         try:
-            begun = 0
+            order, begun = run.order(), 0
             for batch in batches:
-                run.launch(range(begun, begun + len(batch)))
+                run.launch(order[begun : begun + len(batch)], begun)
                 begun += len(batch)
             run.finish_busy()
         except KeyboardInterrupt:
@@ -117,12 +120,31 @@ class _SweepRun:
                 self.by_root.setdefault(root, []).append(job)
             self.numbers.setdefault(root / folder, []).append(number)
 
-    def launch(self, numbers: Sequence[int]) -> None:
-        """Run some jobs; what one raises is kept, and stops no other."""
+    def order(self) -> list[int]:
+        """The jobs in the order that they are run in: see `KrontimeSweeper`."""
+        from krontime.lock import killed_at
+
+        numbers = list(range(len(self.folders)))
+        killed = {number: began for number in numbers if (began := killed_at(self.folders[number])) is not None}
+        if not killed or self._is_named_by_number(next(iter(killed))):
+            return numbers
+        return sorted(numbers, key=lambda number: killed.get(number, 0.0))
+
+    def _is_named_by_number(self, number: int) -> bool:
+        """Whether a job in another place of the order would have another folder."""
+        return Path(*self.sweeper.folder(self.overrides[number], len(self.folders))) != self.folders[number]
+
+    def launch(self, numbers: Sequence[int], first: int) -> None:
+        """Run some jobs; what one raises is kept, and stops no other.
+
+        Args:
+            numbers: of the jobs.
+            first: what Hydra is to call the first of them.
+        """
         from krontime.sweep import State, progress
 
         try:
-            returns = self.launcher.launch([self.overrides[number] for number in numbers], numbers[0])
+            returns = self.launcher.launch([self.overrides[number] for number in numbers], first)
         except Exception as error:  # a launcher's process died, and what it would have returned with it
             lost = [number for number in numbers if progress(self.folders[number]).state is not State.DONE]
             self.errors |= dict.fromkeys(lost, error)
@@ -142,7 +164,7 @@ class _SweepRun:
         while busy := [number for number, error in self.errors.items() if isinstance(error, Busy)]:
             free = [number for number in busy if not is_held(self.folders[number])]
             for number in free:
-                self.launch([number])
+                self.launch([number], number)
             if not free:
                 if not is_told:
                     show(f"Waiting for {len(busy)} of {len(self.folders)} jobs that another process is running")
