@@ -34,9 +34,9 @@ full)
     ;;
 esac
 
-train() { # a failed job is shown in the table, and stops nothing
+train() { # a failed job (exit code 2) is shown in the table, and stops nothing
     # shellcheck disable=SC2086
-    krontime train -m paths.output="outputs/scaling-$SIZE" $common data.validation.max_train=$sizes "$@" || true
+    krontime train -m paths.output="outputs/scaling-$SIZE" $common data.validation.max_train=$sizes "$@" || [ $? -eq 2 ]
 }
 
 for chosen in "${data[@]}"; do

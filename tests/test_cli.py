@@ -1,6 +1,7 @@
 """The command itself: help, version, verbs, exit codes, and that asking for help stays cheap."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -139,6 +140,33 @@ def test_interruption_has_its_own_exit_code(
     monkeypatch.setattr("krontime.inference.evaluate", interrupted)
     assert stopped(["evaluate", "run=x"]) == 130
     assert capsys.readouterr().err == "krontime: interrupted\n"
+
+
+WAITING = """
+import sys, time
+from krontime import cli, inference
+inference.evaluate = lambda _: print("begun", flush=True) or time.sleep(60)
+sys.argv = ["krontime", "evaluate", "run=x"]
+cli.main()
+"""
+
+
+def test_a_shell_script_ends_with_the_command_that_is_interrupted() -> None:
+    """Whatever the script does with the exit code."""
+    script = 'set -euo pipefail; "$0" -c "$1" || true; echo went on'
+    process = subprocess.Popen(
+        ["bash", "-c", script, sys.executable, WAITING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (-signal.SIGINT, "", "krontime: interrupted\n")
 
 
 def test_arguments_of_the_process_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,11 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `krontime` command; exits with 2 on a mistake of the user's."""
+    """Entry point of the `krontime` command; exits with 2 on a mistake of the user's.
+
+    An interruption ends the process by SIGINT, once all is cleaned up: a shell script that runs it then ends too, which
+    it would not after an exit with a code. With `argv`, in a process of another program, it is a `SystemExit` with 130.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_overview())
@@ -53,7 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "-h" in overrides or "--help" in overrides:
         sys.stdout.write(_verb_help(verb))
         return
-    _run(verb, overrides)
+    try:
+        _run(verb, overrides)
+    except KeyboardInterrupt:
+        sys.stderr.write("krontime: interrupted\n")
+        if argv is not None:
+            sys.exit(EXIT_INTERRUPTED)
+        sys.excepthook = lambda *_: None  # no traceback; Python sends itself the signal at its end
+        raise
 
 
 def _run(verb: str, arguments: list[str]) -> None:
@@ -81,9 +92,6 @@ def _run(verb: str, arguments: list[str]) -> None:
         if task.begun:
             raise
         fail(explained(verb, arguments, error))
-    except KeyboardInterrupt:
-        sys.stderr.write("krontime: interrupted\n")
-        sys.exit(EXIT_INTERRUPTED)
     finally:
         sys.argv = task.command_line
 
