@@ -1,0 +1,101 @@
+"""The scripts behind the tables: each command of each size is one that krontime takes, and they stop when they should.
+
+They are run in a copy of the project where `krontime` only notes its arguments, and leaves what they go on with.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from krontime import build, checks, cli
+from krontime.configs import config_dir
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.sh"))
+SIZES = ("smoke", "cpu", "full")
+
+NOTE = """#!/usr/bin/env bash
+printf '%s\\x1f' "$@" >> "$CALLS"
+echo >> "$CALLS"
+for argument in "$@"; do
+    case $argument in
+    paths.output=*) output=${argument#*=} ;;
+    run=*) run=${argument#*=} ;;
+    esac
+done
+case "$1 $2" in
+"train -m") exit "${CODE:-0}" ;;
+train*) mkdir -p "$output/run" && touch "$output/run/record.json" ;;
+probe*) touch "$run/probe.png" "$run/probe.csv" ;;
+esac
+"""
+NOTHING = "#!/usr/bin/env bash\n"
+
+
+def calls(script: Path, size: str, project: Path, *, code: int = 0) -> tuple[int, list[list[str]]]:
+    """The exit code of a script, and the arguments of each `krontime`, whose sweeps exit with `code`."""
+    shutil.copytree(script.parent, project / "scripts")
+    for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": NOTHING, "bin/make": NOTHING}.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+        (project / name).chmod(0o755)
+    noted = project / "calls"
+    noted.touch()
+    path = f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CALLS": str(noted), "CODE": str(code)}
+    done = subprocess.run(
+        ["bash", f"scripts/{script.name}", size], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.returncode, [line.split("\x1f")[:-1] for line in noted.read_text().splitlines()]
+
+
+def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Jobs of a sweep in which each value of each override occurs."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [[text for ((text,),) in BasicSweeper.split_arguments([each], 1)] for each in parsed]
+    for chosen in zip_longest(*values):
+        yield [value or every[0] for value, every in zip(chosen, values, strict=True)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose overrides have all been in others is left out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    seen: set[tuple[str, str]] = set()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for size in SIZES:
+            code, found = calls(script, size, tmp_path / size)
+            assert code == 0
+            assert found
+            for verb, *overrides in found:
+                assert verb in cli.VERBS
+                is_multirun = overrides[0] == "-m"
+                for job in jobs(overrides[is_multirun:]):
+                    if seen >= (new := {(verb, text) for text in job}):
+                        continue
+                    config = build.plain(hydra_compose(verb, job))
+                    if verb == "train":
+                        checks.check_train(config, is_multirun=is_multirun)
+                    seen |= new
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if "train -m" in s.read_text()], ids=lambda script: script.stem)
+def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_path: Path) -> None:
+    """A sweep with a failed job exits with 2."""
+    _, whole = calls(script, "smoke", tmp_path / "whole")
+    assert calls(script, "smoke", tmp_path / "failed", code=cli.EXIT_USER_ERROR) == (0, whole)
+    for code in (1, cli.EXIT_INTERRUPTED, 137):
+        stopped, found = calls(script, "smoke", tmp_path / str(code), code=code)
+        assert stopped != 0
+        assert [call[:2] for call in found].count(["train", "-m"]) == 1
+        assert found[-1][:2] == ["train", "-m"]
