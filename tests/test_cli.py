@@ -144,8 +144,8 @@ def test_interruption_has_its_own_exit_code(
 
 WAITING = """
 import sys, time
-from krontime import cli, inference
-inference.evaluate = lambda _: print("begun", flush=True) or time.sleep(60)
+from krontime import cli, task
+task.function = lambda verb: lambda config: print("begun", flush=True) or time.sleep(60)
 sys.argv = ["krontime", "evaluate", "run=x"]
 cli.main()
 """
