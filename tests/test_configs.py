@@ -348,6 +348,7 @@ CROSS_MISTAKES = {
     "callbacks.early_stopping.monitor=val/acc": "callbacks.early_stopping.monitor='val/acc'",
     "callbacks.early_stopping.mode=max": "callbacks.early_stopping.mode='max'",
     "trainer.devices=2": "trainer.devices=2",
+    "trainer.num_nodes=2": "trainer.num_nodes=2",
     "+nonsense=1": "nonsense=1",
     "+data.nonsense=1": "data.nonsense=1",
 }

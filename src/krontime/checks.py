@@ -240,11 +240,13 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
     devices = config["trainer"]["devices"]
     if devices in (0, []):
         problems.append(f"trainer.devices={devices}: expected at least 1, or -1 for all")
-    if is_multirun and devices != 1:
-        problems.append(
-            f"trainer.devices={devices}: the further ones would be started with the sweep's command, and train other "
-            "jobs; expected trainer.devices=1, or one command for each job"
-        )
+    if is_multirun:
+        problems += [
+            f"trainer.{key}={value}: the further ones would be started with the sweep's command, and train other "
+            f"jobs; expected trainer.{key}=1, or one command for each job"
+            for key in ("devices", "num_nodes")
+            if (value := config["trainer"].get(key, 1)) != 1
+        ]
     problems += _reference_problems(config) if is_reference(config) else _number_problems(config["trainer"])
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
