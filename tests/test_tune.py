@@ -8,11 +8,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from krontime import build, checks, cli, configs
 from krontime.data.datamodule import SeriesDataset
@@ -86,6 +89,7 @@ def test_it_leaves_a_table_plots_and_trials_without_scores_of_the_test_split(sea
     best = table.loc[table["value"].idxmin()]
     assert f"val/nll {best['value']:.4f}, the best of 3 trials, in trial {best['trial']}" in screen
     assert f"krontime train --config-dir {folder} experiment=best" in screen
+    assert (folder / "experiment" / "best.yaml").read_text() in screen
     for name in ("history.png", "importances.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     names = {path.name for path in folder.rglob("*") if path.is_file()}
@@ -125,6 +129,15 @@ def test_a_trial_that_the_pruner_gives_up_stops_after_that_epoch(tune, tmp_path)
     assert "has completed yet" in screen
     rows = pd.read_csv(tmp_path / "s" / "trials" / "00000" / "metrics.csv")
     assert rows["val/nll"].notna().sum() == 1
+
+
+def test_only_epochs_that_validate_have_a_value(tune, tmp_path):
+    space = "{optim.optimizer.lr: [0.01, 0.02]}"
+    tune(tmp_path / "s", 1, "+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=5", space=space)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "s" / "journal.log")))
+    (trial,) = optuna.load_study(study_name="search", storage=storage).trials
+    assert list(trial.intermediate_values) == [1, 3]
+    assert trial.value == min(trial.intermediate_values.values())
 
 
 def test_options_that_do_not_work_end_a_trial_and_a_search_of_nothing_else(tune, monkeypatch, tmp_path):

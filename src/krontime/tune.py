@@ -212,7 +212,7 @@ class Search:
         fit.run()
         if prune.has_pruned:
             return None
-        values = [row[self.metric] for row in fit.history if math.isfinite(row[self.metric])]
+        values = [row[self.metric] for row in fit.history if math.isfinite(row.get(self.metric, math.nan))]
         if not values:
             raise UserError(f"{self.metric} is not defined on these validation series")
         return min(values) if BETTER[self.metric] == "min" else max(values)
@@ -231,11 +231,12 @@ class Search:
         outcome.plot(self.study.study, self.folder)
         self._log(best.value)
         words = f"{self.metric} {best.value:.4f}, the best of {len(self.study.ended())} trials"
-        self._write_experiment(best.user_attrs["overrides"], words)
+        experiment_yaml = self._write_experiment(best.user_attrs["overrides"], words)
         show(
             f"{words}, in trial {best.number}:\n"
             + "".join(f"  {text}\n" for text in best.user_attrs["overrides"])
-            + f"Folder  {self.folder}\n"
+            + f"\n{experiment_yaml}\n"
+            f"Folder  {self.folder}\n"
             f"Next    krontime train --config-dir {self.folder} experiment={outcome.EXPERIMENT.stem}"
         )
         return best.value
@@ -258,7 +259,8 @@ class Search:
         finally:
             build.finish_wandb()
 
-    def _write_experiment(self, overrides: Sequence[str], words: str) -> None:
+    def _write_experiment(self, overrides: Sequence[str], words: str) -> str:
+        """Write the experiment with a trial's overrides; what the file says."""
         from krontime.search import outcome
 
         def unresolved(config: DictConfig) -> dict[str, Any]:
@@ -274,11 +276,11 @@ class Search:
             if group in config and group not in outcome.NOT_OF_AN_EXPERIMENT and choice is not None
         }
         default = unresolved(_compose([f"{group}={choice}" for group, choice in choices.items()]))
-        outcome.write_experiment(self.folder / outcome.EXPERIMENT, config, default, choices, words)
+        return outcome.write_experiment(self.folder / outcome.EXPERIMENT, config, default, choices, words)
 
 
 class Prune(pl.Callback):
-    """Tells Optuna the value of each epoch, and stops the training where it says that the trial is not worth it.
+    """Tells Optuna the value of each epoch that validates, and stops a training that it says is not worth it.
 
     Args:
         trial: Optuna's.
@@ -289,9 +291,17 @@ class Prune(pl.Callback):
         self.trial = trial
         self.metric = metric
         self.has_pruned = False
+        self._has_validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that this epoch has a value; the check before training gives none."""
+        self._has_validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; validation has ended by now."""
+        if not self._has_validated:
+            return
+        self._has_validated = False
         self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
         if self.trial.should_prune():
             self.has_pruned = trainer.should_stop = True

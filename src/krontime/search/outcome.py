@@ -25,7 +25,7 @@ NOT_OF_AN_EXPERIMENT = ("paths", "force", "logger")
 
 def write_experiment(
     path: Path, config: Mapping[str, Any], default: Mapping[str, Any], choices: Mapping[str, Any], words: str
-) -> None:
+) -> str:
     """Write an experiment that composes to `config`.
 
     Args:
@@ -34,6 +34,9 @@ def write_experiment(
         default: what the same choices of groups compose to alone.
         choices: choice of each config group that it takes.
         words: what it is the best of.
+
+    Returns:
+        What was written.
     """
     lines = [
         "# @package _global_",
@@ -44,8 +47,10 @@ def write_experiment(
     kept = {key: value for key, value in config.items() if key not in NOT_OF_AN_EXPERIMENT}
     if changed := _difference(kept, default):
         lines += ["", OmegaConf.to_yaml(OmegaConf.create(changed)).rstrip()]
+    text = "\n".join(lines) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+    return text
 
 
 def _difference(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
