@@ -362,6 +362,9 @@ def test_a_job_that_kills_each_process_keeps_no_other_from_being_run(tmp_path: P
 
 def test_jobs_that_are_run_last_return_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And keep it where folders are named after the place."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # which imports what is installed anew
     from hydra_plugins.hydra_krontime.sweeper import KrontimeSweeper
 
     whole, found = KrontimeSweeper.sweep, []
