@@ -6,7 +6,7 @@
 #
 # usage: bash scripts/reproduce_scaling.sh [smoke|cpu|full]
 #   smoke  minutes: the synthetic data set, one seed, one epoch
-#   cpu    two hours on 2 cores: FSDD, three seeds, a minute of training a run; KRONTIME_DATA names the folder of the .npz files
+#   cpu    an hour on 2 cores: BonnEEG, three seeds, a minute of training a run; KRONTIME_DATA names the folder of the .npz files
 #   full   three long data sets of the archive on a GPU, downloaded, three seeds, half an hour a run
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ smoke)
     common="seed=0" limit=trainer.max_epochs=1 results=docs/results/smoke/scaling
     ;;
 cpu)
-    data=("data=fsdd data.prepare.crop_length=16384") sizes=50,200,800,null
+    data=("data=bonn_eeg") sizes=35,70,140,null
     common="seed=0,1,2" limit='+trainer.max_time="00:00:01:00"'
     ;;
 full)
