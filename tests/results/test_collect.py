@@ -1,6 +1,7 @@
 """Records on disk: found once each, checked against themselves and against what lies beside them, and published."""
 
 import json
+import shutil
 from datetime import timedelta
 
 import numpy as np
@@ -115,6 +116,43 @@ def test_publish_leaves_the_machine_out_and_keeps_the_identity(make_record, tmp_
     assert place == f"ACSF1/krontime/seed0-{again.config_hash}"
     assert "/home/me" not in (run.folder / "record.json").read_text()
     assert run.outcomes().correct.sum() == 60
+
+
+def test_publish_leaves_the_given_runs_and_no_others(make_record, tmp_path):
+    for data in ("A", "B"):
+        config = {"seed": 0, "data": {"name": data}}
+        make_record(data=data, config=config, accuracy=0.5).write(tmp_path / "runs" / data / "record.json")
+        write_outcomes(outcomes(50), tmp_path / "runs" / data)
+    published = tmp_path / "published"
+
+    def found():
+        return sorted((run.record.data, run.outcomes().correct.sum()) for run in collect([published])[0])
+
+    publish(collect([tmp_path / "runs"])[0], published)
+    assert found() == [("A", 50), ("B", 50)]
+    publish(collect([tmp_path / "runs" / "A"])[0], published)
+    assert found() == [("A", 50)]
+    publish(collect([published, tmp_path / "runs" / "B"])[0], published)  # what lies there may be among the runs
+    assert found() == [("A", 50), ("B", 50)]
+    publish(collect([published / "B"])[0], published)
+    assert found() == [("B", 50)]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_publishing_that_breaks_off_loses_nothing(make_record, tmp_path, monkeypatch):
+    published = tmp_path / "all" / "published"
+    make_record(seed=0).write(tmp_path / "runs" / "record.json")
+    runs, _ = collect([tmp_path / "runs"])
+    publish(runs, published)
+    with monkeypatch.context() as patch:
+        patch.setattr("krontime.results.collect.newest", lambda job: pytest.fail("full disk", pytrace=False))
+        with pytest.raises(pytest.fail.Exception):
+            publish(runs, published)
+    assert [path.name for path in (tmp_path / "all").iterdir()] == ["published"]
+    shutil.copytree(published, published.with_name(f".published.{'0' * 32}"))  # a process was killed
+    [run], damaged = collect([tmp_path / "all"])
+    assert run.folder.is_relative_to(published)
+    assert damaged == []
 
 
 def test_outcomes_of_a_run_folder_are_those_of_its_predictions(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.results.files import RECORD
+from krontime.results.files import RECORD, is_unfinished, replacing_folder
 from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.results.record import Record, Status
 
@@ -55,6 +55,8 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
         if not root.is_dir():
             problems.append(f"{root}: expected a folder with run folders in it")
         for path in sorted(root.rglob(RECORD)):
+            if any(map(is_unfinished, path.relative_to(root).parts)):
+                continue  # of a process that was killed while it published
             places.setdefault(path.resolve(), path.relative_to(root).as_posix())
     if problems:
         raise UserError(problems)
@@ -101,18 +103,19 @@ def newest(job: Sequence[Stored]) -> Stored:
 
 
 def publish(runs: Iterable[Stored], folder: Path) -> None:
-    """Write records, each job's newest one, into `folder/DATA/MODEL/seedS-HASH`, without this machine's folders.
+    """Make `folder` hold the records of these runs and no others, in `DATA/MODEL/seedS-HASH`, each job's newest one.
 
-    Beside a record goes what it said of each test series, where that is known: the class, and of two classes the
-    probability of the second.
+    They lose this machine's folders. Beside a record goes what it said of each test series, where that is known: the
+    class, and of two classes the probability of the second. The runs may lie in `folder`.
     """
     jobs: dict[str, list[Stored]] = defaultdict(list)
     for run in runs:
         jobs[run.record.config_hash].append(run)
-    for job in jobs.values():
-        run = newest(job)
-        record, outcomes = run.record, run.outcomes()
-        target = folder / record.data / record.model / f"seed{record.seed}-{record.config_hash}"
-        record.published().write(target / RECORD)
-        if outcomes is not None:
-            write_outcomes(outcomes, target)
+    with replacing_folder(folder) as temporary:
+        for job in jobs.values():
+            run = newest(job)
+            record, outcomes = run.record, run.outcomes()
+            target = temporary / record.data / record.model / f"seed{record.seed}-{record.config_hash}"
+            record.published().write(target / RECORD)
+            if outcomes is not None:
+                write_outcomes(outcomes, target)

@@ -1,7 +1,8 @@
-"""Names of the files in a run folder, and how a file is written whole or not at all."""
+"""Names of the files in a run folder, and how a file or a folder is written whole or not at all."""
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,41 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` to fill; it takes the place of `path` when the block ends well.
+
+    What lay in `path` is removed last, so that a process killed at any moment leaves all of the old folder or all of
+    the new one, at worst under a hidden name beside `path`. When the block raises, `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, before = (path.with_name(f".{path.name}.{uuid4().hex}") for _ in range(2))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.replace(before)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            if before.exists():
+                before.replace(path)
+            raise
+        _sync_folder(path.parent)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file or folder is one that `replacing` or `replacing_folder` writes to or takes away."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{32}", name) is not None
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process that was killed in `replacing` left in a folder; no other may be writing there."""
     for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name):
+        if is_unfinished(path.name):
             path.unlink(missing_ok=True)
 
 
