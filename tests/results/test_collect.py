@@ -10,7 +10,7 @@ import pytest
 from krontime.errors import UserError
 from krontime.results.collect import collect, publish
 from krontime.results.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
-from krontime.results.record import config_hash
+from krontime.results.record import Status, config_hash
 
 
 def outcomes(num_right: int, num: int = 100) -> Outcomes:
@@ -137,6 +137,23 @@ def test_publish_leaves_the_given_runs_and_no_others(make_record, tmp_path):
     publish(collect([published / "B"])[0], published)
     assert found() == [("B", 50)]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_publish_keeps_what_is_not_the_same_job_on_the_same_data(make_record, make_protocol, tmp_path):
+    for number, sha in enumerate(("ab", "cd")):
+        make_record(protocol=make_protocol(data_sha256=sha * 32)).write(tmp_path / "runs" / f"{number}" / "record.json")
+    make_record(status=Status.FAILED, protocol=None).write(tmp_path / "runs" / "failed" / "record.json")
+    for model in ("krontime", "tcn"):  # whose configs do not name it
+        make_record(model=model, seed=1).write(tmp_path / "runs" / model / "record.json")
+    publish(collect([tmp_path / "runs"])[0], tmp_path / "published")
+    config_hash_0, config_hash_1 = (make_record(seed=seed).config_hash for seed in (0, 1))
+    places = [run.folder.relative_to(tmp_path / "published").as_posix() for run in collect([tmp_path / "published"])[0]]
+    assert places == [
+        f"ACSF1/krontime/seed0-{config_hash_0}-abababab",
+        f"ACSF1/krontime/seed0-{config_hash_0}-cdcdcdcd",
+        f"ACSF1/krontime/seed1-{config_hash_1}",
+        f"ACSF1/tcn/seed1-{config_hash_1}",
+    ]
 
 
 def test_publishing_that_breaks_off_loses_nothing(make_record, tmp_path, monkeypatch):

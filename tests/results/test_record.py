@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from krontime.errors import UserError
 from krontime.results.files import replacing
-from krontime.results.record import METRICS, Metrics, Record, Status, config_hash
+from krontime.results.record import METRICS, Metrics, Record, Status, config_hash, without_folders
 
 # The schema that readers elsewhere rely on; a change needs a new schema version.
 FIELDS = [
@@ -275,6 +275,30 @@ def test_the_same_data_in_another_folder_is_the_same_job():
 def test_only_what_lies_inside_a_folder_is_relative_to_it():
     beside = {"paths": {"data": "/a/data"}, "file": "/a/database/x"}
     assert config_hash(beside) != config_hash({"paths": {"data": "/b/data"}, "file": "/b/database/x"})
+
+
+@pytest.mark.parametrize("folder", ["ACSF1", "auto", "val", "outputs", "/outputs"])
+def test_a_job_stays_itself_whatever_the_output_folder_is_called(folder):
+    def config(folder: str, name: str) -> dict:
+        return {
+            "paths": {"output": folder, "data": "data"},
+            "data": {"name": name, "method": "auto", "names": ["ACSF1"], "path": "data/x.npz"},
+            "callbacks": {"monitor": "val/nll"},
+        }
+
+    assert config_hash(config(folder, "ACSF1")) == config_hash(config("elsewhere", "ACSF1"))
+    assert config_hash(config(folder, "ACSF1")) != config_hash(config(folder, "Rock"))
+    assert config_hash(config(folder, folder)) != config_hash(config("elsewhere", "elsewhere"))
+    kept = without_folders(config(folder, folder))
+    assert kept["paths"] == {"output": "<output>", "data": "<data>"}
+    assert kept["data"] == {"name": folder, "method": "auto", "names": ["ACSF1"], "path": "<data>/x.npz"}
+    assert kept["callbacks"] == {"monitor": "val/nll"}
+    assert without_folders(kept) == kept
+
+
+def test_a_folder_itself_is_a_path_where_it_has_a_slash():
+    for folder in ("/mnt/data", "outputs/data"):
+        assert without_folders({"paths": {"data": folder}, "source": {"folder": folder}})["source"]["folder"] == "<data>"
 
 
 def test_the_innermost_folder_names_a_path():

@@ -105,17 +105,34 @@ def newest(job: Sequence[Stored]) -> Stored:
 def publish(runs: Iterable[Stored], folder: Path) -> None:
     """Make `folder` hold the records of these runs and no others, in `DATA/MODEL/seedS-HASH`, each job's newest one.
 
-    They lose this machine's folders. Beside a record goes what it said of each test series, where that is known: the
-    class, and of two classes the probability of the second. The runs may lie in `folder`.
+    A job that was run on several states of its data counts as several, each with the start of the data's checksum in
+    its folder's name. Records lose this machine's folders. Beside a record goes what it said of each test series, where
+    that is known: the class, and of two classes the probability of the second. The runs may lie in `folder`.
     """
-    jobs: dict[str, list[Stored]] = defaultdict(list)
+    jobs: dict[tuple[str, str, str], list[Stored]] = defaultdict(list)
     for run in runs:
-        jobs[run.record.config_hash].append(run)
+        record = run.record
+        jobs[record.data, record.model, f"seed{record.seed}-{record.config_hash}"].append(run)
     with replacing_folder(folder) as temporary:
-        for job in jobs.values():
-            run = newest(job)
-            record, outcomes = run.record, run.outcomes()
-            target = temporary / record.data / record.model / f"seed{record.seed}-{record.config_hash}"
-            record.published().write(target / RECORD)
-            if outcomes is not None:
-                write_outcomes(outcomes, target)
+        for (data, model, name), job in jobs.items():
+            by_data = _by_checksum(job)
+            for checksum, alike in by_data.items():
+                run = newest(alike)
+                outcomes = run.outcomes()
+                target = temporary / data / model / (f"{name}-{checksum[:8]}" if len(by_data) > 1 else name)
+                run.record.published().write(target / RECORD)
+                if outcomes is not None:
+                    write_outcomes(outcomes, target)
+
+
+def _by_checksum(job: Iterable[Stored]) -> dict[str, list[Stored]]:
+    """Runs of one job by the checksum of their data; one that failed before it had its data goes with the first."""
+    found: dict[str, list[Stored]] = defaultdict(list)
+    lost = []
+    for run in job:
+        if run.record.protocol is None:
+            lost.append(run)
+        else:
+            found[run.record.protocol.data_sha256].append(run)
+    found[next(iter(found), "")] += lost
+    return found

@@ -35,7 +35,8 @@ METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 _NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger", "checkpoint_every_n_steps"})
 _DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
-
+_NO_PATHS = frozenset({"name", "monitor"})
+"""Keys whose strings are names, whatever they look like."""
 
 _ROUNDING = 1e-3  # scores are computed in float32
 
@@ -291,7 +292,7 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that tells one job from another.
 
     Left out are the top-level keys `paths`, `hydra`, `force`, `logger` and `checkpoint_every_n_steps`, and
-    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A string that starts with one of the folders of
+    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A path that starts with one of the folders of
     `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
 
     Args:
@@ -304,20 +305,29 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config in which `<NAME>` stands for each folder of `paths`, there and wherever a string starts with it."""
-    paths = config["paths"] if isinstance(config.get("paths"), Mapping) else {}
+    """A config in which `<NAME>` stands for each folder of `paths`, there and wherever a path starts with it.
+
+    A string is a path where more follows after the folder and a slash, or where it is a folder that has a slash in it
+    itself: one plain word may mean anything. What keys call a name is none.
+    """
+    plain = _plain(config)
+    paths = plain["paths"] if isinstance(plain.get("paths"), dict) else {}
     folders = [(path.rstrip("/"), name) for name, path in paths.items() if isinstance(path, str) and path]
     folders.sort(key=lambda item: (-len(item[0]), item[1]))  # the innermost folder wins
 
-    def relative(value: Any) -> Any:
+    def relative(value: Any, key: str) -> Any:
         if isinstance(value, dict):
-            return {key: relative(item) for key, item in value.items()}
+            return {inner: relative(item, inner) for inner, item in value.items()}
         if isinstance(value, list):
-            return [relative(item) for item in value]
-        if isinstance(value, str):
+            return [relative(item, key) for item in value]
+        if isinstance(value, str) and key not in _NO_PATHS:
             for folder, name in folders:
-                if value == folder or value.startswith(folder + "/"):
+                if value.startswith(folder + "/") or (value == folder and "/" in folder):
                     return f"<{name}>{value[len(folder) :]}"
         return value
 
-    return {key: relative(value) for key, value in _plain(config).items()}
+    stands_for = {name: f"<{name}>" for _, name in folders}
+    return {
+        key: {**item, **stands_for} if key == "paths" and item is paths else relative(item, key)
+        for key, item in plain.items()
+    }
