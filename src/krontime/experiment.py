@@ -21,7 +21,7 @@ from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
 from krontime.models.read_out import KernelReadOut
 from krontime.results.files import PREDICTIONS, RECORD
-from krontime.results.record import Protocol, Record
+from krontime.results.record import Protocol, Record, configured_protocol
 
 FIT_SERIES = 128
 FIT_POINTS = 2**21
@@ -79,14 +79,13 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
     split = split_indices(data, **options["validation"], seed=config["seed"])
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
-    checkpoint = (config["callbacks"] or {}).get("checkpoint") or {}
-    fit_on = config["model"]["fit_on"] if build.is_reference(config) else None
+    configured = configured_protocol(config)
+    fit_on = configured["fitted_on"]
     fitted = np.concatenate([split.train, split.validation]) if fit_on == "train_and_validation" else split.train
     assert data.sha256 is not None  # cached data has a checksum
     protocol = Protocol(
         data_sha256=data.sha256,
         split_method=split.protocol["method"],
-        split_seed=config["seed"],
         fold=split.protocol.get("fold"),
         group=data.group_name if split.protocol["method"] == "group" else None,
         groups_in_train_and_validation=split.protocol.get("groups_in_train_and_validation"),
@@ -95,16 +94,8 @@ def prepare(config: Mapping[str, Any]) -> Experiment:
         num_val=len(split.validation),
         num_test=len(split.test),
         train_class_counts=dict(zip(spec.class_names, counts.tolist(), strict=True)),
-        selection_metric=None if fit_on else checkpoint.get("monitor"),
-        fitted_on=fit_on,
         series_length=int(data.lengths[fitted].max()) if fit_on and not data.equal_length else None,
-        scaling=options["scaling"],
-        preparation={
-            key: value
-            for key, value in options["prepare"].items()
-            if value is not None and (key != "crop_from" or options["prepare"]["crop_length"])
-        },
-        windowing=options["window"] if options["window"]["length"] else None,
+        **configured,
     )
     return Experiment(data=data, spec=spec, split=split, protocol=protocol)
 

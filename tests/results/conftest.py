@@ -27,7 +27,7 @@ def protocol(**changes: Any) -> Protocol:
 
 
 def record(**changes: Any) -> Record:
-    """A completed record; `accuracy`, `balanced_accuracy`, `auroc` and keys of `Record` may be given."""
+    """A completed record; `accuracy`, `balanced_accuracy`, `auroc` and keys of `Record` may be given; the split's seed is the run's."""
     seed = changes.get("seed", 0)
     accuracy = changes.pop("accuracy", 0.87)
     balanced = changes.pop("balanced_accuracy", accuracy)
@@ -50,6 +50,8 @@ def record(**changes: Any) -> Record:
         "finished_at": STARTED + timedelta(seconds=130),
     }
     fields |= changes
+    if fields["protocol"] is not None:
+        fields["protocol"] = fields["protocol"].model_copy(update={"split_seed": seed})
     if fields["status"] is not Status.COMPLETED:
         fields.setdefault("error", "something broke")
         fields["metrics"] = changes.get("metrics", Metrics())

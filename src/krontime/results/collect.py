@@ -8,6 +8,7 @@ from pathlib import Path
 from krontime.errors import UserError
 from krontime.results.files import RECORD, is_unfinished, replacing_folder
 from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
+from krontime.results.recomputed import recomputed
 from krontime.results.record import Record, Status
 
 _ROUNDING = 1e-6  # of an accuracy in float32
@@ -43,8 +44,8 @@ class Damaged:
 def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
     """Every record below `roots`, in the order of their paths and each file once, and those that are damaged.
 
-    Damaged is a record that does not fit its schema or contradicts itself (a config that its hash is not of) or the
-    test predictions beside it, or whose accuracy is no share of the test series.
+    Damaged is a record that does not fit its schema or contradicts itself (a config that its hash is not of, a protocol
+    that the config does not make) or the test predictions beside it, or whose accuracy is no share of the test series.
 
     Raises:
         UserError: a root is no folder, or there is no record that is whole.
@@ -82,18 +83,24 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
 
 
 def _contradictions(record: Record, path: Path) -> list[str]:
-    """Where a test accuracy is no share of the test series, or not that of the predictions that the run left."""
-    accuracy = record.metrics.test.get("accuracy")
+    """Where a test accuracy is no share of the test series, or a score not that of the predictions that the run left."""
+    scores = record.metrics.test
+    accuracy = scores.get("accuracy")
     if record.status is not Status.COMPLETED or accuracy is None or record.protocol is None:
         return []
     problems = []
     num_test = record.protocol.num_test
     if num_test and abs(round(accuracy * num_test) / num_test - accuracy) > _ROUNDING:
         problems.append(f"metrics.test.accuracy is {accuracy}, which no number of {num_test:,} test series gives")
-    if (outcomes := read_outcomes(path.parent)) is not None:
-        found = float(outcomes.correct.mean()) if len(outcomes.correct) else float("nan")
-        if not abs(found - accuracy) <= _ROUNDING:
-            problems.append(f"metrics.test.accuracy is {accuracy} but the predictions beside it give {found:.7f}")
+    if (outcomes := read_outcomes(path.parent)) is None:
+        return problems
+    if len(outcomes.index) != num_test:
+        problems.append(f"protocol.num_test is {num_test:,} but there are {len(outcomes.index):,} predictions beside it")
+    for name, (least, most) in recomputed(outcomes).items():
+        score = scores.get(name)  # an area is not defined for a classifier that only names a class
+        if score is not None and not least <= score <= most:
+            given = f"{(least + most) / 2:.7f}"
+            problems.append(f"metrics.test.{name} is {score} but the predictions beside it give {given}")
     return problems
 
 

@@ -222,6 +222,8 @@ class Record(_Strict):
             options = self.config.get(key)
             if isinstance(options, dict) and (configured := options.get("name")) not in (None, named):
                 problems.append(f"{key} is {named!r} but config.{key}.name is {configured!r}")
+        if self.protocol is not None:
+            problems += _contradictions(self.protocol, self.config)
         if self.finished_at is not None and self.finished_at < self.started_at:
             problems.append("finished_at is before started_at")
         if self.status is Status.COMPLETED:
@@ -269,6 +271,50 @@ class Record(_Strict):
     def published(self) -> Self:
         """The same record without the folders of the machine that it was made on; its config's hash stays."""
         return self.model_copy(update={"config": without_folders(self.config)})
+
+
+def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run's protocol that its config alone decides, as far as the config has their keys."""
+    data, model = (_mapping(config, key) for key in ("data", "model"))
+    found = {"split_seed": config["seed"]} if config.get("seed") is not None else {}
+    if "scaling" in data:
+        found["scaling"] = data["scaling"]
+    if prepare := _mapping(data, "prepare"):
+        found["preparation"] = {
+            key: value
+            for key, value in prepare.items()
+            if value is not None and (key != "crop_from" or prepare.get("crop_length"))
+        }
+    if window := _mapping(data, "window"):
+        found["windowing"] = dict(window) if window.get("length") else None
+    if "_target_" in model:
+        found["fitted_on"] = model.get("fit_on")  # which references have
+    if "callbacks" in config:
+        monitor = _mapping(_mapping(config, "callbacks"), "checkpoint").get("monitor")
+        found["selection_metric"] = None if model.get("fit_on") else monitor
+    return found
+
+
+def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
+    """Where a protocol is not what the config beside it makes."""
+    expected = configured_protocol(config)
+    if validation := _mapping(_mapping(config, "data"), "validation"):
+        if (method := validation.get("method", "auto")) != "auto":
+            expected["split_method"] = method
+        expected["fold"] = validation.get("fold") if protocol.split_method == "kfold" else None
+        most = validation.get("max_train")
+        expected["num_train"] = protocol.num_train if most is None else min(most, protocol.num_train)
+    return [
+        f"protocol.{name} is {found!r} but the config gives {value!r}"
+        for name, value in expected.items()
+        if (found := getattr(protocol, name)) != value
+    ]
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The value of a key where it is a mapping, else an empty one."""
+    value = config.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _problem_lines(path: Path, error: ValidationError) -> list[str]:

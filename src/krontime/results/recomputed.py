@@ -1,0 +1,55 @@
+"""Test scores computed again from the predictions that a run left."""
+
+import numpy as np
+
+from krontime.results.predictions import Outcomes
+from krontime.results.record import MetricName
+
+_ROUNDING = 1e-6  # of scores and probabilities in float32
+_AREA_ROUNDING = 1e-5  # of an area, which is summed in float32
+
+
+def recomputed(outcomes: Outcomes) -> dict[MetricName, tuple[float, float]]:
+    """The least and the most that a score can be by the predictions: accuracy, balanced accuracy and macro F1, and of
+    two classes the area under the ROC curve; NaN where it is not defined.
+
+    A score depends on the names of the classes alone, so that it is the same whoever gave the predictions.
+    """
+    num = len(outcomes.labels)
+    classes, codes = np.unique(np.concatenate([outcomes.labels, outcomes.predicted]), return_inverse=True)
+    true, guessed = codes[:num], codes[num:]
+    hits, of_class, guesses = (
+        np.bincount(part, minlength=len(classes)) for part in (true[true == guessed], true, guessed)
+    )
+    seen = of_class > 0
+    exact: dict[MetricName, float] = {
+        "accuracy": _mean(outcomes.correct),
+        "balanced_accuracy": _mean(hits[seen] / of_class[seen]),
+        "macro_f1": _mean(2 * hits / (of_class + guesses)),
+    }
+    found = {name: (score - _ROUNDING, score + _ROUNDING) for name, score in exact.items()}
+    if outcomes.probability is not None:
+        found["auroc"] = _area(outcomes.probability, outcomes.labels == outcomes.positive)
+    return found
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _area(probability: np.ndarray, is_positive: np.ndarray) -> tuple[float, float]:
+    """The mean of the areas of both classes, of which only the second one's probabilities are known.
+
+    Those of the first are 1 less these before rounding: series that nearly tie may do so for one class alone, and
+    probabilities of 1 may stand for different ones of almost 0.
+    """
+    positive, negative = probability[is_positive], np.sort(probability[~is_positive])
+    num_pairs = len(positive) * len(negative)
+    if not num_pairs:
+        return float("nan"), float("nan")
+    lower, upper = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
+    half = np.where(positive < 1 - _ROUNDING, (upper - lower) / 2, 0.0)  # of those that tie for both
+    least = (np.searchsorted(negative, positive - _ROUNDING, "left") + half).sum() / num_pairs
+    most = (np.searchsorted(negative, positive + _ROUNDING, "right") - half).sum() / num_pairs
+    second = (lower + upper).sum() / 2 / num_pairs
+    return float(second + least) / 2 - _AREA_ROUNDING, float(second + most) / 2 + _AREA_ROUNDING
