@@ -14,10 +14,10 @@ cd "$(dirname "$0")/.."
 SIZE=${1:-cpu}
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
-runs=outputs/experiments-$SIZE results=docs/results/experiments seeds=seed=0,1,2
+runs=outputs/experiments-$SIZE results=docs/results/experiments seeds=0,1,2
 enough="data.source.num_train=4000 tokenizer=conv tokenizer.patch_length=16 tokenizer.stride=16" # series to learn from; 128 tokens
 case $SIZE in
-smoke) limit=trainer.max_epochs=2 seeds=seed=0 enough= results=docs/results/smoke/experiments ;;
+smoke) limit=trainer.max_epochs=2 seeds=0 enough= results=docs/results/smoke/experiments ;;
 cpu) limit='+trainer.max_time="00:00:06:00"' ;;
 full) limit=trainer=gpu results=docs/results/full/experiments ;;
 *)
@@ -35,7 +35,7 @@ mkdir -p $results && cp "$run/probe.png" $results/levels.png && cp "$run/probe.c
 
 # A failed job (exit code 2) is shown in the table, and stops nothing.
 # shellcheck disable=SC2086
-krontime train -m $synthetic $enough model.attention=kronecker,full $seeds paths.output=$runs/attention || [ $? -eq 2 ]
-krontime tables records=[$runs/attention] rows=[model.attention] publish=true output=$results/attention
+krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
+krontime tables records=[$runs/attention] rows=[model.attention] "seeds=[$seeds]" publish=true output=$results/attention
 
 krontime benchmark size="$SIZE" rounds=0 output=$results cells=outputs/benchmark

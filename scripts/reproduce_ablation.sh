@@ -17,15 +17,15 @@ patches="tokenizer.patch_length=16 tokenizer.stride=16" # four times the tokens 
 case $SIZE in
 smoke)
     data=("data=synthetic data.source.num_train=80 data.source.num_test=40")
-    common="seed=0 trainer.max_epochs=1" results=docs/results/smoke/ablation
+    common=trainer.max_epochs=1 seeds=0 results=docs/results/smoke/ablation
     ;;
 cpu)
     data=(data=ucr data=bonn_eeg data=synthetic)
-    common='seed=0,1 +trainer.max_time="00:00:00:40"'
+    seeds=0,1 common='+trainer.max_time="00:00:00:40"'
     ;;
 full)
     data=("data=ucr data.name=CatsDogs" "data=ucr data.name=MosquitoSound" "data=ucr data.name=FaultDetectionA")
-    common="seed=0,1,2 trainer=gpu" results=docs/results/full/ablation
+    seeds=0,1,2 common=trainer=gpu results=docs/results/full/ablation
     ;;
 *)
     echo "usage: bash scripts/reproduce_ablation.sh [smoke|cpu|full]" >&2
@@ -38,9 +38,9 @@ for chosen in "${data[@]}"; do
         model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,conv; do
         # a failed job (exit code 2) is shown in the table, and stops nothing
         # shellcheck disable=SC2086
-        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $patches $chosen $common $changed || [ $? -eq 2 ]
+        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $patches $chosen seed=$seeds $common $changed || [ $? -eq 2 ]
     done
 done
 
-krontime tables records="outputs/ablation-$SIZE" output=$results publish=true \
+krontime tables records="outputs/ablation-$SIZE" output=$results publish=true "seeds=[$seeds]" \
     rows=[decomposition.depth,model.attention,model.order,model.head,tokenizer]

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 SIZE=${1:-cpu}
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
-models=krontime,patchtst,tcn reference=aeon_multirocket_hydra seeds=seed=0,1,2 results=docs/results/accuracy readme=null
+models=krontime,patchtst,tcn reference=aeon_multirocket_hydra seeds=0,1,2 results=docs/results/accuracy readme=null
 
 train() { # a failed job (exit code 2) is shown in the table, and stops nothing
     krontime train -m paths.output="outputs/accuracy-$SIZE" "$@" || [ $? -eq 2 ]
@@ -22,12 +22,12 @@ train() { # a failed job (exit code 2) is shown in the table, and stops nothing
 
 case $SIZE in
 smoke)
-    seeds=seed=0,1 results=docs/results/smoke/accuracy
+    seeds=0,1 results=docs/results/smoke/accuracy
     for data in "data=ucr" "data=synthetic data.source.num_train=80 data.source.num_test=40"; do
         # shellcheck disable=SC2086
-        train $data model=$models $seeds trainer.max_epochs=2
+        train $data model=$models seed=$seeds trainer.max_epochs=2
         # shellcheck disable=SC2086
-        train $data model=aeon_minirocket $seeds
+        train $data model=aeon_minirocket seed=$seeds
     done
     ;;
 cpu)
@@ -41,17 +41,17 @@ cpu)
         "model=tcn model.name=tcn_kernels read_out=kernels"; do
         for chosen in data=ucr data=bonn_eeg data=mitbih_ecg "$fsdd" "$esc10" "$ctu"; do
             # shellcheck disable=SC2086
-            train $chosen $model $seeds "$budget"
+            train $chosen $model seed=$seeds "$budget"
         done
     done
     for chosen in data=ucr data=bonn_eeg "$fsdd" "$esc10"; do
         # shellcheck disable=SC2086
-        train $chosen model=$reference $seeds model.fit_on=train_and_validation
+        train $chosen model=$reference seed=$seeds model.fit_on=train_and_validation
     done
     # MultiRocketHydra needs more than 24 GB for these, as FSDD's cell shows
     for chosen in data=mitbih_ecg "$fsdd" "$ctu"; do
         # shellcheck disable=SC2086
-        train $chosen model=aeon_multirocket $seeds model.fit_on=train_and_validation
+        train $chosen model=aeon_multirocket seed=$seeds model.fit_on=train_and_validation
     done
     # FSDD again, tested on a speaker who was never heard
     krontime train -m paths.output=outputs/speakers-cpu data=fsdd_speakers data.prepare.crop_length=16384 model=$models \
@@ -62,11 +62,11 @@ full)
     .venv/bin/python -m pip install --quiet -c constraints.txt -e '.[monster]'
     for name in EigenWorms BinaryHeartbeat CatsDogs AbnormalHeartbeat UrbanSound RightWhaleCalls FruitFlies MosquitoSound \
         KeplerLightCurves FaultDetectionA MotorImagery EthanolConcentration; do
-        train data=ucr data.name=$name model=$models $seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
-        train data=ucr data.name=$name model=$reference $seeds
+        train data=ucr data.name=$name model=$models seed=$seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
+        train data=ucr data.name=$name model=$reference seed=$seeds
     done
     for name in AudioMNIST CornellWhaleChallenge FruitFlies MosquitoSound WhaleSounds; do
-        train data=monster data.source.name=$name model=$models $seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
+        train data=monster data.source.name=$name model=$models seed=$seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
     done
     ;;
 *)
@@ -76,8 +76,8 @@ full)
 esac
 
 krontime tables records="outputs/accuracy-$SIZE" output=$results published=docs/results/published.csv publish=true \
-    readme="$readme"
+    "seeds=[$seeds]" readme="$readme"
 if [ "$SIZE" = cpu ]; then
     krontime tables records=outputs/speakers-cpu output=docs/results/speakers publish=true
-    krontime tables records=outputs/accuracy-cpu/CTU_UHB_CTG metric=auroc output=docs/results/ctu publish=true
+    krontime tables records=outputs/accuracy-cpu/CTU_UHB_CTG metric=auroc "seeds=[$seeds]" output=docs/results/ctu publish=true
 fi

@@ -17,15 +17,15 @@ results=docs/results/scaling
 case $SIZE in
 smoke)
     data=("data=synthetic data.source.num_train=80 data.source.num_test=40") sizes=16,32,null
-    common="seed=0" limit=trainer.max_epochs=1 results=docs/results/smoke/scaling
+    seeds=0 limit=trainer.max_epochs=1 results=docs/results/smoke/scaling
     ;;
 cpu)
     data=("data=bonn_eeg") sizes=35,70,140,null
-    common="seed=0,1,2" limit='+trainer.max_time="00:00:01:00"'
+    seeds=0,1,2 limit='+trainer.max_time="00:00:01:00"'
     ;;
 full)
     data=("data=ucr data.name=RightWhaleCalls" "data=ucr data.name=MosquitoSound" "data=ucr data.name=FaultDetectionA")
-    sizes=100,400,1600,null common="seed=0,1,2" limit='+trainer.max_time="00:00:30:00" trainer=gpu'
+    sizes=100,400,1600,null seeds=0,1,2 limit='+trainer.max_time="00:00:30:00" trainer=gpu'
     results=docs/results/full/scaling
     ;;
 *)
@@ -36,7 +36,7 @@ esac
 
 train() { # a failed job (exit code 2) is shown in the table, and stops nothing
     # shellcheck disable=SC2086
-    krontime train -m paths.output="outputs/scaling-$SIZE" $common data.validation.max_train=$sizes "$@" || [ $? -eq 2 ]
+    krontime train -m paths.output="outputs/scaling-$SIZE" seed=$seeds data.validation.max_train=$sizes "$@" || [ $? -eq 2 ]
 }
 
 for chosen in "${data[@]}"; do
@@ -48,4 +48,4 @@ for chosen in "${data[@]}"; do
     train $chosen model=aeon_minirocket
 done
 
-krontime tables records="outputs/scaling-$SIZE" output=$results publish=true
+krontime tables records="outputs/scaling-$SIZE" output=$results publish=true "seeds=[$seeds]"

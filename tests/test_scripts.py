@@ -99,3 +99,23 @@ def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_pat
         assert stopped != 0
         assert [call[:2] for call in found].count(["train", "-m"]) == 1
         assert found[-1][:2] == ["train", "-m"]
+
+
+def value(call: Sequence[str], key: str) -> str | None:
+    """Of an override."""
+    return next((text.removeprefix(f"{key}=") for text in call if text.startswith(f"{key}=")), None)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if "seed=" in s.read_text()], ids=lambda script: script.stem)
+def test_tables_know_the_seeds_that_were_asked_for(script: Path, size: str, tmp_path: Path) -> None:
+    """A seed that every model lacks could not be told otherwise."""
+    _, found = calls(script, size, tmp_path)
+    swept = [call for call in found if call[:2] == ["train", "-m"]]
+    seeds = {value(call, "paths.output"): value(call, "seed") for call in swept}
+    tables = [call for call in found if call[0] == "tables"]
+    assert tables
+    for call in tables:
+        records = (value(call, "records") or "").strip("[]")
+        asked = next(each for output, each in seeds.items() if records == output or records.startswith(f"{output}/"))
+        assert value(call, "seeds") == (asked and f"[{asked}]"), call
