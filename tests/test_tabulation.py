@@ -17,6 +17,7 @@ from krontime.results.blocks import fill_blocks
 from krontime.results.folder import refresh
 from krontime.results.predictions import Outcomes, write_outcomes
 from krontime.results.record import Record, config_hash
+from krontime.sweep import Job, Sweep
 from krontime.tabulation import tables
 
 ROOT = Path(__file__).parents[1]
@@ -245,6 +246,71 @@ def test_an_edited_number_is_found(no_plots, runs, tmp_path):
     assert stale(results, made_again(results)) == ["first/scores.csv", "first/scores.md", "first/scores.tex"]
     (made / "first" / "pareto_time.png").write_bytes(b"a plot")
     assert "first/pareto_time.png" in stale(results, made)
+
+
+def test_what_publishing_merges_stays_noted(no_plots, runs, tmp_path):
+    path = next((runs / "A" / "tcn").glob("seed1-*")) / "record.json"
+    again = runs / "again" / "record.json"
+    again.parent.mkdir()
+    shutil.copy(path, again)
+    edit(again, "metrics", "test", value=scores(0.6))
+    edit(again, "started_at", value="2026-01-02T01:00:00Z")
+    path = next((runs / "B" / "tcn").glob("seed0-*")) / "record.json"
+    (runs / "other").mkdir()
+    shutil.copy(path, runs / "other")
+    edit(runs / "other" / "record.json", "protocol", "num_val", value=30)
+    notes = (
+        "A, tcn: runs of seed 1 do not repeat; the newest is shown.",
+        "B, tcn: runs of seed 0 differ in their protocol (num_val: 20 / 30).",
+    )
+    folder = tmp_path / "first"
+    for step in (
+        (f"records={runs}", f"output={folder}", "publish=true"),
+        (f"refresh={folder}",),
+        (f"records={folder / 'records'}", f"output={folder}", "publish=true"),
+    ):
+        run(*step)
+        text = (folder / "scores.md").read_text()
+        assert all(text.count(note) == 1 for note in notes)
+    run(f"records={runs / 'A' / 'krontime'}", f"output={folder}", "publish=true")
+    assert not any(note in (folder / "scores.md").read_text() for note in notes)
+
+
+def test_jobs_that_left_no_record_are_shown(no_plots, runs, tmp_path):
+    done = next((runs / "A" / "krontime").glob("seed0-*")).relative_to(runs).as_posix()
+    jobs = [
+        Job(folder=done, overrides=[]),
+        Job(folder="A/krontime/seed2-0123456789ab", overrides=[], error="refused"),
+        Job(folder="D/tcn/seed0-0123456789ab", overrides=[], error="/home/me: no download"),
+        Job(folder="D/tcn/seed1-0123456789ab", overrides=[]),
+        Job(folder="D/tcn/seed0-0123456789ac", overrides=["data.validation.max_train=50"]),
+        Job(folder="elsewhere", overrides=[]),
+    ]
+    Sweep(jobs=jobs).write(runs)
+    expected = {
+        "A": "| **0.900 ± 0.000** (n=2), 1 failed |",
+        "D": "| missing | missing | 1 failed, 1 missing |",
+        "D, at most 50 training series": "| missing | missing | 1 missing |",
+    }
+    folder = tmp_path / "first"
+    for step in (
+        (f"records={runs}", f"output={folder}"),
+        (f"records={runs}", f"output={folder}", "publish=true"),
+        (f"refresh={folder}",),
+        (f"records={folder / 'records'}", f"output={folder}", "publish=true"),
+    ):
+        run(*step)
+        lines = (folder / "scores.md").read_text().splitlines()
+        for data, cells in expected.items():
+            assert cells in next(line for line in lines if line.startswith(f"| {data} |"))
+    assert "/home/me" not in (folder / "records" / "remarks.json").read_text()
+    run(f"records={runs / 'A'}", f"output={folder}", "publish=true")
+    text = (folder / "scores.md").read_text()
+    assert "1 failed" in text
+    assert "| D |" not in text
+    (folder / "records" / "remarks.json").write_text('{"unrecorded": [{"folder": "x"}]}')
+    with pytest.raises(UserError, match=r"remarks\.json: not a readable file of remarks"):
+        run(f"refresh={folder}")
 
 
 def test_publishing_damaged_records_is_refused(runs, tmp_path):

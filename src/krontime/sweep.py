@@ -18,8 +18,10 @@ from krontime.errors import UserError
 from krontime.lock import is_held
 from krontime.results.files import RECORD, replacing
 from krontime.results.record import Record, Status
+from krontime.results.remarks import Unrecorded, is_job_folder
 
 SWEEPS = ".sweeps"
+_MAX_TRAIN = "data.validation.max_train"
 
 
 class State(StrEnum):
@@ -108,6 +110,29 @@ def listed(root: Path) -> dict[str, Job]:
     for path in sorted((root / SWEEPS).glob("*.json"), key=lambda path: path.stat().st_mtime):
         jobs |= {job.folder: job for job in Sweep.read(path).jobs}
     return jobs
+
+
+def unrecorded(root: Path) -> list[Unrecorded]:
+    """The jobs of sweeps whose folders lie at or below `root`, named as run folders are, and hold no record.
+
+    Raises:
+        UserError: a list can't be read.
+    """
+    root = root.resolve()
+    outputs = [folder for folder in (root, *root.parents) if (folder / SWEEPS).is_dir()]
+    outputs += (path.parent for path in root.rglob(SWEEPS))
+    return [
+        Unrecorded(folder, max_train=_max_train(job), is_failed=job.error is not None)
+        for output in dict.fromkeys(outputs)
+        for folder, job in listed(output).items()
+        if is_job_folder(folder) and (output / folder).is_relative_to(root) and not (output / folder / RECORD).is_file()
+    ]
+
+
+def _max_train(job: Job) -> int | None:
+    """`data.validation.max_train` of a job, as far as it was typed."""
+    values = [text.partition("=")[2] for text in job.overrides if text.startswith(f"{_MAX_TRAIN}=")]
+    return int(values[-1]) if values and values[-1].isdecimal() else None
 
 
 class Progress(NamedTuple):

@@ -10,12 +10,22 @@ from omegaconf import DictConfig
 from krontime import build
 from krontime.errors import Problems, UserError
 from krontime.results.blocks import fill_blocks
-from krontime.results.collect import Damaged, collect, publish
+from krontime.results.collect import Damaged, Stored, collect, publish
 from krontime.results.comparison import Comparison
 from krontime.results.console import show
-from krontime.results.folder import RECORDS, TableOptions, as_options, refresh, write_options, write_results
+from krontime.results.folder import (
+    RECORDS,
+    TableOptions,
+    as_options,
+    compared,
+    refresh,
+    write_options,
+    write_results,
+)
+from krontime.results.remarks import Remarks, read_remarks
 from krontime.results.significance import SIGNIFICANCE
 from krontime.results.tables import SCORES
+from krontime.sweep import unrecorded
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +69,9 @@ def _tables(options: Mapping[str, Any]) -> list[Path]:
 
 def _write(options: Mapping[str, Any]) -> Path:
     output = _path(options["output"])
-    runs, damaged = collect(map(_path, _roots(options["records"])))
+    roots = [_path(root) for root in _roots(options["records"])]
+    runs, damaged = collect(roots)
+    remarks = _remarks(roots, runs)
     chosen = as_options(options)
     if options["publish"]:
         if damaged:
@@ -67,16 +79,27 @@ def _write(options: Mapping[str, Any]) -> Path:
                 [f"{item.path}: {'; '.join(item.problems)}" for item in damaged]
                 + ["publish=true: expected no damaged record; mend or remove those above, or name other folders"]
             )
-        publish(runs, output / RECORDS)
+        said = compared(runs, damaged, chosen, remarks).notes
+        remarks = Remarks(tuple(note for note in said if note.is_lost), remarks.unrecorded)
+        publish(runs, output / RECORDS, remarks)
         write_options(chosen, output)
         runs, damaged = collect([output / RECORDS])
-    comparison = write_results(runs, damaged, chosen, output)
+    comparison = write_results(runs, damaged, chosen, output, remarks)
     _warn(comparison, damaged)
     for name in (SCORES, SIGNIFICANCE):
         if (output / f"{name}.md").is_file():
             show((output / f"{name}.md").read_text(encoding="utf-8"))
     show(f"Written to {output}")
     return output
+
+
+def _remarks(roots: Sequence[Path], runs: Sequence[Stored]) -> Remarks:
+    """What was published with records in some folders, and the jobs of sweeps there that left no record."""
+    published = read_remarks(roots)
+    jobs = [*published.unrecorded, *(job for root in roots for job in unrecorded(root))]
+    recorded = {run.job for run in runs}
+    by_folder = {job.folder: job for job in jobs if job.folder not in recorded}
+    return Remarks(published.notes, tuple(by_folder[folder] for folder in sorted(by_folder)))
 
 
 def _warn(comparison: Comparison | None, damaged: Sequence[Damaged]) -> None:

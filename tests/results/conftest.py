@@ -27,7 +27,10 @@ def protocol(**changes: Any) -> Protocol:
 
 
 def record(**changes: Any) -> Record:
-    """A completed record; `accuracy`, `balanced_accuracy`, `auroc` and keys of `Record` may be given; the split's seed is the run's."""
+    """A completed record; `accuracy`, `balanced_accuracy`, `auroc` and keys of `Record` may be given.
+
+    The seed of the split is the run's.
+    """
     seed = changes.get("seed", 0)
     accuracy = changes.pop("accuracy", 0.87)
     balanced = changes.pop("balanced_accuracy", accuracy)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from krontime.errors import UserError
 from krontime.results.collect import Stored
 from krontime.results.comparison import compare
-from krontime.results.record import Metrics, Status
+from krontime.results.record import GitState, Metrics, Status
+from krontime.results.remarks import Remarks, Unrecorded
 
 
 def of(records, **options):
@@ -257,3 +258,53 @@ def test_reference_classifiers_that_saw_more_and_less_are_not_averaged(make_reco
     ]
     assert [entry[3] for entry in entries(runs)] == [1, 1]
     assert any("model.fit_on" in note for note in notes(runs))
+
+
+def test_runs_of_several_commits_or_versions_are_noted(make_record):
+    git = GitState(commit="0123456789" * 4, dirty=True)
+    other = GitState(commit="abcdef0123" * 4, dirty=False)
+    records = [make_record(seed=seed, git=git, versions={"torch": "2", "numpy": "1"}) for seed in (0, 1)]
+    assert notes(records) == []
+    records.append(make_record(seed=2, git=other, versions={"torch": "3", "numpy": "1"}))
+    records.append(make_record(seed=3, status=Status.FAILED, git=None))  # which gives no number
+    assert notes(records) == [
+        "ACSF1, krontime: runs of several versions (commit: 0123456 with changes / abcdef0, torch: 2 / 3)."
+    ]
+
+
+def test_runs_of_one_job_under_two_protocols_are_noted(make_record, make_protocol):
+    records = [make_record(), make_record(protocol=make_protocol(num_train=90, num_val=10))]
+    text = "ACSF1, krontime: runs of seed 0 differ in their protocol (num_train: 80 / 90, num_val: 20 / 10)."
+    assert text in notes(records)
+
+
+UNRECORDED = Remarks(
+    unrecorded=(
+        Unrecorded("ACSF1/krontime/seed1-0123456789ab", is_failed=True),
+        Unrecorded("ACSF1/krontime/seed2-0123456789ab"),
+        Unrecorded("ACSF1/tcn/seed0-0123456789ab"),
+        Unrecorded("a/b/tcn/seed-1-0123456789ab", max_train=50, is_failed=True),
+    )
+)
+
+
+def test_jobs_without_a_record_stand_in_their_cells(make_record):
+    found = of([make_record()], remarks=UNRECORDED)
+    assert found.rows == (("a/b, at most 50 training series", 0), ("ACSF1", 0))
+    assert [(e.variant, e.mean, e.count(Status.FAILED), e.num_missing) for e in found.entries] == [
+        (("tcn",), None, 1, 0),
+        (("krontime",), 0.87, 1, 1),
+        (("tcn",), None, 0, 1),
+    ]
+    assert found.notes == ()
+    assert found.data_sets == ["ACSF1"]
+
+
+def test_of_which_variant_a_job_without_a_record_is_remains_open(make_record):
+    found = of([make_record()], keys=["model.depth"], remarks=UNRECORDED)
+    assert found.rows == (("ACSF1", 0),)
+    assert [note.text for note in found.notes] == [
+        "ACSF1, krontime: 2 jobs (1 failed) left no record.",
+        "ACSF1, tcn: 1 job left no record.",
+        "a/b, at most 50 training series, tcn: 1 job (1 failed) left no record.",
+    ]

@@ -10,6 +10,7 @@ from krontime.results.files import RECORD, is_unfinished, replacing_folder
 from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.results.recomputed import recomputed
 from krontime.results.record import Record, Status
+from krontime.results.remarks import Remarks
 
 _ROUNDING = 1e-6  # of an accuracy in float32
 
@@ -20,6 +21,12 @@ class Stored:
 
     record: Record
     folder: Path
+
+    @property
+    def job(self) -> str:
+        """`DATA/MODEL/seedS-HASH`, as run folders are named."""
+        record = self.record
+        return f"{record.data}/{record.model}/seed{record.seed}-{record.config_hash}"
 
     def outcomes(self) -> Outcomes | None:
         """What the run said of each labelled test series; None where the folder does not tell."""
@@ -83,7 +90,7 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
 
 
 def _contradictions(record: Record, path: Path) -> list[str]:
-    """Where a test accuracy is no share of the test series, or a score not that of the predictions that the run left."""
+    """Where an accuracy is no share of the test series, or a test score not that of the predictions beside it."""
     scores = record.metrics.test
     accuracy = scores.get("accuracy")
     if record.status is not Status.COMPLETED or accuracy is None or record.protocol is None:
@@ -95,7 +102,7 @@ def _contradictions(record: Record, path: Path) -> list[str]:
     if (outcomes := read_outcomes(path.parent)) is None:
         return problems
     if len(outcomes.index) != num_test:
-        problems.append(f"protocol.num_test is {num_test:,} but there are {len(outcomes.index):,} predictions beside it")
+        problems.append(f"protocol.num_test is {num_test} but the predictions beside it are {len(outcomes.index)}")
     for name, (least, most) in recomputed(outcomes).items():
         score = scores.get(name)  # an area is not defined for a classifier that only names a class
         if score is not None and not least <= score <= most:
@@ -109,24 +116,29 @@ def newest(job: Sequence[Stored]) -> Stored:
     return max(job, key=lambda run: (run.record.status is Status.COMPLETED, run.record.started_at))
 
 
-def publish(runs: Iterable[Stored], folder: Path) -> None:
+def publish(runs: Iterable[Stored], folder: Path, remarks: Remarks | None = None) -> None:
     """Make `folder` hold the records of these runs and no others, in `DATA/MODEL/seedS-HASH`, each job's newest one.
 
     A job that was run on several states of its data counts as several, each with the start of the data's checksum in
     its folder's name. Records lose this machine's folders. Beside a record goes what it said of each test series, where
     that is known: the class, and of two classes the probability of the second. The runs may lie in `folder`.
+
+    Args:
+        runs: at least one.
+        folder: the records' own; nothing else that lies there stays.
+        remarks: to be kept in `folder`.
     """
-    jobs: dict[tuple[str, str, str], list[Stored]] = defaultdict(list)
+    jobs: dict[str, list[Stored]] = defaultdict(list)
     for run in runs:
-        record = run.record
-        jobs[record.data, record.model, f"seed{record.seed}-{record.config_hash}"].append(run)
+        jobs[run.job].append(run)
     with replacing_folder(folder) as temporary:
-        for (data, model, name), job in jobs.items():
+        (remarks or Remarks()).write(temporary)
+        for name, job in jobs.items():
             by_data = _by_checksum(job)
             for checksum, alike in by_data.items():
                 run = newest(alike)
                 outcomes = run.outcomes()
-                target = temporary / data / model / (f"{name}-{checksum[:8]}" if len(by_data) > 1 else name)
+                target = temporary / (f"{name}-{checksum[:8]}" if len(by_data) > 1 else name)
                 run.record.published().write(target / RECORD)
                 if outcomes is not None:
                     write_outcomes(outcomes, target)

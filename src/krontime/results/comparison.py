@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -18,14 +18,12 @@ from typing import Any
 from krontime.errors import UserError
 from krontime.results.collect import Damaged, Stored, newest
 from krontime.results.record import METRICS, MetricName, Protocol, Record, Status, config_hash, job_identity
+from krontime.results.remarks import Note, Remarks, Unrecorded, Variant
 
 AUTO = "auto"
 """Accuracy; balanced accuracy where a training class has at most half the series of another."""
 
 LOWER_IS_BETTER = ("nll", "ece")
-
-Variant = tuple[str, ...]
-"""The model's name, or the values of the config keys that tell variants apart."""
 
 _COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")
 """These may follow the seed of a split by group."""
@@ -50,7 +48,8 @@ class Entry:
         protocol: number among the protocols of that data set; 0 for the one with most runs.
         variant: see `Variant`.
         metric: that its score is.
-        runs: one for each seed (or fold, or seed of the split), ascending.
+        runs: one for each seed (or fold, or seed of the split), ascending; none where no job left a record.
+        unrecorded: jobs of a sweep that left no record.
     """
 
     data: str
@@ -58,10 +57,26 @@ class Entry:
     variant: Variant
     metric: MetricName
     runs: tuple[Stored, ...]
+    unrecorded: tuple[Unrecorded, ...] = ()
 
     def count(self, status: Status) -> int:
-        """How many runs ended so."""
-        return sum(run.record.status is status for run in self.runs)
+        """How many runs ended so, with those that failed before they could leave a record."""
+        num_unrecorded = sum(job.is_failed for job in self.unrecorded) if status is Status.FAILED else 0
+        return sum(run.record.status is status for run in self.runs) + num_unrecorded
+
+    @property
+    def num_missing(self) -> int:
+        """Jobs that were not run, or cut off without a record."""
+        return sum(not job.is_failed for job in self.unrecorded)
+
+    @property
+    def origin(self) -> tuple[str, str, float]:
+        """The data set, by which entries are sorted, and to how many of its training series they were limited."""
+        if self.runs:
+            record = self.runs[0].record
+            return record.data.casefold(), record.data, _most_to_train(record)
+        job = self.unrecorded[0]
+        return job.data.casefold(), job.data, job.most_to_train
 
     @cached_property
     def completed(self) -> list[Record]:
@@ -109,16 +124,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A remark on the table, a data set (`data`) or an entry of one (all three)."""
-
-    text: str
-    data: str | None = None
-    protocol: int | None = None
-    variant: Variant | None = None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What tables, tests and plots are made from.
 
@@ -148,8 +153,7 @@ class Comparison:
     @property
     def data_sets(self) -> list[str]:
         """Names of the rows that are data sets of their own: not those for fewer training series of one."""
-        found = (e.data for e in self.entries if _most_to_train(e.runs[0].record) == math.inf)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(entry.data for entry in self.entries if entry.origin[2] == math.inf))
 
     def mean_over_data_sets(self, variant: Variant) -> tuple[float, MetricName] | None:
         """Of the mean scores, and their metric; None without one for each of at least two data sets, all the same."""
@@ -173,6 +177,7 @@ def compare(
     keys: Sequence[str] = (),
     seeds: Iterable[int] | None = None,
     damaged: Sequence[Damaged] = (),
+    remarks: Remarks | None = None,
 ) -> Comparison:
     """Sort runs into entries; a job that was run again counts once, by its newest completed run.
 
@@ -182,32 +187,67 @@ def compare(
         keys: config keys that tell variants apart; empty: the model's name.
         seeds: that every entry should have; None for those that any under the same protocol has.
         damaged: records that were left out.
+        remarks: what the records do not tell.
 
     Raises:
         UserError: no record has one of the keys.
     """
     _check_keys(keys, runs)
     notes = [Note(f"Left out, damaged: {item.place}: {'; '.join(item.problems)}.") for item in damaged]
+    remarks = remarks or Remarks()
+    imbalanced = _imbalanced(runs)
+
+    def chosen(data_set: str) -> MetricName:
+        automatic: MetricName = "balanced_accuracy" if data_set in imbalanced else "accuracy"
+        return next((name for name in METRICS if name == metric), automatic)
+
     by_data: dict[str, list[Stored]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.data.casefold(), run.record.data, _most_to_train(run.record))):
-        by_data[_row_name(run.record)].append(run)
+        by_data[_row_name(run.record.data, _most_to_train(run.record))].append(run)
     entries: list[Entry] = []
-    rows: list[tuple[str, int]] = []
-    imbalanced = _imbalanced(runs)
     for data, found in by_data.items():
         groups = _by_protocol(found)
-        automatic: MetricName = "balanced_accuracy" if found[0].record.data in imbalanced else "accuracy"
-        chosen = next((name for name in METRICS if name == metric), automatic)
+        notes += _several_protocols(data, found, keys)
         if len(groups) > 1:
             protocols = [p.model_dump(exclude=set(_SEEDS)) for group in groups if (p := _protocol(group)) is not None]
             notes.append(Note(f"{data}: protocols differ ({_differing(protocols)}); kept apart, not comparable.", data))
         for number, group in enumerate(groups):
-            rows.append((data, number))
-            entries += _entries(data, number, group, chosen, keys, seeds, notes)
+            entries += _entries(data, number, group, chosen(found[0].record.data), keys, seeds, notes)
+    for (data_set, most, model), jobs in _alike(remarks.unrecorded).items():
+        data = _row_name(data_set, most)
+        if keys:  # which of the variants they are is not known
+            notes.append(Note(f"{data}, {model}: {_num_jobs(jobs)} left no record.", data))
+        else:
+            _add_unrecorded(entries, Entry(data, 0, (model,), chosen(data_set), (), tuple(jobs)))
+    told = {note.text for note in notes}
+    notes += [note for note in remarks.notes if note.text not in told]
     variants = sorted({entry.variant for entry in entries}, key=lambda variant: [*map(_order, variant)])
     place = {variant: number for number, variant in enumerate(variants)}
-    entries.sort(key=lambda entry: (rows.index((entry.data, entry.protocol)), place[entry.variant]))
-    return Comparison(tuple(keys), tuple(variants), tuple(rows), tuple(entries), tuple(notes))
+    entries.sort(key=lambda entry: (*entry.origin, entry.protocol, place[entry.variant]))
+    rows = tuple(dict.fromkeys((entry.data, entry.protocol) for entry in entries))
+    return Comparison(tuple(keys), tuple(variants), rows, tuple(entries), tuple(notes))
+
+
+def _alike(unrecorded: Iterable[Unrecorded]) -> dict[tuple[str, float, str], list[Unrecorded]]:
+    """Jobs by data set, limit of training series and model."""
+    found: dict[tuple[str, float, str], list[Unrecorded]] = defaultdict(list)
+    for job in unrecorded:
+        found[job.data, job.most_to_train, job.model].append(job)
+    return found
+
+
+def _num_jobs(jobs: Sequence[Unrecorded]) -> str:
+    failed = sum(job.is_failed for job in jobs)
+    return f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}" + (f" ({failed} failed)" if failed else "")
+
+
+def _add_unrecorded(entries: list[Entry], added: Entry) -> None:
+    """Add the jobs of an entry without runs to the first that stands in its cell, or the entry itself."""
+    for number, entry in enumerate(entries):
+        if (entry.data, entry.protocol, entry.variant) == (added.data, added.protocol, added.variant):
+            entries[number] = replace(entry, unrecorded=added.unrecorded)
+            return
+    entries.append(added)
 
 
 def _imbalanced(runs: Iterable[Stored]) -> set[str]:
@@ -230,9 +270,8 @@ def _most_to_train(record: Record) -> float:
     return most if isinstance(most, int) else math.inf
 
 
-def _row_name(record: Record) -> str:
-    most = _most_to_train(record)
-    return record.data if most == math.inf else f"{record.data}, at most {most:,} training series"
+def _row_name(data: str, most: float) -> str:
+    return data if most == math.inf else f"{data}, at most {most:,} training series"
 
 
 def _entries(
@@ -253,8 +292,8 @@ def _entries(
     for variant, runs in by_variant.items():
         where = f"{data}, {' '.join(variant)}"
 
-        def note(text: str, where: str = where, variant: Variant = variant) -> None:
-            notes.append(Note(f"{where}: {text}", data, number, variant))
+        def note(text: str, *, is_lost: bool = False, where: str = where, variant: Variant = variant) -> None:
+            notes.append(Note(f"{where}: {text}", data, number, variant, is_lost))
 
         jobs: dict[str, list[Stored]] = defaultdict(list)
         for run in runs:
@@ -264,7 +303,7 @@ def _entries(
             kept = newest(job)
             scores = {run.record.metrics.test.get(metric) for run in job if run.record.status is Status.COMPLETED}
             if len(scores) > 1:
-                note(f"runs of seed {kept.record.seed} do not repeat; the newest is shown.")
+                note(f"runs of seed {kept.record.seed} do not repeat; the newest is shown.", is_lost=True)
             by_config[config_hash(_without_seeds(kept.record.config))].append(kept)
         if len(by_config) > 1:
             configs = [job_identity(_without_seeds(runs[0].record.config)) for runs in by_config.values()]
@@ -273,8 +312,31 @@ def _entries(
             alike.sort(key=lambda run: run.record.seed)
             if missing := expected - {run.record.seed for run in alike}:
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
+            if differing := _differing_software(alike):
+                note(f"runs of several versions ({differing}).")
             found.append(Entry(data, number, variant, metric, tuple(alike)))
     return found
+
+
+def _several_protocols(data: str, runs: Sequence[Stored], keys: Sequence[str]) -> list[Note]:
+    """Notes on jobs whose runs differ in their protocol, though data and config are the same."""
+    jobs: dict[tuple[str, str, Variant], list[Record]] = defaultdict(list)
+    for run in runs:
+        if (protocol := run.record.protocol) is not None:
+            jobs[run.record.config_hash, protocol.data_sha256, _variant(run.record, keys)].append(run.record)
+    notes = []
+    for (_, _, variant), job in jobs.items():
+        if differing := _differing([record.protocol.model_dump() for record in job if record.protocol]):
+            text = f"{data}, {' '.join(variant)}: runs of seed {job[0].seed} differ in their protocol ({differing})."
+            notes.append(Note(text, data, 0, variant, is_lost=True))
+    return notes
+
+
+def _differing_software(runs: Sequence[Stored]) -> str:
+    """Where completed runs are not of one commit and one version of each package."""
+    completed = [run.record for run in runs if run.record.status is Status.COMPLETED]
+    software = [{"commit": record.git.short if record.git else "none", **record.versions} for record in completed]
+    return _differing([item for number, item in enumerate(software) if item not in software[:number]])
 
 
 def _by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:

@@ -26,6 +26,7 @@ from krontime.results.figures import FORMATS
 from krontime.results.files import replacing
 from krontime.results.published import read_published
 from krontime.results.record import METRICS
+from krontime.results.remarks import Remarks, read_remarks
 from krontime.results.significance import SIGNIFICANCE, write_significance
 from krontime.results.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.results.tables import SCORES, write_scores
@@ -110,8 +111,18 @@ def read_options(folder: Path) -> TableOptions:
     return options
 
 
+def compared(runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableOptions, remarks: Remarks) -> Comparison:
+    """The runs put side by side as the options say.
+
+    Raises:
+        UserError: no record has one of the keys of `rows`.
+    """
+    keys = options.rows or ()
+    return compare(runs, metric=options.metric, keys=keys, seeds=options.seeds, damaged=damaged, remarks=remarks)
+
+
 def write_results(
-    runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableOptions, folder: Path
+    runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableOptions, folder: Path, remarks: Remarks
 ) -> Comparison:
     """Write every table and plot that the runs allow into a folder, and remove those of earlier that they don't.
 
@@ -119,7 +130,7 @@ def write_results(
         UserError: no record has one of the keys of `rows`, or the file of published scores is wrong.
     """
     published = read_published(Path(options.published)) if options.published else []
-    comparison = compare(runs, metric=options.metric, keys=options.rows or (), seeds=options.seeds, damaged=damaged)
+    comparison = compared(runs, damaged, options, remarks)
     write_scores(comparison, folder, published)
     written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
     ranks, scores = mean_ranks(comparison)
@@ -176,7 +187,8 @@ def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
     if not (folder / RECORDS).is_dir():
         return None, []
     runs, damaged = collect([folder / RECORDS])
-    return write_results(runs, damaged, read_options(folder), folder), damaged
+    remarks = read_remarks([folder / RECORDS])
+    return write_results(runs, damaged, read_options(folder), folder, remarks), damaged
 
 
 def as_options(values: Mapping[str, Any]) -> TableOptions:

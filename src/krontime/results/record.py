@@ -166,6 +166,11 @@ class GitState(_Strict):
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
     dirty: bool
 
+    @property
+    def short(self) -> str:
+        """The commit as tables name it."""
+        return self.commit[:7] + (" with changes" if self.dirty else "")
+
 
 class Record(_Strict):
     """What one run did and gave.

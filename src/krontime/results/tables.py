@@ -9,7 +9,7 @@ from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Vari
 from krontime.results.files import replacing
 from krontime.results.markup import Cell, Line, Mark, Table, latex, markdown
 from krontime.results.published import Published
-from krontime.results.record import Record, Status
+from krontime.results.record import Status
 from krontime.results.report import format_bytes
 
 SCORES = "scores"
@@ -157,6 +157,8 @@ def _score_line(entry: Entry, marks: Mapping[str, Mark]) -> Line:
     if undefined := len(entry.completed) - len(entry.scores):
         rest.append(f"{undefined} without this score")
     rest += [f"{count} {ending}" for status, ending in _ENDINGS.items() if (count := entry.count(status))]
+    if entry.num_missing:
+        rest.append(f"{entry.num_missing} {MISSING}")
     if entry.num_out_of_time:
         rest.append(f"{entry.num_out_of_time} out of time")
     after = ", ".join(rest)
@@ -218,7 +220,7 @@ def _caption(comparison: Comparison, published: Sequence[Published]) -> str:
         where += " (times are not comparable)"
     torch = sorted({record.versions["torch"] for record in records if "torch" in record.versions})
     where += f"; torch {', '.join(torch)}" if torch else ""
-    commits = sorted({_commit(record) for record in records if record.git is not None})
+    commits = sorted({record.git.short for record in records if record.git is not None})
     where += f"; commit {', '.join(commits)}" if commits else ""
     lower = any(entry.metric in LOWER_IS_BETTER for entry in comparison.entries)
     parts = [
@@ -235,11 +237,6 @@ def _caption(comparison: Comparison, published: Sequence[Published]) -> str:
     return " ".join([*parts, f"{where}."])
 
 
-def _commit(record: Record) -> str:
-    assert record.git is not None
-    return record.git.commit[:7] + (" with changes" if record.git.dirty else "")
-
-
 def _tidy(comparison: Comparison) -> list[dict[str, Any]]:
     names = [f"config.{key}" for key in comparison.keys] or ["model"]
     return [
@@ -254,6 +251,7 @@ def _tidy(comparison: Comparison) -> list[dict[str, Any]]:
             "n": len(entry.scores),
             "seeds": " ".join(str(run.record.seed) for run in entry.scored),
             **{status.value: entry.count(status) for status in Status},
+            "missing": entry.num_missing,
             "out_of_time": entry.num_out_of_time,
             "max_epochs": " ".join(map(str, sorted(entry.max_epochs))),
             "train_time_s": entry.mean_of("train_time_s"),
