@@ -8,8 +8,10 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from krontime import lock
+from krontime.errors import UserError
 
 
 def hold(run_dir: Path, ready: object, release: object) -> None:
@@ -71,6 +73,20 @@ def test_a_killed_process_holds_nothing(holder: Holder, tmp_path: Path) -> None:
 def test_looking_leaves_no_file_behind(tmp_path: Path) -> None:
     assert not lock.is_held(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_of_another_user_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: FileLock, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", self.lock_file)
+
+    (tmp_path / "run.lock").touch()
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert lock.is_held(tmp_path / "run")
+    with (
+        pytest.raises(UserError, match=r"run\.lock can't be written \(Permission denied\)"),
+        lock.alone(tmp_path / "run"),
+    ):
+        raise AssertionError("entered")
 
 
 def compete(run_dir: Path, log: Path, num_turns: int) -> None:

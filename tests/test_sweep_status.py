@@ -86,6 +86,7 @@ EXPECTED = {
     State.INTERRUPTED: 2,
     State.FAILED: 2,
     State.OUT_OF_MEMORY: 1,
+    State.BROKEN: 0,
     State.TO_DO: 1,
 }
 
@@ -93,9 +94,9 @@ EXPECTED = {
 def test_each_job_is_in_its_state(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(str(root)) == EXPECTED
     head, row, total, *lines = capsys.readouterr().out.splitlines()
-    assert head == "runs\tdone\trunning\tinterrupted\tfailed\tout of memory\tto do"
-    assert row == f"{root}/hum/tcn\t2\t0\t2\t2\t1\t1"
-    assert total == "total\t2\t0\t2\t2\t1\t1"
+    assert head == "runs\tdone\trunning\tinterrupted\tfailed\tout of memory\tbroken\tto do"
+    assert row == f"{root}/hum/tcn\t2\t0\t2\t2\t1\t0\t1"
+    assert total == "total\t2\t0\t2\t2\t1\t0\t1"
     folder = f"{root}/hum/tcn"
     assert lines == [
         f"interrupted: {folder}/cut: it is interrupted",
@@ -123,6 +124,22 @@ def test_several_at_once_share_what_is_left(root: Path) -> None:
     folder = root / "hum" / "tcn"
     with lock.alone(folder / "todo"), lock.alone(folder / "refused"):
         assert sweep_status.time_left_s(sweep_status.jobs_in(root)) == 6 * 130 / 2
+
+
+def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = root / "hum" / "tcn"
+    (folder / "done" / "record.json").write_text("{")
+    assert status(str(root)) == {**EXPECTED, State.DONE: 1, State.BROKEN: 1}
+    path = folder / "done" / "record.json"
+    assert f"broken: {folder}/done: {path}: not a readable record" in capsys.readouterr().out
+
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert progress(folder / "cut") == (State.BROKEN, None, f"{folder}/cut/record.json: Permission denied")
 
 
 def test_other_runs_and_other_sweeps_count_too_but_not_what_force_has_set_aside(root: Path) -> None:

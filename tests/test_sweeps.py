@@ -268,13 +268,22 @@ def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
     done = completed(tmp_path)
     assert len(done) == 1
     cli.main(["sweep-status", f"outputs={tmp_path}"])
-    assert "total\t1\t0\t0\t3\t0\t0" in capsys.readouterr().out
+    assert "total\t1\t0\t0\t3\t0\t0\t0" in capsys.readouterr().out
 
     monkeypatch.setattr(run, "_write_results", original)
     with pytest.raises(SystemExit):
         sweep(*jobs, output=tmp_path)
     assert "krontime: the sweep has 4 jobs: 2 done, 2 failed" in capsys.readouterr().err
     assert done.items() < completed(tmp_path).items()
+
+    folder = next(iter(done))
+    (tmp_path / folder / "record.json").write_text("{")
+    with pytest.raises(SystemExit) as stopped:
+        sweep(*jobs, output=tmp_path)
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert "krontime: the sweep has 4 jobs: 1 done, 2 failed, 1 broken" in err
+    assert f"{folder}/record.json: not a readable record" in err
 
 
 @pytest.mark.slow

@@ -51,7 +51,10 @@ def alone(run_dir: Path) -> Iterator[None]:
 
 
 def is_held(run_dir: Path) -> bool:
-    """Whether a process is at work in a run folder; a lock file whose process was killed does not count."""
+    """Whether a process is at work in a run folder; a lock file whose process was killed does not count.
+
+    One that another user holds or has left can't be tried, and counts.
+    """
     from filelock import FileLock, Timeout
 
     if not _path(run_dir).exists():
@@ -59,7 +62,7 @@ def is_held(run_dir: Path) -> bool:
     lock = FileLock(_path(run_dir))
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, PermissionError):
         return True
     lock.release()
     return False

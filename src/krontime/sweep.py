@@ -32,6 +32,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
     FAILED = "failed"
     OUT_OF_MEMORY = "out of memory"
+    BROKEN = "broken"
     TO_DO = "to do"
 
 
@@ -140,7 +141,7 @@ class Progress(NamedTuple):
 
     Attributes:
         state: of the run folder.
-        record: of the run that ended there, if one did.
+        record: of the run that ended there, if one did; broken is a job whose record can't be read.
         error: the first line of what went wrong, if anything did.
     """
 
@@ -155,15 +156,20 @@ def progress(run_dir: Path, job: Job | None = None) -> Progress:
     Args:
         run_dir: the folder, there or not.
         job: of a sweep, where it belongs to one.
-
-    Raises:
-        UserError: its record can't be read.
     """
-    record = Record.read(run_dir / RECORD) if (run_dir / RECORD).is_file() else None
+    record, problem = None, None
+    try:
+        record = Record.read(run_dir / RECORD) if (run_dir / RECORD).is_file() else None
+    except UserError as error:
+        problem = "; ".join(error.problems)
+    except OSError as error:  # another user's folder
+        problem = f"{run_dir / RECORD}: {error.strerror or error}"
     if record and record.status is Status.COMPLETED:
         return Progress(state=State.DONE, record=record)
     if is_held(run_dir):
         return Progress(state=State.RUNNING, record=record)
+    if problem is not None:
+        return Progress(state=State.BROKEN, error=problem)
     if record:
         return Progress(state=_STATES[record.status], record=record, error=first_line(record.error))
     if run_dir.is_dir() and any(run_dir.iterdir()):

@@ -40,7 +40,7 @@ def sweep_status(config: DictConfig) -> dict[State, int]:
         How many jobs are in each state.
 
     Raises:
-        UserError: a folder is none, or a file in it can't be read.
+        UserError: a folder is none, or a list of jobs in it can't be read.
     """
     outputs = build.plain(config)["outputs"]
     roots = outputs if isinstance(outputs, list) else [outputs]
@@ -72,7 +72,7 @@ def jobs_in(root: Path) -> list[Found]:
     """Every job of the sweeps in an output folder, and every other run there.
 
     Raises:
-        UserError: a list of jobs or a record can't be read.
+        UserError: a list of jobs can't be read.
     """
     jobs = listed(root)
     folders = {root / folder: job for folder, job in jobs.items()} | {
