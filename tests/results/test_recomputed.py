@@ -41,3 +41,8 @@ def test_one_class_has_no_area_and_no_series_no_score(tmp_path):
     assert found["balanced_accuracy"] == pytest.approx((0.5, 0.5), abs=1e-5)
     (tmp_path / "test_outcomes.csv").write_text(table)
     assert all(np.isnan(score).all() for score in recomputed(read_outcomes(tmp_path)).values())
+
+
+def test_a_file_that_lacks_a_class_gives_scores_all_the_same(tmp_path):
+    (tmp_path / "test_outcomes.csv").write_text("index,label,predicted\n0,a,a\n1,a\n")
+    assert recomputed(read_outcomes(tmp_path))["accuracy"] == pytest.approx((0.5, 0.5), abs=1e-5)

@@ -320,3 +320,40 @@ def test_the_hash_is_12_hex_digits_whatever_the_order_of_keys(config):
     assert len(value) == 12
     assert set(value) <= set("0123456789abcdef")
     assert config_hash(dict(reversed(config.items()))) == value
+
+
+LIMITS = {"max_train": 50, "method": "stratified", "fold": 1}
+
+
+@pytest.mark.parametrize(
+    ("validation", "changes", "problem"),
+    [
+        (LIMITS, {"num_train": 51}, "num_train is 51 but the config gives 50"),
+        (LIMITS, {"split_method": "group"}, "split_method is 'group' but the config gives 'stratified'"),
+        (LIMITS, {"fold": 1}, "fold is 1 but the config gives None"),
+        ({**LIMITS, "method": "kfold"}, {"split_method": "kfold", "fold": 2}, "fold is 2 but the config gives 1"),
+        ({**LIMITS, "max_train": "many"}, {"num_train": 51}, None),
+        ({**LIMITS, "method": "auto"}, {"split_method": "group"}, None),
+    ],
+)
+def test_a_split_is_the_one_that_the_config_asks_for(make_record, make_protocol, validation, changes, problem):
+    config = {"seed": 0, "data": {"validation": validation}}
+    changed = make_protocol(**{"num_train": 50, **changes})
+    if problem is None:
+        make_record(config=config, protocol=changed)
+    else:
+        with pytest.raises(ValidationError, match=problem):
+            make_record(config=config, protocol=changed)
+
+
+def test_a_reference_selects_nothing(make_record, make_protocol):
+    config = {
+        "seed": 0,
+        "model": {"_target_": "krontime.reference.Reference", "fit_on": "train"},
+        "callbacks": {"checkpoint": {"monitor": "val/nll"}},
+    }
+    make_record(config=config, protocol=make_protocol(fitted_on="train", selection_metric=None))
+    with pytest.raises(ValidationError, match="fitted_on is None but the config gives 'train'"):
+        make_record(config=config, protocol=make_protocol(selection_metric=None))
+    with pytest.raises(ValidationError, match="selection_metric is 'val/nll' but the config gives None"):
+        make_record(config=config, protocol=make_protocol(fitted_on="train", selection_metric="val/nll"))

@@ -15,8 +15,10 @@ def recomputed(outcomes: Outcomes) -> dict[MetricName, tuple[float, float]]:
 
     A score depends on the names of the classes alone, so that it is the same whoever gave the predictions.
     """
+    import pandas as pd
+
     num = len(outcomes.labels)
-    classes, codes = np.unique(np.concatenate([outcomes.labels, outcomes.predicted]), return_inverse=True)
+    codes, classes = pd.factorize(np.concatenate([outcomes.labels, outcomes.predicted]), use_na_sentinel=False)
     true, guessed = codes[:num], codes[num:]
     hits, of_class, guesses = (
         np.bincount(part, minlength=len(classes)) for part in (true[true == guessed], true, guessed)

@@ -307,8 +307,8 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
         if (method := validation.get("method", "auto")) != "auto":
             expected["split_method"] = method
         expected["fold"] = validation.get("fold") if protocol.split_method == "kfold" else None
-        most = validation.get("max_train")
-        expected["num_train"] = protocol.num_train if most is None else min(most, protocol.num_train)
+        if isinstance(most := validation.get("max_train"), int):
+            expected["num_train"] = min(most, protocol.num_train)
     return [
         f"protocol.{name} is {found!r} but the config gives {value!r}"
         for name, value in expected.items()
