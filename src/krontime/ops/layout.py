@@ -97,7 +97,7 @@ class _MixedTokensFirst(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, weight, scale, *factors = ctx.saved_tensors
-        grad_v, grad_scale = torch.empty_like(v), None if scale is None else torch.empty_like(scale)
+        grad_v, grad_scales = torch.empty_like(v), []
         grad_factors = [torch.empty_like(factor) for factor in factors]
         grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         for rows in _rows(v):
@@ -108,7 +108,7 @@ class _MixedTokensFirst(torch.autograd.Function):
             grad_weight += torch.bmm(scaled.flatten(1, 2), grad[rows]).sum(dim=0).mT
             step = torch.bmm(_for_each(grad[rows], weight.mT), grad[rows].mT).view(mixed.shape)
             if scale is not None:
-                grad_scale[rows] = (step * mixed).sum(dim=2, keepdim=True)
+                grad_scales.append((step * mixed).sum(dim=2, keepdim=True))
                 step = step * scale[rows]
             del mixed, scaled
             if ctx.order == "parallel":
@@ -122,6 +122,7 @@ class _MixedTokensFirst(torch.autograd.Function):
                 grad_factors[level][rows] = _grad_factor(step, steps.pop(), some, level)
                 step = _level_product(step, some, level, transpose=True)
             grad_v[rows] = step
+        grad_scale = torch.cat(grad_scales) if grad_scales else None
         return grad_v, grad_weight, grad_scale, None, *grad_factors
 
 

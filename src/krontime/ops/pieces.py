@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-PIECE_TOKENS = 1024
+PIECE_TOKENS = 256
 """Tokens that a CPU works on at once. A GPU, which wants large products, gets all."""
 MAX_PIECES = 16
 """Pieces are larger rather than more than these, so that what starts each of them stays small beside it."""
