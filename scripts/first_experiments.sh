@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The method's first three experiments, each with a plot in docs/results/experiments (smoke and full:
 # docs/results/SIZE/experiments). Finished runs are not run again.
-#   1. levels.png     does the hierarchy keep short-range and long-range patterns at each level?
+#   1. levels/         does the hierarchy keep short-range and long-range patterns at each level?
 #   2. attention/      Kronecker against full attention on the synthetic series: tables and plots of accuracy, time, memory
-#   3. memory.png     memory against length
+#   3. memory/         memory against length
 #
 # usage: bash scripts/first_experiments.sh [smoke|cpu|full]
 #   smoke  minutes: two epochs, one seed, short lengths
@@ -29,13 +29,13 @@ synthetic="data=synthetic model=krontime read_out=none $limit"
 
 # shellcheck disable=SC2086
 krontime train $synthetic tokenizer=conv decomposition=depth3 paths.output=$runs/levels
-run=$(find $runs/levels -name record.json -printf '%h\n' | grep -v until- | head -n 1)
+run=$(find $runs/levels -name record.json -printf '%T@ %h\n' | grep -v until- | sort -n | tail -n 1 | cut -d ' ' -f 2-) # the newest
 krontime probe run="$run"
-mkdir -p $results && cp "$run/probe.png" $results/levels.png && cp "$run/probe.csv" $results/levels.csv
+mkdir -p $results/levels && cp "$run/probe.csv" "$run/probe.png" $results/levels/
 
 # A failed job (exit code 2) is shown in the table, and stops nothing.
 # shellcheck disable=SC2086
 krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
 krontime tables records=[$runs/attention] rows=[model.attention] "seeds=[$seeds]" publish=true output=$results/attention
 
-krontime benchmark size="$SIZE" rounds=0 output=$results cells=outputs/benchmark
+krontime benchmark size="$SIZE" rounds=0 output=$results/memory cells=outputs/benchmark

@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from krontime import cli, experiment, run
+from krontime.errors import UserError
 from krontime.probe import cross_validated, level_features_of
+from krontime.results.folder import refresh
+from krontime.results.probes import Probe
 from krontime.score import Scorer
 
 SMALL = (
@@ -74,6 +77,17 @@ def test_the_verb_leaves_a_table_and_a_plot(finished):
     assert table["accuracy"].between(0, 1).all()
     assert (finished / "probe.png").read_bytes().startswith(b"\x89PNG")
     assert "level 2" in screen.getvalue()
+
+
+def test_the_plot_is_made_again_from_the_table(tmp_path):
+    table = pd.DataFrame([Probe(0, 1, "short", 0.9, 0.1, 0.25), Probe(0, 1, "long", 0.3, 0.1, 0.25)])
+    table.to_csv(tmp_path / "probe.csv", index=False)
+    refresh(tmp_path)
+    assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
+    for damaged in (table.drop(columns="chance"), table.assign(level="low"), table.head(0)):
+        damaged.to_csv(tmp_path / "probe.csv", index=False)
+        with pytest.raises(UserError, match=r"probe\.csv: (not a readable file|expected at least one row)"):
+            refresh(tmp_path)
 
 
 def test_a_run_of_anything_else_is_refused(compose, finished, tmp_path):

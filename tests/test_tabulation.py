@@ -14,7 +14,7 @@ from krontime import cli
 from krontime.configs import config_dir
 from krontime.errors import UserError
 from krontime.results.blocks import fill_blocks
-from krontime.results.folder import refresh
+from krontime.results.folder import SOURCES, refresh
 from krontime.results.predictions import Outcomes, write_outcomes
 from krontime.results.record import Record, config_hash
 from krontime.sweep import Job, Sweep
@@ -334,7 +334,7 @@ def test_every_mistake_is_told_at_once():
 def test_wrong_folders_and_options_are_told(no_plots, runs, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: expected a folder"):
         run(f"records=[{runs},{tmp_path / 'nowhere'}]", f"output={tmp_path / 'out'}")
-    with pytest.raises(UserError, match=r"refresh='.*': expected a folder with records/ or benchmark\.csv"):
+    with pytest.raises(UserError, match=r"refresh='.*': expected .* one of records, benchmark\.csv, probe\.csv"):
         run(f"refresh={tmp_path / 'nowhere'}")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"file.*: cannot be written"):
@@ -386,7 +386,7 @@ def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-COMMITTED = sorted({path.parent for name in ("records", "benchmark.csv") for path in RESULTS.rglob(name)})
+COMMITTED = sorted({path.parent for name in SOURCES for path in RESULTS.rglob(name)})
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.relative_to(RESULTS).as_posix())

@@ -7,7 +7,7 @@ Shape letters: n series, C channels, D model width, h depth.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,31 +19,8 @@ from krontime.data.sources.synthetic import SyntheticSource
 from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
 from krontime.results.console import show
-from krontime.results.files import replacing
+from krontime.results.probes import CSV, PLOT, Probe, write_probes
 from krontime.score import Scorer
-
-TABLE = "probe.csv"
-PLOT = "probe.png"
-
-
-class Probe(NamedTuple):
-    """How well one level tells one pattern.
-
-    Attributes:
-        level: 0 for the maximum over tokens, h for the mean over all; see `level_features`.
-        group_size: tokens that are averaged at this level.
-        pattern: `short` or `long`.
-        accuracy: mean over the folds.
-        deviation: standard deviation over the folds.
-        chance: of a classifier that sees nothing.
-    """
-
-    level: int
-    group_size: int
-    pattern: str
-    accuracy: float
-    deviation: float
-    chance: float
 
 
 def probe(config: DictConfig) -> list[Probe]:
@@ -80,14 +57,14 @@ def probe(config: DictConfig) -> list[Probe]:
         for pattern, labels in patterns.items()
         for level, of_level in enumerate(features)
     ]
-    _write(found, run_dir)
+    write_probes(found, run_dir)
     show(
         "\n".join(
             f"level {each.level} (groups of {each.group_size:,} tokens), {each.pattern} range: "
             f"{each.accuracy:.3f} ± {each.deviation:.3f} (chance {each.chance:.3f})"
             for each in found
         )
-        + f"\nFolder  {run_dir}\n        {TABLE}, {PLOT}"
+        + f"\nFolder  {run_dir}\n        {CSV}, {PLOT}"
     )
     return found
 
@@ -117,13 +94,3 @@ def cross_validated(features: np.ndarray, labels: np.ndarray, *, num_folds: int,
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     scores = cross_val_score(classifier, features, labels, cv=folds)
     return float(scores.mean()), float(scores.std(ddof=1))
-
-
-def _write(found: list[Probe], folder: Path) -> None:
-    import pandas as pd
-
-    from krontime.results.probe_plot import plot_probes
-
-    with replacing(folder / TABLE) as temporary:
-        pd.DataFrame(found).to_csv(temporary, index=False, lineterminator="\n")
-    plot_probes(found, folder / PLOT)

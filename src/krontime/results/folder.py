@@ -1,7 +1,8 @@
 """A folder of results: what its tables are made from, and the tables and plots beside it.
 
 A folder that was published holds `records/` and `tables.yaml`, the options of its tables; that of a benchmark holds
-`benchmark.csv` and `environment.json`. Everything else in it is generated and can be made again from these.
+`benchmark.csv` and `environment.json`, that of a probe `probe.csv`. Everything else in it is generated and can be made
+again from these.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from krontime.errors import Problems, UserError
-from krontime.results import benchmark_report
+from krontime.results import benchmark_report, probes
 from krontime.results.collect import Damaged, Stored, collect
 from krontime.results.comparison import AUTO, Comparison, compare
 from krontime.results.comparison_plots import (
@@ -33,6 +34,8 @@ from krontime.results.tables import SCORES, write_scores
 
 RECORDS = "records"
 OPTIONS = "tables.yaml"
+SOURCES = (RECORDS, benchmark_report.CSV, probes.CSV)
+"""What generated files are made from."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +161,15 @@ def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
     """Make the tables and plots of every folder of results at or below `root` again.
 
     Returns:
-        Each folder, with its comparison (None for a benchmark) and its damaged records.
+        Each folder, with its comparison (None where there are no records) and its damaged records.
 
     Raises:
         UserError: there is no such folder, or one of them can't be read; names every problem.
     """
-    files = [path for name in (RECORDS, benchmark_report.CSV) for path in root.rglob(name)]
+    files = [path for name in SOURCES for path in root.rglob(name)]
     found = {path.parent for path in files if RECORDS not in path.relative_to(root).parts[:-1]}
     if not found:
-        raise UserError(
-            f"refresh={str(root)!r}: expected a folder with {RECORDS}/ or {benchmark_report.CSV} in it or below"
-        )
+        raise UserError(f"refresh={str(root)!r}: expected a folder with one of {', '.join(SOURCES)} in it or below")
     done: dict[Path, tuple[Comparison | None, list[Damaged]]] = {}
     problems: list[str] = []
     for folder in sorted(found):
@@ -184,6 +185,8 @@ def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
 def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
     if (folder / benchmark_report.CSV).is_file():
         benchmark_report.write_report(folder)
+    if (folder / probes.CSV).is_file():
+        probes.write_plot(folder)
     if not (folder / RECORDS).is_dir():
         return None, []
     runs, damaged = collect([folder / RECORDS])
