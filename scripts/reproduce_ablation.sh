@@ -35,7 +35,7 @@ esac
 
 for chosen in "${data[@]}"; do
     for changed in decomposition=depth1,depth2,depth3,depth4,depth5 model.attention=pooled,axial,full,none \
-        model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,conv; do
+        model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,rocket; do
         # a failed job (exit code 2) is shown in the table, and stops nothing
         # shellcheck disable=SC2086
         krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $patches $chosen seed=$seeds $common $changed || [ $? -eq 2 ]
