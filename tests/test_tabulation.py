@@ -283,7 +283,7 @@ def test_jobs_that_left_no_record_are_shown(no_plots, runs, tmp_path):
         Job(folder="A/krontime/seed2-0123456789ab", overrides=[], error="refused"),
         Job(folder="D/tcn/seed0-0123456789ab", overrides=[], error="/home/me: no download"),
         Job(folder="D/tcn/seed1-0123456789ab", overrides=[]),
-        Job(folder="D/tcn/seed0-0123456789ac", overrides=["data.validation.max_train=50"]),
+        Job(folder="D/tcn/seed0-0123456789ac", overrides=["++data.validation.max_train=50"]),
         Job(folder="elsewhere", overrides=[]),
     ]
     Sweep(jobs=jobs).write(runs)

@@ -53,16 +53,16 @@ def alone(run_dir: Path) -> Iterator[None]:
 def is_held(run_dir: Path) -> bool:
     """Whether a process is at work in a run folder; a lock file whose process was killed does not count.
 
-    One that another user holds or has left can't be tried, and counts.
+    One that can't be tried, as that of another user, counts.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     if not _path(run_dir).exists():
         return False
     lock = FileLock(_path(run_dir))
     try:
         lock.acquire(timeout=0)
-    except (Timeout, PermissionError):
+    except OSError:  # held, which is a TimeoutError, or not ours to open
         return True
     lock.release()
     return False

@@ -6,6 +6,7 @@ file again. All else is read off the run folders: records, locks, and what a run
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -120,7 +121,7 @@ def unrecorded(root: Path) -> list[Unrecorded]:
         UserError: a list can't be read.
     """
     root = root.resolve()
-    outputs = [folder for folder in (root, *root.parents) if (folder / SWEEPS).is_dir()]
+    outputs = [root, *(folder for folder in root.parents if os.access(folder / SWEEPS, os.R_OK | os.X_OK))]
     outputs += (path.parent for path in root.rglob(SWEEPS))
     return [
         Unrecorded(folder, max_train=_max_train(job), is_failed=job.error is not None)
@@ -132,8 +133,13 @@ def unrecorded(root: Path) -> list[Unrecorded]:
 
 def _max_train(job: Job) -> int | None:
     """`data.validation.max_train` of a job, as far as it was typed."""
-    values = [text.partition("=")[2] for text in job.overrides if text.startswith(f"{_MAX_TRAIN}=")]
-    return int(values[-1]) if values and values[-1].isdecimal() else None
+    values = [
+        value for key, _, value in (text.partition("=") for text in job.overrides) if key.lstrip("+") == _MAX_TRAIN
+    ]
+    try:
+        return int(values[-1])
+    except (IndexError, ValueError):
+        return None
 
 
 class Progress(NamedTuple):
@@ -157,9 +163,10 @@ def progress(run_dir: Path, job: Job | None = None) -> Progress:
         run_dir: the folder, there or not.
         job: of a sweep, where it belongs to one.
     """
-    record, problem = None, None
+    record, problem, is_begun = None, None, False
     try:
         record = Record.read(run_dir / RECORD) if (run_dir / RECORD).is_file() else None
+        is_begun = run_dir.is_dir() and any(run_dir.iterdir())
     except UserError as error:
         problem = "; ".join(error.problems)
     except OSError as error:  # another user's folder
@@ -172,7 +179,7 @@ def progress(run_dir: Path, job: Job | None = None) -> Progress:
         return Progress(state=State.BROKEN, error=problem)
     if record:
         return Progress(state=_STATES[record.status], record=record, error=first_line(record.error))
-    if run_dir.is_dir() and any(run_dir.iterdir()):
+    if is_begun:
         return Progress(state=State.INTERRUPTED, error="cut off")
     if job and job.error is not None:
         return Progress(state=State.FAILED, error=first_line(job.error))

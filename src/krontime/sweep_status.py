@@ -129,7 +129,7 @@ def _elapsed_s(run_dir: Path) -> float:
 
     try:
         return max(0.0, time.time() - (run_dir / CONFIG).stat().st_mtime)
-    except FileNotFoundError:
+    except OSError:  # not written yet, or in another user's folder
         return 0.0
 
 

@@ -163,31 +163,13 @@ class Search:
     def _run(self, task: "Task") -> str | None:
         """Run one trial, and note how it ended; what is wrong with its options, or None."""
         value: float | None = None
-        problem = None
         try:
-            value = self._value(task)
-        except UserError as error:
-            problem = "; ".join(error.problems)
-        except Terminated:
-            self.study.give_up(task)
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            self.study.give_up(task)
-            raise KeyboardInterrupt from None
-        except BaseException as error:
-            if is_out_of_memory(error):
-                problem = "out of memory"
-            elif was_terminated(error) or not self.study.is_last_try(task):
-                self.study.give_up(task, has_failed=not was_terminated(error))
-                raise
-            else:
-                log.exception("This trial failed by a fault of the program, as it did before:")
-                problem = f"{type(error).__name__}: {first_line(str(error))}"
+            value, problem = self._attempt(task)
+            self.study.end(task, value=value, problem=problem)  # before a run is uploaded, which may be interrupted
         finally:
             shutil.rmtree(task.folder / experiment.CHECKPOINTS, ignore_errors=True)
             build.finish_wandb(exit_code=int(value is None))
         gc.collect()
-        self.study.end(task, value=value, problem=problem)
         log.info(
             "trial %d (%d of %d): %s; %s",
             task.trial.number,
@@ -197,6 +179,30 @@ class Search:
             " ".join(task.overrides),
         )
         return problem
+
+    def _attempt(self, task: "Task") -> tuple[float | None, str | None]:
+        """The value of a trial, None where it has none, and what is wrong with its options, or None.
+
+        What ends the process leaves the trial to others, and is raised.
+        """
+        try:
+            return self._value(task), None
+        except UserError as error:
+            return None, "; ".join(error.problems)
+        except Terminated:
+            self.study.give_up(task)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self.study.give_up(task)
+            raise KeyboardInterrupt from None
+        except BaseException as error:
+            if is_out_of_memory(error):
+                return None, "out of memory"
+            if was_terminated(error) or not self.study.is_last_try(task):
+                self.study.give_up(task, has_failed=not was_terminated(error))
+                raise
+            log.exception("This trial failed by a fault of the program, as it did before:")
+            return None, f"{type(error).__name__}: {first_line(str(error))}"
 
     def _value(self, task: "Task") -> float | None:
         """The best epoch's value of a trial; None where it was stopped early."""

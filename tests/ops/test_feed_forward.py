@@ -44,6 +44,13 @@ def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.Mo
         torch.testing.assert_close(one, other)
 
 
+def test_takes_a_batch_of_nothing() -> None:
+    x = torch.zeros(0, 5, 4, dtype=torch.float64, requires_grad=True)
+    out = norm_gelu_linear(x, *layers())
+    out.sum().backward()
+    assert out.shape == x.shape
+
+
 def test_keeps_the_input_and_the_hidden_layer_alone() -> None:
     x, modules = series(), layers()
     kept: list[Tensor] = []

@@ -156,6 +156,26 @@ def test_publish_keeps_what_is_not_the_same_job_on_the_same_data(make_record, ma
     ]
 
 
+def test_publish_replaces_no_run_folders(make_record, tmp_path):
+    folder = tmp_path / "study" / "records"
+    make_record(seed=0).write(folder / "run" / "record.json")
+    (folder / "run" / "config.yaml").write_text("")
+    runs, _ = collect([folder])
+    with pytest.raises(UserError, match=r"records: holds run/config\.yaml, which is not of published records"):
+        publish(runs, folder)
+    assert (folder / "run" / "config.yaml").is_file()
+
+
+def test_publish_follows_a_link(make_record, tmp_path):
+    make_record(seed=0).write(tmp_path / "runs" / "record.json")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "published").symlink_to("elsewhere")
+    publish(collect([tmp_path / "runs"])[0], tmp_path / "published")
+    assert (tmp_path / "published").is_symlink()
+    assert len(list((tmp_path / "elsewhere").rglob("record.json"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "elsewhere", "published"}
+
+
 def test_publishing_that_breaks_off_loses_nothing(make_record, tmp_path, monkeypatch):
     published = tmp_path / "all" / "published"
     make_record(seed=0).write(tmp_path / "runs" / "record.json")

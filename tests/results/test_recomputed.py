@@ -46,3 +46,16 @@ def test_one_class_has_no_area_and_no_series_no_score(tmp_path):
 def test_a_file_that_lacks_a_class_gives_scores_all_the_same(tmp_path):
     (tmp_path / "test_outcomes.csv").write_text("index,label,predicted\n0,a,a\n1,a\n")
     assert recomputed(read_outcomes(tmp_path))["accuracy"] == pytest.approx((0.5, 0.5), abs=1e-5)
+
+
+def test_a_network_that_says_the_same_of_all_series_is_not_contradicted(tmp_path):
+    """Its probabilities nearly tie, for one class more than for the other."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(40) % 2
+        logits = 6 + rng.standard_normal(40).astype(np.float32) * np.float32(1e-5)
+        probability = torch.from_numpy(np.stack([np.zeros_like(logits), logits], axis=1)).softmax(dim=1)
+        predictions = Predictions.from_codes(np.arange(40), labels, probability.numpy(), CLASSES[:2])
+        write_predictions(predictions, tmp_path / "test_predictions.parquet")
+        least, most = recomputed(read_outcomes(tmp_path))["auroc"]
+        assert least <= scores(probability, labels)["auroc"] <= most

@@ -41,7 +41,7 @@ class _NormGeluLinear(torch.autograd.Function):
             torch.mm(F.gelu(hidden[part]), contract.mT, out=out[part])
         ctx.eps = eps
         ctx.save_for_backward(x, gain, shift, expand, contract, hidden)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], len(contract))
 
     @staticmethod
     @once_differentiable

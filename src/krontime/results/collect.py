@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.results.files import RECORD, is_unfinished, replacing_folder
+from krontime.results.files import OUTCOMES, RECORD, is_unfinished, replacing_folder
 from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.results.recomputed import recomputed
 from krontime.results.record import Record, Status
-from krontime.results.remarks import Remarks
+from krontime.results.remarks import REMARKS, Remarks
 
 _ROUNDING = 1e-6  # of an accuracy in float32
+_PUBLISHED = (RECORD, OUTCOMES, REMARKS)
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,18 @@ def publish(runs: Iterable[Stored], folder: Path, remarks: Remarks | None = None
 
     Args:
         runs: at least one.
-        folder: the records' own; nothing else that lies there stays.
+        folder: the records' own; what was published there before does not stay.
         remarks: to be kept in `folder`.
+
+    Raises:
+        UserError: something lies there that was not published.
     """
+    strange = [path for path in folder.rglob("*") if path.is_file() and path.name not in _PUBLISHED]
+    if strange:
+        raise UserError(
+            f"{folder}: holds {strange[0].relative_to(folder)}, which is not of published records and would be lost; "
+            "expected another output=FOLDER"
+        )
     jobs: dict[str, list[Stored]] = defaultdict(list)
     for run in runs:
         jobs[run.job].append(run)

@@ -48,8 +48,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` to fill; it takes the place of `path` when the block ends well.
 
     What lay in `path` is removed last, so that a process killed at any moment leaves all of the old folder or all of
-    the new one, at worst under a hidden name beside `path`. When the block raises, `path` stays as it was.
+    the new one, at worst under a hidden name beside `path`. When the block raises, `path` stays as it was. Where `path`
+    is a link, this is about what it leads to.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, before = (path.with_name(f".{path.name}.{uuid4().hex}") for _ in range(2))
     try:

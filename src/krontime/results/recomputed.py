@@ -42,15 +42,15 @@ def _mean(values: np.ndarray) -> float:
 def _area(probability: np.ndarray, is_positive: np.ndarray) -> tuple[float, float]:
     """The mean of the areas of both classes, of which only the second one's probabilities are known.
 
-    Those of the first are 1 less these before rounding: series that nearly tie may do so for one class alone, and
-    probabilities of 1 may stand for different ones of almost 0.
+    Those of the first are 1 less these before rounding, which is coarser the larger a probability is: series that tie
+    may not do so for the first class where that is the less probable one.
     """
     positive, negative = probability[is_positive], np.sort(probability[~is_positive])
     num_pairs = len(positive) * len(negative)
     if not num_pairs:
         return float("nan"), float("nan")
     lower, upper = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
-    half = np.where(positive < 1 - _ROUNDING, (upper - lower) / 2, 0.0)  # of those that tie for both
+    half = np.where(positive <= 0.5, (upper - lower) / 2, 0.0)  # of those that tie for both
     least = (np.searchsorted(negative, positive - _ROUNDING, "left") + half).sum() / num_pairs
     most = (np.searchsorted(negative, positive + _ROUNDING, "right") - half).sum() / num_pairs
     second = (lower + upper).sum() / 2 / num_pairs

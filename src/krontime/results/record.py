@@ -306,7 +306,7 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
     if validation := _mapping(_mapping(config, "data"), "validation"):
         if (method := validation.get("method", "auto")) != "auto":
             expected["split_method"] = method
-        expected["fold"] = validation.get("fold") if protocol.split_method == "kfold" else None
+        expected["fold"] = validation.get("fold", 0) if protocol.split_method == "kfold" else None
         if isinstance(most := validation.get("max_train"), int):
             expected["num_train"] = min(most, protocol.num_train)
     return [
