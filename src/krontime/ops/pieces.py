@@ -7,7 +7,7 @@ import torch
 
 PIECE_TOKENS = 256
 """Tokens that a CPU works on at once. A GPU, which wants large products, gets all."""
-MAX_PIECES = 16
+MAX_PIECES = 8
 """Pieces are larger rather than more than these, so that what starts each of them stays small beside it."""
 
 
