@@ -17,7 +17,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 models=krontime,patchtst,tcn reference=aeon_multirocket_hydra seeds=0,1,2 results=docs/results/accuracy readme=null
 
 train() { # a failed job (exit code 2) is shown in the table, and stops nothing
-    krontime train -m paths.output="outputs/accuracy-$SIZE" "$@" || [ $? -eq 2 ]
+    krontime train -m paths.output="outputs/accuracy-$SIZE" "$@" seed=$seeds || [ $? -eq 2 ]
 }
 
 case $SIZE in
@@ -25,9 +25,9 @@ smoke)
     seeds=0,1 results=docs/results/smoke/accuracy
     for data in "data=ucr" "data=synthetic data.source.num_train=80 data.source.num_test=40"; do
         # shellcheck disable=SC2086
-        train $data model=$models seed=$seeds trainer.max_epochs=2
+        train $data model=$models trainer.max_epochs=2
         # shellcheck disable=SC2086
-        train $data model=aeon_minirocket seed=$seeds
+        train $data model=aeon_minirocket
     done
     ;;
 cpu)
@@ -41,17 +41,17 @@ cpu)
         "model=tcn model.name=tcn_kernels read_out=kernels"; do
         for chosen in data=ucr data=bonn_eeg data=mitbih_ecg "$fsdd" "$esc10" "$ctu"; do
             # shellcheck disable=SC2086
-            train $chosen $model seed=$seeds "$budget"
+            train $chosen $model "$budget"
         done
     done
     for chosen in data=ucr data=bonn_eeg "$fsdd" "$esc10"; do
         # shellcheck disable=SC2086
-        train $chosen model=$reference seed=$seeds model.fit_on=train_and_validation
+        train $chosen model=$reference model.fit_on=train_and_validation
     done
     # MultiRocketHydra needs more than 24 GB for these, as FSDD's cell shows
     for chosen in data=mitbih_ecg "$fsdd" "$ctu"; do
         # shellcheck disable=SC2086
-        train $chosen model=aeon_multirocket seed=$seeds model.fit_on=train_and_validation
+        train $chosen model=aeon_multirocket model.fit_on=train_and_validation
     done
     # FSDD again, tested on a speaker who was never heard
     krontime train -m paths.output=outputs/speakers-cpu data=fsdd_speakers data.prepare.crop_length=16384 model=$models \
@@ -62,11 +62,11 @@ full)
     .venv/bin/python -m pip install --quiet -c constraints.txt -e '.[monster]'
     for name in EigenWorms BinaryHeartbeat CatsDogs AbnormalHeartbeat UrbanSound RightWhaleCalls FruitFlies MosquitoSound \
         KeplerLightCurves FaultDetectionA MotorImagery EthanolConcentration; do
-        train data=ucr data.name=$name model=$models seed=$seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
-        train data=ucr data.name=$name model=$reference seed=$seeds
+        train data=ucr data.name=$name model=$models trainer=gpu '+trainer.max_time="00:02:00:00"'
+        train data=ucr data.name=$name model=$reference
     done
     for name in AudioMNIST CornellWhaleChallenge FruitFlies MosquitoSound WhaleSounds; do
-        train data=monster data.source.name=$name model=$models seed=$seeds trainer=gpu '+trainer.max_time="00:02:00:00"'
+        train data=monster data.source.name=$name model=$models trainer=gpu '+trainer.max_time="00:02:00:00"'
     done
     ;;
 *)

@@ -111,17 +111,9 @@ class _MixedTokensFirst(torch.autograd.Function):
                 grad_scales.append((step * mixed).sum(dim=2, keepdim=True))
                 step = step * scale[rows]
             del mixed, scaled
-            if ctx.order == "parallel":
-                step = step / len(factors)
-                for level in range(len(factors)):
-                    grad_factors[level][rows] = _grad_factor(step, v[rows], some, level)
-                each = [_level_product(step, some, level, transpose=True) for level in range(len(factors))]
-                grad_v[rows] = torch.stack(each).sum(dim=0)
-                continue
-            for level in reversed(_levels(some, ctx.order)):
-                grad_factors[level][rows] = _grad_factor(step, steps.pop(), some, level)
-                step = _level_product(step, some, level, transpose=True)
-            grad_v[rows] = step
+            grad_v[rows], found = _mixed_backward(step, steps, some, ctx.order)
+            for whole, part in zip(grad_factors, found, strict=True):
+                whole[rows] = part
         grad_scale = torch.cat(grad_scales) if grad_scales else None
         return grad_v, grad_weight, grad_scale, None, *grad_factors
 
@@ -138,11 +130,26 @@ def _levels(factors: Sequence[Tensor], order: Order) -> range:
 def _mixed(v: Tensor, factors: Sequence[Tensor], order: Order) -> list[Tensor]:
     """The values, what each level in turn makes of them, and at the end what all of them make of them."""
     if order == "parallel":
-        return [torch.stack([_level_product(v, factors, level) for level in range(len(factors))]).mean(dim=0)]
+        return [v, torch.stack([_level_product(v, factors, level) for level in range(len(factors))]).mean(dim=0)]
     steps = [v]
     for level in _levels(factors, order):
         steps.append(_level_product(steps[-1], factors, level))
     return steps
+
+
+def _mixed_backward(
+    grad: Tensor, steps: list[Tensor], factors: Sequence[Tensor], order: Order
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradients of the values and of each factor, from that of what `_mixed` ends with; takes all before it."""
+    if order == "parallel":
+        grad, (v,) = grad / len(factors), steps
+        each = [_level_product(grad, factors, level, transpose=True) for level in range(len(factors))]
+        return torch.stack(each).sum(dim=0), [_grad_factor(grad, v, factors, level) for level in range(len(factors))]
+    of_level: dict[int, Tensor] = {}
+    for level in reversed(_levels(factors, order)):
+        of_level[level] = _grad_factor(grad, steps.pop(), factors, level)
+        grad = _level_product(grad, factors, level, transpose=True)
+    return grad, [of_level[level] for level in range(len(factors))]
 
 
 def _sizes(factors: Sequence[Tensor]) -> list[int]:

@@ -17,26 +17,15 @@ from typing import Any
 
 from krontime.errors import UserError
 from krontime.results.collect import Damaged, Stored, newest
-from krontime.results.record import METRICS, MetricName, Protocol, Record, Status, config_hash, job_identity
+from krontime.results.differences import NONE, differing, option, without_seeds
+from krontime.results.protocols import SEEDS, by_protocol, first_protocol
+from krontime.results.record import METRICS, MetricName, Record, Status, config_hash, job_identity
 from krontime.results.remarks import Note, Remarks, Unrecorded, Variant
 
 AUTO = "auto"
 """Accuracy; balanced accuracy where a training class has at most half the series of another."""
 
 LOWER_IS_BETTER = ("nll", "ece")
-
-_COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")
-"""These may follow the seed of a split by group."""
-
-_SEEDS = ("split_seed", "fold")
-_BLANK: dict[str, Any] = {
-    "split_seed": 0,
-    "fold": None,
-    "num_train": 0,
-    "num_val": 0,
-    "train_class_counts": {},
-    "groups_in_train_and_validation": None,
-}
 
 
 @dataclass(frozen=True)
@@ -206,11 +195,13 @@ def compare(
         by_data[_row_name(run.record.data, _most_to_train(run.record))].append(run)
     entries: list[Entry] = []
     for data, found in by_data.items():
-        groups = _by_protocol(found)
+        groups = by_protocol(found)
         notes += _several_protocols(data, found, keys)
         if len(groups) > 1:
-            protocols = [p.model_dump(exclude=set(_SEEDS)) for group in groups if (p := _protocol(group)) is not None]
-            notes.append(Note(f"{data}: protocols differ ({_differing(protocols)}); kept apart, not comparable.", data))
+            protocols = [
+                p.model_dump(exclude=set(SEEDS)) for group in groups if (p := first_protocol(group)) is not None
+            ]
+            notes.append(Note(f"{data}: protocols differ ({differing(protocols)}); kept apart, not comparable.", data))
         for number, group in enumerate(groups):
             entries += _entries(data, number, group, chosen(found[0].record.data), keys, seeds, notes)
     for (data_set, most, model), jobs in _alike(remarks.unrecorded).items():
@@ -304,16 +295,16 @@ def _entries(
             scores = {run.record.metrics.test.get(metric) for run in job if run.record.status is Status.COMPLETED}
             if len(scores) > 1:
                 note(f"runs of seed {kept.record.seed} do not repeat; the newest is shown.", is_lost=True)
-            by_config[config_hash(_without_seeds(kept.record.config))].append(kept)
+            by_config[config_hash(without_seeds(kept.record.config))].append(kept)
         if len(by_config) > 1:
-            configs = [job_identity(_without_seeds(runs[0].record.config)) for runs in by_config.values()]
-            note(f"configs differ ({_differing(configs)}); one line each.")
+            configs = [job_identity(without_seeds(runs[0].record.config)) for runs in by_config.values()]
+            note(f"configs differ ({differing(configs)}); one line each.")
         for alike in by_config.values():
             alike.sort(key=lambda run: run.record.seed)
             if missing := expected - {run.record.seed for run in alike}:
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
-            if differing := _differing_software(alike):
-                note(f"runs of several versions ({differing}).")
+            if versions := _differing_software(alike):
+                note(f"runs of several versions ({versions}).")
             found.append(Entry(data, number, variant, metric, tuple(alike)))
     return found
 
@@ -326,8 +317,8 @@ def _several_protocols(data: str, runs: Sequence[Stored], keys: Sequence[str]) -
             jobs[run.record.config_hash, protocol.data_sha256, _variant(run.record, keys)].append(run.record)
     notes = []
     for (_, _, variant), job in jobs.items():
-        if differing := _differing([record.protocol.model_dump() for record in job if record.protocol]):
-            text = f"{data}, {' '.join(variant)}: runs of seed {job[0].seed} differ in their protocol ({differing})."
+        if fields := differing([record.protocol.model_dump() for record in job if record.protocol]):
+            text = f"{data}, {' '.join(variant)}: runs of seed {job[0].seed} differ in their protocol ({fields})."
             notes.append(Note(text, data, 0, variant, is_lost=True))
     return notes
 
@@ -336,77 +327,13 @@ def _differing_software(runs: Sequence[Stored]) -> str:
     """Where completed runs are not of one commit and one version of each package."""
     completed = [run.record for run in runs if run.record.status is Status.COMPLETED]
     software = [{"commit": record.git.short if record.git else "none", **record.versions} for record in completed]
-    return _differing([item for number, item in enumerate(software) if item not in software[:number]])
-
-
-def _by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
-    """Runs on one data set, grouped by what their protocols share, the largest group first.
-
-    The seed of a split may differ within a group, and with it the sizes of train and validation; with one seed
-    the sizes must agree. Runs that failed before they had a protocol go with the largest group.
-    """
-    groups: dict[str, list[Stored]] = defaultdict(list)
-    lost = []
-    usual = _usual_selection(runs)
-    for run in runs:
-        if run.record.protocol is None:
-            lost.append(run)
-        else:
-            blank = _BLANK
-            if run.record.protocol.fitted_on is not None:  # a reference, which selects nothing where networks select
-                blank = {**_BLANK, "fitted_on": None, "series_length": None, "selection_metric": usual}
-            groups[run.record.protocol.model_copy(update=blank).model_dump_json()].append(run)
-    apart: list[list[Stored]] = []
-    for group in groups.values():
-        sizes: dict[str, set[str]] = defaultdict(set)
-        for run in group:
-            sizes[_dump(run, _SEEDS)].add(_dump(run, _COUNTS))
-        if all(len(found) == 1 for found in sizes.values()):
-            apart.append(group)
-        else:
-            by_size: dict[str, list[Stored]] = defaultdict(list)
-            for run in group:
-                by_size[_dump(run, _COUNTS)].append(run)
-            apart += by_size.values()
-    apart.sort(key=len, reverse=True)
-    if not apart:
-        return [lost]
-    apart[0] += lost
-    return apart
-
-
-def _usual_selection(runs: Sequence[Stored]) -> str | None:
-    """The metric that most networks were selected on, whose rows reference classifiers are shown in."""
-    protocols = [run.record.protocol for run in runs if run.record.protocol and not run.record.protocol.fitted_on]
-    return statistics.mode(protocol.selection_metric for protocol in protocols) if protocols else None
-
-
-def _dump(run: Stored, fields: Iterable[str]) -> str:
-    assert run.record.protocol is not None
-    return run.record.protocol.model_dump_json(include=set(fields))
-
-
-def _protocol(group: Sequence[Stored]) -> Protocol | None:
-    return next((run.record.protocol for run in group if run.record.protocol is not None), None)
+    return differing([item for number, item in enumerate(software) if item not in software[:number]])
 
 
 def _check_keys(keys: Iterable[str], runs: Sequence[Stored]) -> None:
-    missing = [key for key in keys if all(option(run.record.config, key, _NONE) is _NONE for run in runs)]
+    missing = [key for key in keys if all(option(run.record.config, key, NONE) is NONE for run in runs)]
     if missing:
         raise UserError([f"rows: {key!r}: expected a config key that a record has" for key in missing])
-
-
-_NONE = object()
-
-
-def option(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """The value of a dotted key of a config."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return default
-        value = value[part]
-    return value
 
 
 def _variant(record: Record, keys: Sequence[str]) -> Variant:
@@ -439,39 +366,3 @@ def _time_budget_s(config: Mapping[str, Any]) -> float | None:
         days, hours, minutes, seconds = map(int, found.groups())
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
     return None
-
-
-def _without_seeds(value: Any) -> Any:
-    """`value` without the keys that only say which repetition a run is."""
-    if isinstance(value, Mapping):
-        return {
-            key: _without_seeds(item)
-            for key, item in value.items()
-            if key not in ("seed", "fold") and not key.endswith("_seed")
-        }
-    return [_without_seeds(item) for item in value] if isinstance(value, list) else value
-
-
-def _differing(values: Sequence[Mapping[str, Any]]) -> str:
-    """The dotted keys at which mappings do not all agree, with their values in the mappings' order."""
-    flat = [dict(_flatten(value)) for value in values]
-    keys = sorted(set().union(*flat))
-    parts = []
-    for key in keys:
-        found = [_short(item[key]) if key in item else "none" for item in flat]
-        if any(item.get(key, _NONE) != flat[0].get(key, _NONE) for item in flat):
-            parts.append(f"{key}: {' / '.join(found)}")
-    return ", ".join(parts)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:8]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

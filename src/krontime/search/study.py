@@ -134,7 +134,7 @@ class SharedStudy:
 
     def is_last_try(self, task: Task) -> bool:
         """Whether the options of a trial have failed so often that they are not tried again if they fail now."""
-        return task.trial.user_attrs.get(FAILURES, 0) + 1 >= MOST_FAILURES
+        return _is_last_try(task.trial)
 
     def give_up(self, task: Task, *, has_failed: bool = False) -> None:
         """Leave a trial to whoever works on this search next.
@@ -143,9 +143,8 @@ class SharedStudy:
             task: of the trial.
             has_failed: whether its options ended the process; they may be interrupted as often as one likes.
         """
-        failures = task.trial.user_attrs.get(FAILURES, 0) + has_failed
         with self._lock:
-            self._try_again(task.trial.number, failures)
+            self._try_again(task.trial, has_failed=has_failed)
         self._unlock(task.lock)
 
     def ended(self) -> list["FrozenTrial"]:
@@ -174,23 +173,22 @@ class SharedStudy:
     def _give_up_dead_trial(self, trial: "FrozenTrial") -> None:
         from optuna.trial import TrialState
 
-        failures = trial.user_attrs.get(FAILURES, 0) + 1
-        if failures < MOST_FAILURES:
-            self._try_again(trial.number, failures)
+        if not _is_last_try(trial):
+            self._try_again(trial, has_failed=True)
             return
         study_id = self._storage.get_study_id_from_name(STUDY)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
         self._storage.set_trial_user_attr(trial_id, PROBLEM, DIED)
         self.study.tell(trial.number, state=TrialState.PRUNED)
 
-    def _try_again(self, number: int, failures: int) -> None:
+    def _try_again(self, trial: "Trial | FrozenTrial", *, has_failed: bool) -> None:
         """Mark a trial as failed, which does not count, and have its options tried again."""
         from optuna.trial import TrialState
 
-        options = self.study.get_trials(deepcopy=False)[number].params
-        self.study.tell(number, state=TrialState.FAIL)
+        options = self.study.get_trials(deepcopy=False)[trial.number].params
+        self.study.tell(trial.number, state=TrialState.FAIL)
         if options:
-            self.study.enqueue_trial(options, user_attrs={FAILURES: failures})
+            self.study.enqueue_trial(options, user_attrs={FAILURES: _failures(trial) + has_failed})
 
     def _trial_lock(self, number: int) -> FileLock:
         return FileLock(self.folder / TRIALS / f"{number:05d}.lock")
@@ -199,3 +197,11 @@ class SharedStudy:
         with suppress(OSError):  # open files can't be removed everywhere
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+def _failures(trial: "Trial | FrozenTrial") -> int:
+    return trial.user_attrs.get(FAILURES, 0)
+
+
+def _is_last_try(trial: "Trial | FrozenTrial") -> bool:
+    return _failures(trial) + 1 >= MOST_FAILURES

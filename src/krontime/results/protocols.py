@@ -1,0 +1,76 @@
+"""Runs on one data set by their protocol: those whose scores may be averaged or compared."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from krontime.results.collect import Stored
+from krontime.results.record import Protocol
+
+_COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")
+"""These may follow the seed of a split by group."""
+
+SEEDS = ("split_seed", "fold")
+"""Fields of a protocol that only say which repetition a run is."""
+
+_BLANK: dict[str, Any] = {
+    "split_seed": 0,
+    "fold": None,
+    "num_train": 0,
+    "num_val": 0,
+    "train_class_counts": {},
+    "groups_in_train_and_validation": None,
+}
+
+
+def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
+    """Runs on one data set, grouped by what their protocols share, the largest group first.
+
+    The seed of a split may differ within a group, and with it the sizes of train and validation; with one seed
+    the sizes must agree. Runs that failed before they had a protocol go with the largest group.
+    """
+    groups: dict[str, list[Stored]] = defaultdict(list)
+    lost = []
+    usual = _usual_selection(runs)
+    for run in runs:
+        if run.record.protocol is None:
+            lost.append(run)
+        else:
+            blank = _BLANK
+            if run.record.protocol.fitted_on is not None:  # a reference, which selects nothing where networks select
+                blank = {**_BLANK, "fitted_on": None, "series_length": None, "selection_metric": usual}
+            groups[run.record.protocol.model_copy(update=blank).model_dump_json()].append(run)
+    apart: list[list[Stored]] = []
+    for group in groups.values():
+        sizes: dict[str, set[str]] = defaultdict(set)
+        for run in group:
+            sizes[_dump(run, SEEDS)].add(_dump(run, _COUNTS))
+        if all(len(found) == 1 for found in sizes.values()):
+            apart.append(group)
+        else:
+            by_size: dict[str, list[Stored]] = defaultdict(list)
+            for run in group:
+                by_size[_dump(run, _COUNTS)].append(run)
+            apart += by_size.values()
+    apart.sort(key=len, reverse=True)
+    if not apart:
+        return [lost]
+    apart[0] += lost
+    return apart
+
+
+def _usual_selection(runs: Sequence[Stored]) -> str | None:
+    """The metric that most networks were selected on, whose rows reference classifiers are shown in."""
+    protocols = [run.record.protocol for run in runs if run.record.protocol and not run.record.protocol.fitted_on]
+    return statistics.mode(protocol.selection_metric for protocol in protocols) if protocols else None
+
+
+def _dump(run: Stored, fields: Iterable[str]) -> str:
+    assert run.record.protocol is not None
+    return run.record.protocol.model_dump_json(include=set(fields))
+
+
+def first_protocol(group: Sequence[Stored]) -> Protocol | None:
+    """Of the first run that has one."""
+    return next((run.record.protocol for run in group if run.record.protocol is not None), None)
