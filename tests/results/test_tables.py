@@ -102,6 +102,36 @@ def test_the_mean_over_data_sets_is_that_of_one_score(seeds, make_protocol, tabl
     assert rows(table([*both, *seeds(0.5, data="C", protocol=balanced)]))[-1][0] == "C"
 
 
+def test_the_winning_value_of_each_option_stands_with_its_cost(make_record, table):
+    def variant(depth: int, attention: str, accuracy: float, data: str = "ACSF1", **changes):
+        config = {"model": {"depth": depth, "attention": attention}}
+        return make_record(data=data, accuracy=accuracy, config=config, **changes)
+
+    records = [
+        variant(1, "kronecker", 0.5),
+        variant(2, "kronecker", 0.7, train_time_s=40.0),
+        variant(3, "kronecker", 0.6),
+        variant(2, "full", 0.8),
+        *(variant(depth, "kronecker", 0.9, data="BonnEEG") for depth in (1, 2, 3)),
+        variant(3, "full", 0.9, status=Status.FAILED, metrics=Metrics()),
+    ]
+    text = table(records, keys=["model.depth", "model.attention"])
+    cost = "(125 s, 1.50 GiB, 123,456)"
+    assert text.partition("**Which value")[2].splitlines()[2:-2] == [
+        "| option | values | all else | ACSF1 | BonnEEG |",
+        "|---|---|---|---:|---:|",
+        f"| depth | 1, 2, 3 | attention kronecker | **2** 0.700 (40 s, 1.50 GiB, 123,456)<br><u>3</u> 0.600 {cost} "
+        "| no difference |",
+        f"| attention | full, kronecker | depth 2 | **full** 0.800 {cost}"
+        "<br><u>kronecker</u> 0.700 (40 s, 1.50 GiB, 123,456) | - |",
+    ]
+
+
+def test_one_option_alone_needs_no_table_of_winners(make_record, table):
+    records = [make_record(accuracy=depth / 5, config={"model": {"depth": depth}}) for depth in (1, 2)]
+    assert "Which value" not in table(records, keys=["model.depth"])
+
+
 def test_scores_that_look_the_same_share_a_mark(make_record, table):
     records = [make_record(model=m, accuracy=a) for m, a in (("a", 0.9001), ("b", 0.9002), ("c", 0.5), ("d", 0.4))]
     assert rows(table(records))[0][2:] == ["**0.900** (n=1)", "**0.900** (n=1)", "<u>0.500</u> (n=1)", "0.400 (n=1)"]

@@ -1,6 +1,7 @@
 """Tables of scores and costs: Markdown, LaTeX and CSV, made from records and from nothing else."""
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def write_scores(comparison: Comparison, folder: Path, published: Sequence[Publi
     numbering = _Numbering(comparison)
     shown = [item for item in published if _metric_of(comparison, item.data) == item.metric]
     tables = [_scores(comparison, numbering, shown), _costs(comparison)]
+    if (winners := _winners(comparison)).body:
+        tables.append(winners)
     caption = _caption(comparison, shown)
     for suffix, form in (("md", markdown), ("tex", latex)):
         with replacing(folder / f"{SCORES}.{suffix}") as temporary:
@@ -72,7 +75,10 @@ class _Numbering:
 def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[Published]) -> Table:
     models = sorted({item.model for item in published}, key=str.casefold)
     by_place = {(item.data, item.model): item for item in published}
-    marks = {row: _marks(comparison, row) for row in comparison.rows}
+    marks = {
+        row: _marks(entry for entry in comparison.entries if (entry.data, entry.protocol) == row)
+        for row in comparison.rows
+    }
 
     def cell(row: tuple[str, int], variant: Variant) -> Cell:
         entries = comparison.of(*row, variant)
@@ -151,6 +157,39 @@ def _costs(comparison: Comparison) -> Table:
     return Table(title, header, body, num_left=2)
 
 
+def _winners(comparison: Comparison) -> Table:
+    """The best two values of each key on each data set, among variants that are alike in all other keys."""
+    keys = list(map(_last_part(comparison.keys), comparison.keys))
+    data_sets = [data for data, protocol in comparison.rows if protocol == 0]
+
+    def cell(data: str, variants: Iterable[Variant], position: int) -> Cell | None:
+        found = [(variant, entry) for variant in variants if (entry := comparison.only(data, variant))]
+        if len(found) < 2:
+            return None
+        marks = _marks(entry for _, entry in found)
+        lines = [
+            (marks[score], Line(variant[position], marks[score], f" {score} ({_cost(entry)})"))
+            for variant, entry in found
+            if (score := _score(entry)) in marks
+        ]
+        return Cell(tuple(line for _, line in sorted(lines, key=lambda pair: pair[0])) or (Line("no difference"),))
+
+    body: list[list[str | Cell]] = []
+    for position, key in enumerate(keys if len(keys) > 1 else ()):
+        alike: dict[Variant, list[Variant]] = defaultdict(list)
+        for variant in comparison.variants:
+            alike[variant[:position] + variant[position + 1 :]].append(variant)
+        for rest, variants in alike.items():
+            cells = [cell(data, variants, position) for data in data_sets]
+            if any(cells):
+                others = zip(keys[:position] + keys[position + 1 :], rest, strict=True)
+                values = ", ".join(variant[position] for variant in variants)
+                all_else = ", ".join(f"{name} {value}" for name, value in others)
+                body.append([key, values, all_else, *(shown or Cell((Line("-"),)) for shown in cells)])
+    header = ["option", "values", "all else", *data_sets]
+    return Table("Which value of an option wins, and which comes second, at which cost", header, body, num_left=3)
+
+
 def _score_line(entry: Entry, marks: Mapping[str, Mark]) -> Line:
     score = _score(entry)
     rest = [] if entry.mean is None else [f"(n={len(entry.scores)})"]
@@ -171,11 +210,11 @@ def _score(entry: Entry) -> str:
     return f"{entry.mean:.3f}" + (f" ± {entry.deviation:.3f}" if entry.deviation is not None else "")
 
 
-def _marks(comparison: Comparison, row: tuple[str, int]) -> dict[str, Mark]:
-    """Which mark a score gets in its row; scores whose means look the same share it."""
-    entries = [e for e in comparison.entries if (e.data, e.protocol) == row and e.mean is not None]
-    sign = -1 if _metric(comparison, row) in LOWER_IS_BETTER else 1
-    means = sorted({f"{e.mean:.3f}" for e in entries}, key=float, reverse=sign > 0)
+def _marks(entries: Iterable[Entry]) -> dict[str, Mark]:
+    """Which mark a score gets among those of one metric; scores whose means look the same share it."""
+    entries = [entry for entry in entries if entry.mean is not None]
+    is_lower_better = any(entry.metric in LOWER_IS_BETTER for entry in entries)
+    means = sorted({f"{entry.mean:.3f}" for entry in entries}, key=float, reverse=not is_lower_better)
     if len(means) < 2:
         return {}
     places: dict[str, Mark] = {means[0]: "best", means[1]: "second"}
