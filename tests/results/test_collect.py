@@ -115,7 +115,7 @@ def test_publish_leaves_the_machine_out_and_keeps_the_identity(make_record, tmp_
     place = run.folder.relative_to(tmp_path / "published").as_posix()
     assert place == f"ACSF1/krontime/seed0-{again.config_hash}"
     assert "/home/me" not in (run.folder / "record.json").read_text()
-    assert run.outcomes().correct.sum() == 60
+    assert run.outcomes.correct.sum() == 60
 
 
 def test_publish_leaves_the_given_runs_and_no_others(make_record, tmp_path):
@@ -126,7 +126,7 @@ def test_publish_leaves_the_given_runs_and_no_others(make_record, tmp_path):
     published = tmp_path / "published"
 
     def found():
-        return sorted((run.record.data, run.outcomes().correct.sum()) for run in collect([published])[0])
+        return sorted((run.record.data, run.outcomes.correct.sum()) for run in collect([published])[0])
 
     publish(collect([tmp_path / "runs"])[0], published)
     assert found() == [("A", 50), ("B", 50)]

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from krontime.errors import UserError
@@ -29,6 +30,7 @@ class Stored:
         record = self.record
         return f"{record.data}/{record.model}/seed{record.seed}-{record.config_hash}"
 
+    @cached_property
     def outcomes(self) -> Outcomes | None:
         """What the run said of each labelled test series; None where the folder does not tell."""
         return read_outcomes(self.folder)
@@ -147,7 +149,7 @@ def publish(runs: Iterable[Stored], folder: Path, remarks: Remarks | None = None
             by_data = _by_checksum(job)
             for checksum, alike in by_data.items():
                 run = newest(alike)
-                outcomes = run.outcomes()
+                outcomes = run.outcomes
                 target = temporary / (f"{name}-{checksum[:8]}" if len(by_data) > 1 else name)
                 run.record.published().write(target / RECORD)
                 if outcomes is not None:

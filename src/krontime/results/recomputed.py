@@ -16,27 +16,21 @@ def recomputed(outcomes: Outcomes) -> dict[MetricName, tuple[float, float]]:
     A score depends on the names of the classes alone, so that it is the same whoever gave the predictions.
     """
     import pandas as pd
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
 
     num = len(outcomes.labels)
-    codes, classes = pd.factorize(np.concatenate([outcomes.labels, outcomes.predicted]), use_na_sentinel=False)
+    codes, _ = pd.factorize(np.concatenate([outcomes.labels, outcomes.predicted]), use_na_sentinel=False)
     true, guessed = codes[:num], codes[num:]
-    hits, of_class, guesses = (
-        np.bincount(part, minlength=len(classes)) for part in (true[true == guessed], true, guessed)
-    )
-    seen = of_class > 0
-    exact: dict[MetricName, float] = {
-        "accuracy": _mean(outcomes.correct),
-        "balanced_accuracy": _mean(hits[seen] / of_class[seen]),
-        "macro_f1": _mean(2 * hits / (of_class + guesses)),
-    }
+    exact: dict[MetricName, float] = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), float("nan"))
+    if num:
+        averaged = {"average": "macro", "zero_division": 0}
+        exact["accuracy"] = accuracy_score(true, guessed)
+        exact["balanced_accuracy"] = recall_score(true, guessed, labels=np.unique(true), **averaged)
+        exact["macro_f1"] = f1_score(true, guessed, **averaged)
     found = {name: (score - _ROUNDING, score + _ROUNDING) for name, score in exact.items()}
     if outcomes.probability is not None:
         found["auroc"] = _area(outcomes.probability, outcomes.labels == outcomes.positive)
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
 
 
 def _area(probability: np.ndarray, is_positive: np.ndarray) -> tuple[float, float]:

@@ -267,7 +267,7 @@ def _outcomes(*entries: Entry) -> list[list[Outcomes]] | None:
     Raises:
         UserError: they are not of the same series.
     """
-    outcomes = [[run.outcomes() for run in entry.scored] for entry in entries]
+    outcomes = [[run.outcomes for run in entry.scored] for entry in entries]
     known = [[found for found in runs if found is not None] for runs in outcomes]
     if any(len(kept) < len(runs) for kept, runs in zip(known, outcomes, strict=True)):
         return None
