@@ -61,6 +61,17 @@ def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixtur
         assert keys.count(key) == 1
 
 
+def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "model=tcn", "data=npz", "logger=[csv,wandb]", "tokenizer=nothing", "seed=1", "--help"])
+    out = capsys.readouterr().out
+    keys = [line.split("=")[0].strip() for line in out.splitlines() if "=" in line]
+    for key in ("model.num_levels", "data.path", "logger.wandb.offline"):
+        assert keys.count(key) == 1, key
+    assert "model.d_model" not in keys
+    assert " tcn*" in out
+    assert " krontime " in out
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
     assert callable(task.function(verb))

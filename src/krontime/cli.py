@@ -8,7 +8,7 @@ import faulthandler
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from krontime import __version__, configs
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = f" (did you mean {near[0]}?)" if near else ""
         fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}{hint}"])
     if "-h" in overrides or "--help" in overrides:
-        sys.stdout.write(_verb_help(verb))
+        sys.stdout.write(_verb_help(verb, overrides))
         return
     try:
         _run(verb, overrides)
@@ -117,32 +117,38 @@ def _overview() -> str:
     )
 
 
-def _verb_help(verb: str) -> str:
+def _verb_help(verb: str, overrides: Sequence[str]) -> str:
+    """Groups and keys of a verb, those of the choices among the overrides and of the default ones else."""
     root = configs.config_dir()
     config = root / f"{verb}.yaml"
+    given = {group: choice for group, _, choice in (text.partition("=") for text in overrides)}
+
+    def files_of(group: str, choice: str) -> list[Any]:
+        files = [root / group / f"{name.strip()}.yaml" for name in choice.strip("[]").split(",")]
+        return [file for file in files if file.is_file()]
+
+    def chosen(defaults: Mapping[str, str]) -> dict[str, str]:
+        own = {group: given[group] for group in defaults if group in given and files_of(group, given[group])}
+        return {**defaults, **own}
+
     lines = [f"krontime {verb}: {VERBS[verb][1]}", "", configs.summary(config), ""]
     lines.append(f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
-    groups = {group: choice for group, choice in configs.default_groups(config).items() if group != "hydra"}
+    groups = chosen({group: choice for group, choice in configs.default_groups(config).items() if group != "hydra"})
     nested: dict[str, str] = {}
     for group, choice in groups.items():
-        for name in choice.strip("[]").split(","):
-            file = root / group / f"{name.strip()}.yaml"
-            if file.is_file():
-                nested |= configs.default_groups(file)
-    groups |= {group: choice for group, choice in nested.items() if (root / group).is_dir() and "/" not in group}
+        for file in files_of(group, choice):
+            nested |= configs.default_groups(file)
+    groups |= chosen({group: it for group, it in nested.items() if (root / group).is_dir() and "/" not in group})
     if groups:
-        lines += ["", "groups (group=choice; * the default):"]
+        lines += ["", "groups (group=choice; * marks the choices whose keys follow: name others before --help):"]
         for group, choice in groups.items():
-            chosen = [name.strip() for name in choice.strip("[]").split(",")]
-            names = [name + ("*" if name in chosen else "") for name in configs.options(group)]
+            these = {file.stem for file in files_of(group, choice)}
+            names = [name + ("*" if name in these else "") for name in configs.options(group)]
             lines.append(f"  {group:<14} {' '.join(names)}")
     lines += ["", "keys (key=value), with their defaults:"]
     files = [("", base) for base in _bases(config)]
     for group, choice in groups.items():
-        for name in choice.strip("[]").split(","):
-            file = root / group / f"{name.strip()}.yaml"
-            if file.is_file():
-                files += [(group, base) for base in _bases(file)]
+        files += [(group, base) for file in files_of(group, choice) for base in _bases(file)]
     keys = {}  # what a choice sets takes the place of what it is built on
     for prefix, file in files:
         for key, default, meaning in configs.described_keys(file):
