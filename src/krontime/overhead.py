@@ -153,7 +153,8 @@ class _BareLoop:
     def epoch(self) -> None:
         for batch in self.batches:
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.module(batch.x, batch.mask), batch.y)
+            logits = self.module.network(self.module.normalizer(batch.x, batch.mask), batch.mask)
+            loss = F.cross_entropy(logits, batch.y)
             loss.backward()
             if self.clip:
                 torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)

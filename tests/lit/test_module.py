@@ -208,6 +208,20 @@ def test_validation_scores_are_those_of_all_series_at_once(tmp_path):
     assert "train/loss" in trainer.callback_metrics
 
 
+def test_the_training_loss_is_a_mean_over_series(tmp_path):
+    batches = [*make_batches(2), *make_batches(1, batch_size=1)]
+    losses: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            losses.append(outputs["loss"].detach() * len(batch.y))
+
+    trainer = make_trainer(tmp_path, Watch(), epochs=1)
+    trainer.fit(make_module(), loader(batches), loader(batches))
+    assert len(losses) == 3
+    assert trainer.callback_metrics["train/loss"] == pytest.approx(float(sum(losses)) / 9)
+
+
 def test_the_randomness_of_a_step_depends_on_seed_and_step_alone(tmp_path):
     def draws(seed: int, disturb: int = 0) -> list[Tensor]:
         class Disturb(pl.Callback):

@@ -44,6 +44,35 @@ def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.Mo
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("tokens_at_once", [1, 1000])
+def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tokens_at_once: int) -> None:
+    monkeypatch.setattr(pieces, "PIECE_TOKENS", tokens_at_once)
+    x, modules = series(), layers()
+    made: list[tuple[int, ...]] = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                made.append(tuple(result.shape))
+            return result
+
+    with torch.no_grad(), Watch():
+        got = norm_gelu_linear(x, *modules)
+    torch.testing.assert_close(got, plain(x, *modules))
+    assert ((10, 6) in made) == (tokens_at_once == 1000)  # the hidden layer of all tokens
+
+
+def test_one_piece_is_no_copy() -> None:
+    whole = torch.zeros(4, 2)
+    assert pieces.put(whole, slice(0, 4), None, like=whole) is whole
+    filled = None
+    for part in (slice(0, 3), slice(3, 6)):
+        filled = pieces.put(torch.full((len(range(6)[part]), 2), part.start), part, filled, like=torch.zeros(6, 2))
+    assert filled is not None
+    assert filled[:, 0].tolist() == [0, 0, 0, 3, 3, 3]
+
+
 def test_takes_a_batch_of_nothing() -> None:
     x = torch.zeros(0, 5, 4, dtype=torch.float64, requires_grad=True)
     out = norm_gelu_linear(x, *layers())
@@ -90,5 +119,5 @@ def test_pieces_cover_all_items_once() -> None:
         for tokens_each in (1, 100, 5000):
             parts = list(pieces.pieces(num_items, tokens_each=tokens_each, device=torch.device("cpu")))
             assert [index for part in parts for index in range(num_items)[part]] == list(range(num_items))
-            assert len(parts) <= pieces.MAX_PIECES
+            assert 1 <= len(parts) <= pieces.MAX_PIECES
     assert list(pieces.pieces(5000, device=torch.device("cuda"))) == [slice(0, 5000)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from krontime.ops import pieces
-from krontime.ops.attention import apply_factors, level_factors
+from krontime.ops.attention import apply_factors, level_factors, validity_scale
 from krontime.ops.decomposition import LevelPlan
 from krontime.ops.layout import channels_first, mixed_tokens_first
 
@@ -88,3 +88,12 @@ def test_products_are_in_half_precision_under_autocast() -> None:
     (first.float().sum() + out.float().sum()).backward()
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in (x, v, weight, *factors))
     torch.testing.assert_close(out.float(), mixed_tokens_first(v, factors, weight), rtol=0.05, atol=0.05)
+
+
+def test_the_share_of_valid_tokens_is_not_rounded_under_autocast() -> None:
+    _, factors, _, mask = mixed(2, masked=True)
+    factors = [factor.detach().float() for factor in factors]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = validity_scale(factors, mask, "bottom_up")
+    assert found.dtype == torch.float32
+    assert torch.equal(found, validity_scale(factors, mask, "bottom_up"))

@@ -116,9 +116,10 @@ class SeriesClassifier(pl.LightningModule):
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
         loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        # In parts, as Lightning would name them: its own mean over an epoch is not in a checkpoint.
-        self.train_loss.update(loss.detach(), weight=len(batch.y))
-        self.log("train/loss_step", loss, prog_bar=True, sync_dist=True)  # each rank sees other series
+        # In parts, as Lightning would name them: its own mean over an epoch is not in a checkpoint. Once for each
+        # series, since a metric that does not look for NaN drops the weights that it is given.
+        self.train_loss.update(loss.detach().expand(len(batch.y)))
+        self.log("train/loss_step", loss, prog_bar=True)  # the first rank's: steps wait for no sum over the ranks
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
         return loss

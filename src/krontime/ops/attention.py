@@ -3,11 +3,12 @@
 Shape letters: B batch, H heads, E head width, N padded tokens, k_i size of level i (level 1 is the lowest, its tokens
 are neighbours). Tokens lie in row-major order with level 1 fastest, so that N unfolds to `(k_h, ..., k_1)`.
 
-Layout is what makes this fast. The Kronecker kinds take channels first, `(B, H, E, N)`: with `above` the channels
-and the levels above level i, and `below` the levels under it, every contraction of level i is a plain batched matrix
-product over a view `(above, k_i, below)`. Level 1 (`below` = 1) and every apply need no intermediate at all; a higher
-level sums `above` small `k_i x k_i` maps. The axial kind takes tokens first, `(B, N, H, E)`: the levels above join
-the batch and the levels below join the heads, again as views, which is what fused attention wants.
+Layout is what makes this fast. The Kronecker kinds take channels first, `(B, H, E, N)`: with `above` the channels and
+the levels above level i, and `below` the levels under it, every contraction of level i is a plain batched matrix
+product over a view `(above, k_i, below)`. Level 1 (`below` = 1) needs no intermediate at all; a higher level sums
+`above` small `k_i x k_i` maps for its scores, and repeats its factor as often where it is applied. The axial kind takes
+tokens first, `(B, N, H, E)`: the levels above join the batch and the levels below join the heads, again as views, which
+is what fused attention wants.
 
 Sources: KronTime (arXiv 2403.04882) for the Kronecker-decomposed attention, Higher-Order Transformers
 (arXiv 2412.02919) for the pooled scores, axial attention (arXiv 1912.12180).
@@ -144,10 +145,12 @@ def validity_scale(factors: Sequence[Tensor], mask: Tensor, order: Order) -> Ten
         order: see `mode_products`.
 
     Returns:
-        `(B, H, 1, N)`; zero at invalid tokens, and everywhere for a series without a valid token.
+        `(B, H, 1, N)` in float32 at least; zero at invalid tokens, and everywhere for a series without a valid token.
     """
-    valid = mask[:, None, None].to(factors[0].dtype)
-    return valid / mode_products(valid, factors, order).clamp_min(_TINY)
+    with torch.autocast(mask.device.type, enabled=False):
+        factors = [factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in factors]
+        valid = mask[:, None, None].to(factors[0].dtype)
+        return valid / mode_products(valid, factors, order).clamp_min(_TINY)
 
 
 def apply_factors(

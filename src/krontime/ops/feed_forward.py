@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from krontime.ops.layout import autocast
-from krontime.ops.pieces import pieces
+from krontime.ops.pieces import pieces, put
 
 
 def norm_gelu_linear(x: Tensor, norm: torch.nn.LayerNorm, expand: torch.nn.Linear, contract: torch.nn.Linear) -> Tensor:
@@ -24,21 +24,21 @@ def norm_gelu_linear(x: Tensor, norm: torch.nn.LayerNorm, expand: torch.nn.Linea
     if torch.compiler.is_compiling():
         return contract(F.gelu(expand(norm(x))))
     weights = autocast(expand.weight, contract.weight)
-    return _NormGeluLinear.apply(x, norm.weight, norm.bias, *weights, norm.eps)
+    return _NormGeluLinear.apply(x, norm.weight, norm.bias, *weights, norm.eps, torch.is_grad_enabled())
 
 
 class _NormGeluLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, expand: Tensor, contract: Tensor, eps: float
+        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, expand: Tensor, contract: Tensor, eps: float, keeps: bool
     ) -> Tensor:
         tokens = x.flatten(0, -2)
-        hidden = tokens.new_empty(len(tokens), len(expand), dtype=expand.dtype)
+        hidden = tokens.new_empty(len(tokens) if keeps else 0, len(expand), dtype=expand.dtype)
         out = tokens.new_empty(len(tokens), len(contract), dtype=contract.dtype)
         for part in pieces(len(tokens), device=tokens.device):
             normed, *_ = torch.native_layer_norm(tokens[part].to(gain.dtype), gain.shape, gain, shift, eps)
-            torch.mm(normed.to(expand.dtype), expand.mT, out=hidden[part])
-            torch.mm(F.gelu(hidden[part]), contract.mT, out=out[part])
+            wide = torch.mm(normed.to(expand.dtype), expand.mT, out=hidden[part] if keeps else None)
+            torch.mm(F.gelu(wide), contract.mT, out=out[part])
         ctx.eps = eps
         ctx.save_for_backward(x, gain, shift, expand, contract, hidden)
         return out.view(*x.shape[:-1], len(contract))
@@ -49,7 +49,7 @@ class _NormGeluLinear(torch.autograd.Function):
         x, *weights, hidden = ctx.saved_tensors
         gain, shift, expand, contract = weights
         tokens, grad = x.flatten(0, -2), grad.flatten(0, -2)
-        grad_x = torch.empty_like(tokens)
+        grad_x = None
         # Sums over the parts are in float32 at least.
         sums = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
         for part in pieces(len(tokens), device=tokens.device):
@@ -58,9 +58,11 @@ class _NormGeluLinear(torch.autograd.Function):
             grad_contract = grad[part].mT @ F.gelu(hidden[part])
             grad_hidden = torch.ops.aten.gelu_backward(grad[part] @ contract, hidden[part])
             grad_expand = grad_hidden.mT @ normed.to(expand.dtype)
-            grad_x[part], grad_gain, grad_shift = torch.ops.aten.native_layer_norm_backward(
+            grad_before, grad_gain, grad_shift = torch.ops.aten.native_layer_norm_backward(
                 (grad_hidden @ expand).to(gain.dtype), before, gain.shape, *statistics, gain, shift, [True, True, True]
             )
+            grad_x = put(grad_before, part, grad_x, like=tokens)
             for total, term in zip(sums, (grad_gain, grad_shift, grad_expand, grad_contract), strict=True):
                 total += term
-        return grad_x.view_as(x), *sums, None
+        assert grad_x is not None
+        return grad_x.view_as(x), *sums, None, None

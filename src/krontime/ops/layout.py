@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
-from krontime.ops.pieces import pieces
+from krontime.ops.pieces import pieces, put
 
 
 def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -97,8 +97,8 @@ class _MixedTokensFirst(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         v, weight, scale, *factors = ctx.saved_tensors
-        grad_v, grad_scales = torch.empty_like(v), []
-        grad_factors = [torch.empty_like(factor) for factor in factors]
+        grad_v, grad_scales = None, []
+        grad_factors: list[Tensor | None] = [None] * len(factors)
         grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         for rows in _rows(v):
             some = [factor[rows] for factor in factors]
@@ -111,9 +111,12 @@ class _MixedTokensFirst(torch.autograd.Function):
                 grad_scales.append((step * mixed).sum(dim=2, keepdim=True))
                 step = step * scale[rows]
             del mixed, scaled
-            grad_v[rows], found = _mixed_backward(step, steps, some, ctx.order)
-            for whole, part in zip(grad_factors, found, strict=True):
-                whole[rows] = part
+            of_v, of_factors = _mixed_backward(step, steps, some, ctx.order)
+            grad_v = put(of_v, rows, grad_v, like=v)
+            grad_factors = [
+                put(part, rows, whole, like=factor)
+                for part, whole, factor in zip(of_factors, grad_factors, factors, strict=True)
+            ]
         grad_scale = torch.cat(grad_scales) if grad_scales else None
         return grad_v, grad_weight, grad_scale, None, *grad_factors
 

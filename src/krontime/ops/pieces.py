@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 PIECE_TOKENS = 256
 """Tokens that a CPU works on at once. A GPU, which wants large products, gets all."""
@@ -12,8 +13,21 @@ MAX_PIECES = 8
 
 
 def pieces(num_items: int, *, tokens_each: int = 1, device: torch.device) -> Iterator[slice]:
-    """Consecutive slices that cover all items, of `PIECE_TOKENS` tokens or of one item at least; one on a GPU."""
+    """Consecutive slices that cover all items, at least one slice; each of some tokens, on a GPU of all."""
     size = max(PIECE_TOKENS // tokens_each, math.ceil(num_items / MAX_PIECES), 1)
     if device.type != "cpu":
         size = max(num_items, 1)
-    return (slice(start, start + size) for start in range(0, num_items, size))
+    return (slice(start, start + size) for start in range(0, max(num_items, 1), size))
+
+
+def put(part: Tensor, where: slice, whole: Tensor | None, *, like: Tensor) -> Tensor:
+    """`whole`, which is to be of the shape of `like`, with one piece of it; the piece itself where it is all there is.
+
+    `whole` is None before the first piece.
+    """
+    if len(part) == len(like):
+        return part.to(like.dtype)
+    if whole is None:
+        whole = torch.empty_like(like)
+    whole[where] = part
+    return whole

@@ -125,8 +125,8 @@ class KernelFeatures(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> PatchFeatures:
         """`(R, L)` and its mask to features of each patch.
 
-        Computed in float32 at least, since biases are close to responses; on a CPU a few series at a time, whose
-        responses then stay in its cache.
+        Computed in float32 at least, since biases are close to responses; a few series at a time, whose responses stay
+        in a CPU's cache, or within half a gigabyte of a GPU's memory.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -134,7 +134,7 @@ class KernelFeatures(nn.Module):
             observed_R1L = None if mask is None else mask[:, None].to(x.dtype)
             count_R1N = self._window_sum(x.new_ones(1, 1, length) if observed_R1L is None else observed_R1L)
             values = x.new_empty(num_rows, count_R1N.shape[-1], self.num_features)
-            step = max(1, _CPU_POINTS // length) if x.device.type == "cpu" else num_rows
+            step = max(1, (_CPU_POINTS if x.device.type == "cpu" else _GPU_POINTS) // length)
             kernels = self.kernels.to(x)
             num_kernels = len(kernels)
             views = self._views(x, mask)
@@ -185,6 +185,8 @@ _BIAS_POINTS = 10_000
 
 _CPU_POINTS = 8192
 """Time points whose responses are held at once on a CPU: 84 kernels, 4 bytes each."""
+_GPU_POINTS = 2**20
+"""The same on a GPU: 336 MiB."""
 
 
 def _golden(count: int) -> Tensor:

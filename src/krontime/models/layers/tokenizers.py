@@ -123,12 +123,14 @@ class ConvPatch(Tokenizer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
         """`(B, C, L)` and its mask to tokens `(B, N, D)`."""
-        observed_B1L = torch.ones_like(x[:, :1]) if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
+        observed_B1L = None if mask is None else mask.any(dim=1, keepdim=True).to(x.dtype)
+        count_B1N = self._patches(x.new_ones(1, 1, x.shape[-1]) if observed_B1L is None else observed_B1L).sum(dim=-1)
         for conv in self.convs:
-            x = F.gelu(conv(x)) * observed_B1L
-        count_B1N = self._patches(observed_B1L).sum(dim=-1).clamp(min=1)
+            x = F.gelu(conv(x))
+            if observed_B1L is not None:
+                x = x * observed_B1L.to(x.dtype)
         patches_BWNP = self._patches(x)
-        pooled_BWN = torch.cat([patches_BWNP.sum(dim=-1) / count_B1N, patches_BWNP.amax(dim=-1)], dim=1)
+        pooled_BWN = torch.cat([patches_BWNP.sum(dim=-1) / count_B1N.clamp(min=1), patches_BWNP.amax(dim=-1)], dim=1)
         tokens_BND = self.projection(self.norm(pooled_BWN.transpose(1, 2)))
         mask_BN = self._token_mask(mask)
         return Tokens(tokens_BND if mask_BN is None else tokens_BND * mask_BN[..., None], mask_BN)
