@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -169,7 +170,13 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
     fit = (ReferenceFit if build.is_reference(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
 
-    def record(status: Status, *, metrics: Metrics | None = None, error: str | None = None) -> Record | None:
+    def record(
+        status: Status,
+        *,
+        metrics: Metrics | None = None,
+        inference_ms: float | None = None,
+        error: str | None = None,
+    ) -> Record | None:
         if not is_first:
             return None
         written = Record(
@@ -184,6 +191,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
             num_parameters=fit.num_parameters,
             train_time_s=fit.train_time_s,
             peak_memory_bytes=fit.peak_memory_bytes,
+            inference_ms_per_series=inference_ms,
             started_at=started_at,
             finished_at=datetime.now(UTC),
             error=error,
@@ -201,11 +209,11 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
 
     try:
         fit.run()
-        metrics = _write_results(job, fit, run_dir) if is_first else None
+        metrics, inference_ms = _write_results(job, fit, run_dir) if is_first else (None, None)
         if metrics:
             _log_scores(fit, metrics)
         is_scored = True
-        completed = record(Status.COMPLETED, metrics=metrics)
+        completed = record(Status.COMPLETED, metrics=metrics, inference_ms=inference_ms)
     except UserError as error:
         if fit.has_begun:  # else it is known before the first step
             record(Status.FAILED, error=str(error))
@@ -272,8 +280,12 @@ def _log_scores(fit: Fit, metrics: Metrics) -> None:
         logger.finalize("success")
 
 
-def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
-    """Score on validation what was not fitted on it and, this once, on test; write predictions and plots."""
+def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> tuple[Metrics, float | None]:
+    """Score on validation what was not fitted on it and, this once, on test; write predictions and plots.
+
+    Returns:
+        The scores, and the milliseconds that a test series took; None without any.
+    """
     from krontime.results.attention_plot import plot_attention
     from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
     from krontime.results.wandb_log import log_run, of_wandb
@@ -283,8 +295,11 @@ def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
     if job.protocol.fitted_on != "train_and_validation":
         validation = fit.scores(fit.probabilities(split.validation), labels[split.validation])
     test: dict[MetricName, float | None] = {}
+    inference_ms = None
     if len(split.test):
+        started = time.perf_counter()
         probability = fit.probabilities(split.test)
+        inference_ms = 1000 * (time.perf_counter() - started) / len(split.test)
         test = fit.scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
@@ -295,4 +310,4 @@ def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> Metrics:
         log_run(logger, run_dir, attention)
     if fit.history:
         plot_learning_curves(fit.history, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
-    return Metrics(val=validation, test=test)
+    return Metrics(val=validation, test=test), inference_ms

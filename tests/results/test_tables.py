@@ -102,6 +102,12 @@ def test_the_mean_over_data_sets_is_that_of_one_score(seeds, make_protocol, tabl
     assert rows(table([*both, *seeds(0.5, data="C", protocol=balanced)]))[-1][0] == "C"
 
 
+def test_the_time_to_classify_a_series_is_shown_where_a_record_has_it(make_record, table):
+    text = table([make_record(inference_ms_per_series=0.244), make_record(seed=1), make_record(model="tcn")])
+    assert "**Cost: training time, time to classify a series, peak memory, parameters**" in text
+    assert "\n| ACSF1 | 5 | 125 s, 0.24 ms, 1.50 GiB, 123,456 | 125 s, -, 1.50 GiB, 123,456 |\n" in text
+
+
 def test_the_winning_value_of_each_option_stands_with_its_cost(make_record, table):
     def variant(depth: int, attention: str, accuracy: float, data: str = "ACSF1", **changes):
         config = {"model": {"depth": depth, "attention": attention}}

@@ -28,7 +28,8 @@ from pydantic import (
 from krontime.errors import UserError
 from krontime.results.files import replacing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)
+"""Of record files that can be read; 1 is from before `inference_ms_per_series`."""
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
@@ -189,6 +190,8 @@ class Record(_Strict):
         num_parameters: trainable and fixed parameters; None where there is no such count.
         train_time_s: wall-clock seconds of fitting.
         peak_memory_bytes: see `krontime.results.environment.peak_memory_bytes`.
+        inference_ms_per_series: wall-clock milliseconds of classifying the test split in batches, reading included,
+            over its number of series; None without one, and in files of version 1.
         device: where it ran.
         versions: of the interpreter and the packages that can change a number.
         git: state of the checkout, None for an installed package.
@@ -197,7 +200,7 @@ class Record(_Strict):
         error: message of a failed run; None for a completed one.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     status: Status
     model: Annotated[str, Field(min_length=1)]
     data: Annotated[str, Field(min_length=1)]
@@ -209,6 +212,7 @@ class Record(_Strict):
     num_parameters: NonNegativeInt | None
     train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
     peak_memory_bytes: NonNegativeInt | None
+    inference_ms_per_series: Annotated[FiniteFloat, Field(ge=0)] | None = None
     device: Device
     versions: dict[str, str]
     git: GitState | None
@@ -261,8 +265,9 @@ class Record(_Strict):
         if not isinstance(content, dict):
             raise UserError(f"{path}: not a record (the file holds no JSON object)")
         found = content.get("schema_version")
-        if type(found) is not int or found != SCHEMA_VERSION:
-            raise UserError(f"{path}: schema_version={found!r}: this version of krontime reads {SCHEMA_VERSION}")
+        if type(found) is not int or found not in SCHEMA_VERSIONS:
+            known = " and ".join(map(str, SCHEMA_VERSIONS))
+            raise UserError(f"{path}: schema_version={found!r}: this version of krontime reads {known}")
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -126,6 +126,11 @@ def format_duration(duration_s: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def format_milliseconds(duration_ms: float) -> str:
+    """`duration_ms` as `0.24 ms`, `3.1 ms` or `120 ms`."""
+    return f"{duration_ms:,.0f} ms" if duration_ms >= 9.95 else f"{duration_ms:.{1 if duration_ms >= 0.995 else 2}f} ms"
+
+
 def format_bytes(num_bytes: int) -> str:
     """`num_bytes` in MiB below one GiB, else in GiB."""
     mebibytes = num_bytes / 2**20
@@ -221,6 +226,8 @@ def _cost_line(record: Record) -> str:
     parts = []
     if record.train_time_s is not None:
         parts.append(f"{format_duration(record.train_time_s)} of training")
+    if record.inference_ms_per_series is not None:
+        parts.append(f"{format_milliseconds(record.inference_ms_per_series)} to classify a series")
     if record.peak_memory_bytes is not None:
         where = "process" if record.device.kind == "cpu" else "device"
         parts.append(f"peak {where} memory {format_bytes(record.peak_memory_bytes)}")

@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from krontime.results.files import replacing
 from krontime.results.markup import Cell, Line, Mark, Table, latex, markdown
 from krontime.results.published import Published
 from krontime.results.record import Status
-from krontime.results.report import format_bytes
+from krontime.results.report import format_bytes, format_milliseconds
 
 SCORES = "scores"
 MISSING = "missing"
@@ -123,14 +123,16 @@ def _scores(comparison: Comparison, numbering: _Numbering, published: Sequence[P
 
 
 def _costs(comparison: Comparison) -> Table:
+    cost = _cost(comparison)
+
     def cell(row: tuple[str, int], variant: Variant) -> Cell:
-        lines = [Line(_cost(entry)) for entry in comparison.of(*row, variant)]
+        lines = [Line(cost(entry)) for entry in comparison.of(*row, variant)]
         return Cell(tuple(lines) or (Line("-"),))
 
     def epochs(entries: Iterable[Entry]) -> str:
         return " or ".join(map(str, sorted(set().union(*(entry.max_epochs for entry in entries))))) or "-"
 
-    title = "Cost: training time, peak memory, parameters"
+    title = f"Cost: {', '.join(_costs_known(comparison).values())}"
     header: list[str]
     body: list[list[str | Cell]]
     if comparison.keys:
@@ -159,6 +161,7 @@ def _costs(comparison: Comparison) -> Table:
 
 def _winners(comparison: Comparison) -> Table:
     """The best two values of each key on each data set, among variants that are alike in all other keys."""
+    cost = _cost(comparison)
     keys = list(map(_last_part(comparison.keys), comparison.keys))
     data_sets = [data for data, protocol in comparison.rows if protocol == 0]
 
@@ -168,7 +171,7 @@ def _winners(comparison: Comparison) -> Table:
             return None
         marks = _marks(entry for _, entry in found)
         lines = [
-            (marks[score], Line(variant[position], marks[score], f" {score} ({_cost(entry)})"))
+            (marks[score], Line(variant[position], marks[score], f" {score} ({cost(entry)})"))
             for variant, entry in found
             if (score := _score(entry)) in marks
         ]
@@ -221,16 +224,32 @@ def _marks(entries: Iterable[Entry]) -> dict[str, Mark]:
     return {_score(e): places[mean] for e in entries if (mean := f"{e.mean:.3f}") in places}
 
 
-def _cost(entry: Entry) -> str:
-    time_s, memory, size = (entry.mean_of(f) for f in ("train_time_s", "peak_memory_bytes", "num_parameters"))
-    if time_s is None and memory is None and size is None:
-        return "-"
-    parts = [
-        "-" if time_s is None else f"{time_s:,.0f} s" if time_s >= 9.95 else f"{time_s:.1f} s",
-        "-" if memory is None else format_bytes(round(memory)),
-        "-" if size is None else f"{size:,.0f}",
-    ]
-    return ", ".join(parts)
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "train_time_s": ("training time", lambda s: f"{s:,.0f} s" if s >= 9.95 else f"{s:.1f} s"),
+    "inference_ms_per_series": ("time to classify a series", format_milliseconds),
+    "peak_memory_bytes": ("peak memory", lambda num_bytes: format_bytes(round(num_bytes))),
+    "num_parameters": ("parameters", lambda num: f"{num:,.0f}"),
+}
+"""What a cell of costs holds, by field of the record: its name, and how it is shown."""
+
+
+def _costs_known(comparison: Comparison) -> dict[str, str]:
+    """Names of the costs by field; records of earlier versions do not all have the time to classify."""
+    known = any(record.inference_ms_per_series is not None for record in comparison.records)
+    return {field: name for field, (name, _) in _COSTS.items() if known or field != "inference_ms_per_series"}
+
+
+def _cost(comparison: Comparison) -> Callable[[Entry], str]:
+    """How the costs of an entry are shown beside those of the others."""
+    fields = _costs_known(comparison)
+
+    def shown(entry: Entry) -> str:
+        values = {field: entry.mean_of(field) for field in fields}
+        if all(value is None for value in values.values()):
+            return "-"
+        return ", ".join("-" if value is None else _COSTS[field][1](value) for field, value in values.items())
+
+    return shown
 
 
 def _absent(row: tuple[str, int]) -> str:
@@ -294,6 +313,7 @@ def _tidy(comparison: Comparison) -> list[dict[str, Any]]:
             "out_of_time": entry.num_out_of_time,
             "max_epochs": " ".join(map(str, sorted(entry.max_epochs))),
             "train_time_s": entry.mean_of("train_time_s"),
+            "inference_ms_per_series": entry.mean_of("inference_ms_per_series"),
             "peak_memory_bytes": entry.mean_of("peak_memory_bytes"),
             "num_parameters": entry.mean_of("num_parameters"),
             "source": None,
