@@ -132,6 +132,11 @@ def test_other_settings_or_other_code_are_measured_anew(tmp_path, processes, mon
     assert len(processes) == 8
 
 
+def test_one_round_has_the_spread_of_its_steps(tmp_path, processes):
+    row = by_cell(run(tmp_path))["krontime_d2", 128]
+    assert (row.train_step_ms_min, row.train_step_ms, row.train_step_ms_max) == (128, 128, 99999)
+
+
 def test_numbers_are_medians_over_rounds_of_medians_over_steps(tmp_path, processes):
     row = by_cell(run(tmp_path, "rounds=3"))["krontime_d2", 128]
     assert (row.train_step_ms_min, row.train_step_ms, row.train_step_ms_max) == (128, 256, 384)

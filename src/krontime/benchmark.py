@@ -71,8 +71,7 @@ class Cell:
         bad = next((result for result in results if result["status"] != "ok"), None)
         memory = next((result for result in results if "peak_memory_bytes" in result), {})
         rounds = [result for result in results if "train_ms" in result]
-        train = sorted(statistics.median(result["train_ms"]) for result in rounds)
-        inference = sorted(statistics.median(result["inference_ms"]) for result in rounds)
+        train, inference = (_times(rounds, key) for key in ("train_ms", "inference_ms"))
         train_ms, inference_ms = (statistics.median(times) if times else None for times in (train, inference))
         levels = self.cost.levels if self.cost else None
         counted = next((result["num_parameters"] for result in results if "num_parameters" in result), None)
@@ -103,6 +102,13 @@ class Cell:
             num_rounds=len(rounds),
             message=bad["message"] if bad else None,
         )
+
+
+def _times(rounds: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """The rounds' medians, ascending; the steps of a round that is alone."""
+    if len(rounds) == 1:
+        return sorted(rounds[0][key])
+    return sorted(statistics.median(result[key]) for result in rounds)
 
 
 def benchmark(config: DictConfig) -> list[Row]:

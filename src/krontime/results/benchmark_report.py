@@ -52,10 +52,9 @@ def _caption(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     if timed:
         rounds = max(row.num_rounds for row in timed)
         parts.append(f"median over {rounds} round(s) of the median of up to {settings['steps']} steps")
-        if rounds > 1:
-            spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in timed]  # type: ignore[operator]
-            middle, most = statistics.median(spreads), max(spreads)
-            parts.append(f"a cell's slowest round over its fastest: +{middle:.0%} as a rule, +{most:.0%} at most")
+        spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in timed]  # type: ignore[operator]
+        what, middle, most = "round" if rounds > 1 else "step", statistics.median(spreads), max(spreads)
+        parts.append(f"a cell's slowest {what} over its fastest: +{middle:.0%} as a rule, +{most:.0%} at most")
     commit = f" (commit {git['commit'][:7]}{', with changes' if git['dirty'] else ''})" if git else ""
     parts += [
         f"{device['count']} x {device['name']}, {device['num_threads']} threads, {device['platform'].split()[0]}",

@@ -30,7 +30,7 @@ class Row:
         num_parameters: learned parameters.
         status: `ok`, `out_of_memory`, `timeout` or `failed`.
         variant: name of the model variant.
-        train_step_ms_min, train_step_ms_max: lowest and highest of the rounds' medians.
+        train_step_ms_min, train_step_ms_max: lowest and highest of the rounds' medians; of one round, of its steps.
         inference_ms_min, inference_ms_max: likewise.
         train_ms_per_series, train_series_per_s, inference_ms_per_series, inference_series_per_s: the same medians.
         inference_peak_memory_bytes: as `peak_memory_bytes`, of a forward pass without gradients.
