@@ -97,7 +97,7 @@ class Cell:
             inference_ms_per_series=inference_ms / batch_size if inference_ms else None,
             inference_series_per_s=1000 * batch_size / inference_ms if inference_ms else None,
             inference_peak_memory_bytes=memory.get("inference_peak_memory_bytes"),
-            estimated_memory_bytes=self.cost.activation_bytes if self.cost else None,
+            estimated_memory_bytes=self.cost.activation_bytes if self.cost and self.job["device"] == "cpu" else None,
             forward_flops=self.cost.forward_flops if self.cost else None,
             num_rounds=len(rounds),
             message=bad["message"] if bad else None,

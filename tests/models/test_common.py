@@ -21,6 +21,8 @@ NUM_CLASSES = 4
 
 each_model = pytest.mark.parametrize("name", MODELS)
 each_spec = pytest.mark.parametrize(("num_channels", "length"), SPECS)
+on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
 
 
 @functools.cache
@@ -157,13 +159,31 @@ def test_saved_weights_give_the_same_logits(name, tmp_path):
 
 
 @each_model
+@each_device
 @pytest.mark.parametrize("masked", [True, False])
-def test_bfloat16_autocast_is_close(name, masked):
+def test_logits_and_gradients_are_those_of_double_precision(name, masked, device):
     network = make_network(name, 3, 333).eval()
+    twin = copy.deepcopy(network).double()
     x, mask = make_batch(3, 333)
+    for model, values in ((network.to(device), x), (twin, x.double())):
+        where = next(model.parameters()).device
+        inputs = [t.to(where) for t in ((values * mask, mask) if masked else (values,))]
+        model.zero_grad()
+        nn.functional.cross_entropy(model(*inputs), torch.arange(len(x), device=where) % NUM_CLASSES).backward()
+    largest = max(parameter.grad.abs().max().item() for parameter in twin.parameters())
+    for (key, one), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+        assert (one.grad.double().cpu() - other.grad).abs().max() < 1e-4 * largest, key
+
+
+@each_model
+@each_device
+@pytest.mark.parametrize("masked", [True, False])
+def test_bfloat16_autocast_is_close(name, masked, device):
+    network = make_network(name, 3, 333).eval().to(device)
+    x, mask = (t.to(device) for t in make_batch(3, 333))
     mask[0] = False
     inputs = (x * mask, mask) if masked else (x,)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         logits = network(*inputs)
     logits.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
@@ -172,11 +192,13 @@ def test_bfloat16_autocast_is_close(name, masked):
 
 
 @each_model
+@each_device
 @pytest.mark.parametrize("masked", [True, False])
-def test_compiles_without_graph_breaks(name, masked):
-    network = make_network(name, 3, 50).eval()
-    x, mask = make_batch(3, 50)
+def test_compiles_without_graph_breaks(name, masked, device):
+    network = make_network(name, 3, 50).eval().to(device)
+    x, mask = (t.to(device) for t in make_batch(3, 50))
     inputs = (x * mask, mask) if masked else (x,)
     torch.compiler.reset()
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs), network(*inputs), atol=1e-5, rtol=0)
+    backend = "eager" if device == "cpu" else "inductor"
+    compiled = torch.compile(network, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), network(*inputs), atol=1e-5 if device == "cpu" else 1e-3, rtol=0)

@@ -34,7 +34,7 @@ class Row:
         inference_ms_min, inference_ms_max: likewise.
         train_ms_per_series, train_series_per_s, inference_ms_per_series, inference_series_per_s: the same medians.
         inference_peak_memory_bytes: as `peak_memory_bytes`, of a forward pass without gradients.
-        estimated_memory_bytes: what `krontime plan` says of activations in training.
+        estimated_memory_bytes: what `krontime plan` says of activations in training; it plans for a CPU alone.
         forward_flops: of a forward pass of a batch; a multiply-add counts as two.
         num_rounds: timing processes that finished.
         message: why the status is not `ok`.
