@@ -3,7 +3,7 @@
 # docs/results/SIZE/experiments). Finished runs are not run again.
 #   1. levels/         does the hierarchy keep short-range and long-range patterns at each level?
 #   2. attention/      Kronecker against full attention on the synthetic series: tables and plots of accuracy, time, memory
-#   3. memory/         memory against length
+#   3. memory against length: reproduce_memory.sh, in docs/results/SIZE/memory
 #
 # usage: bash scripts/first_experiments.sh [smoke|cpu|full]
 #   smoke  minutes: two epochs, one seed, short lengths
@@ -41,4 +41,4 @@ mkdir -p $results/levels && cp "$run/probe.csv" "$run/probe.png" $results/levels
 krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
 krontime tables records=[$runs/attention] rows=[model.attention] "seeds=[$seeds]" publish=true output=$results/attention
 
-krontime benchmark size="$SIZE" rounds=0 output=$results/memory cells=outputs/benchmark
+bash scripts/reproduce_memory.sh "$SIZE"

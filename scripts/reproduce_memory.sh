@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Peak memory of every model at every length: tables (memory.md, .tex, .csv) and plots (memory.png, .svg), into
-# docs/results/SIZE. A command that was interrupted goes on where it stopped.
+# Peak memory of every model at every length, nothing timed: tables (memory.md, .tex, .csv) and plots (memory.png, .svg), into
+# docs/results/SIZE/memory. A command that was interrupted goes on where it stopped.
 #
 # usage: bash scripts/reproduce_memory.sh [smoke|cpu|full]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SIZE=${1:-cpu}
 make setup
-.venv/bin/krontime benchmark size="$SIZE" rounds=0 output="docs/results/$SIZE" cells=outputs/benchmark
+.venv/bin/krontime benchmark size="$SIZE" rounds=0 output="docs/results/$SIZE/memory" cells=outputs/benchmark
