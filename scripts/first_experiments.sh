@@ -41,4 +41,4 @@ mkdir -p $results/levels && cp "$run/probe.csv" "$run/probe.png" $results/levels
 krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
 krontime tables records=[$runs/attention] rows=[model.attention] "seeds=[$seeds]" publish=true output=$results/attention
 
-bash scripts/reproduce_memory.sh "$SIZE"
+env -u OMP_NUM_THREADS bash scripts/reproduce_memory.sh "$SIZE" # on as many threads as without this script

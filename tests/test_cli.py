@@ -70,6 +70,11 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
     assert "model.d_model" not in keys
     assert " tcn*" in out
     assert " krontime " in out
+    cli.main(["train", "--help"])
+    default = capsys.readouterr().out
+    for nothing in ("x" * 300, "../train", "[]"):
+        cli.main(["train", f"data={nothing}", "--help"])
+        assert capsys.readouterr().out == default
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -33,6 +33,7 @@ for argument in "$@"; do
     esac
 done
 case "$1 $2" in
+"data "*) exit "${DATA:-0}" ;;
 "train -m") exit "${CODE:-0}" ;;
 train*) mkdir -p "$output/run" && touch "$output/run/record.json" ;;
 probe*) touch "$run/probe.png" "$run/probe.csv" ;;
@@ -41,8 +42,8 @@ esac
 NOTHING = "#!/usr/bin/env bash\n"
 
 
-def calls(script: Path, size: str, project: Path, *, code: int = 0) -> tuple[int, list[list[str]]]:
-    """The exit code of a script, and the arguments of each `krontime`, whose sweeps exit with `code`."""
+def calls(script: Path, size: str, project: Path, *, code: int = 0, data: int = 0) -> tuple[int, list[list[str]]]:
+    """The exit code of a script and the arguments of each `krontime`, which exits with `code` or, as `data`, with `data`."""
     shutil.copytree(script.parent, project / "scripts")
     for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": NOTHING, "bin/make": NOTHING}.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def calls(script: Path, size: str, project: Path, *, code: int = 0) -> tuple[int
     noted = project / "calls"
     noted.touch()
     path = f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "CALLS": str(noted), "CODE": str(code)}
+    environment = {**os.environ, "PATH": path, "CALLS": str(noted), "CODE": str(code), "DATA": str(data)}
     done = subprocess.run(
         ["bash", f"scripts/{script.name}", size], cwd=project, env=environment, capture_output=True, text=True
     )
@@ -99,6 +100,15 @@ def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_pat
         assert stopped != 0
         assert [call[:2] for call in found].count(["train", "-m"]) == 1
         assert found[-1][:2] == ["train", "-m"]
+
+
+@pytest.mark.parametrize(
+    "script", [s for s in SCRIPTS if "krontime data" in s.read_text()], ids=lambda script: script.stem
+)
+def test_a_missing_file_ends_a_script_before_anything_is_trained(script: Path, tmp_path: Path) -> None:
+    code, found = calls(script, "cpu", tmp_path, data=cli.EXIT_USER_ERROR)
+    assert code == cli.EXIT_USER_ERROR
+    assert [call[0] for call in found] == ["data"]
 
 
 def value(call: Sequence[str], key: str) -> str | None:

@@ -185,12 +185,15 @@ def reference(config: Mapping[str, Any], *, num_jobs: int) -> "Reference":
 
 
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
-    """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so."""
+    """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so.
+
+    From then on convolutions on a GPU are as exact in float32 as matrix products are by default (no TF32): all networks
+    are compared alike, and the biases of fixed kernels are close to responses.
+    """
     import torch
 
     from krontime.models.windowed import Windowed
 
-    # Convolutions in float32 as matrix products are by default: the biases of fixed kernels are close to responses.
     torch.backends.cudnn.allow_tf32 = False
     if is_reference(config):
         raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier to compare with")

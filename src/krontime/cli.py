@@ -124,8 +124,8 @@ def _verb_help(verb: str, overrides: Sequence[str]) -> str:
     given = {group: choice for group, _, choice in (text.partition("=") for text in overrides)}
 
     def files_of(group: str, choice: str) -> list[Any]:
-        files = [root / group / f"{name.strip()}.yaml" for name in choice.strip("[]").split(",")]
-        return [file for file in files if file.is_file()]
+        names = [name.strip() for name in choice.strip("[]").split(",")]
+        return [root / group / f"{name}.yaml" for name in names if name in configs.options(group)]
 
     def chosen(defaults: Mapping[str, str]) -> dict[str, str]:
         own = {group: given[group] for group in defaults if group in given and files_of(group, given[group])}

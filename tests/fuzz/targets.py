@@ -117,7 +117,7 @@ def _record() -> list[bytes]:
         "scaling": "series",
     }
     fields = {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "completed",
         "model": "tcn",
         "data": "x",
@@ -128,6 +128,7 @@ def _record() -> list[bytes]:
         "metrics": {"val": {"nll": 0.25}, "test": {"accuracy": 0.5, "auroc": None}},
         "num_parameters": 12,
         "train_time_s": 1.5,
+        "inference_ms_per_series": 0.5,
         "peak_memory_bytes": 10,
         "device": {"kind": "cpu", "name": "x", "num_threads": 2, "platform": "Linux"},
         "versions": {"python": "3.11"},

@@ -97,3 +97,13 @@ def test_the_share_of_valid_tokens_is_not_rounded_under_autocast() -> None:
         found = validity_scale(factors, mask, "bottom_up")
     assert found.dtype == torch.float32
     assert torch.equal(found, validity_scale(factors, mask, "bottom_up"))
+
+
+def test_takes_a_batch_of_nothing() -> None:
+    v, factors, weight, _ = mixed(2, masked=False)
+    v, *factors = (t.detach()[:0].requires_grad_() for t in (v, *factors))
+    out = mixed_tokens_first(v, factors, weight)
+    out.sum().backward()
+    assert len(out) == 0
+    assert v.grad is not None
+    assert v.grad.shape == v.shape

@@ -178,7 +178,13 @@ def test_records_of_the_first_version_are_read(tmp_path, make_record):
     content = json.loads(path.read_text()) | {"schema_version": 1}
     del content["inference_ms_per_series"]
     path.write_text(json.dumps(content))
-    assert Record.read(path).inference_ms_per_series is None
+    record = Record.read(path)
+    assert record.inference_ms_per_series is None
+    record.published().write(path)
+    assert set(json.loads(path.read_text())) == set(content)
+    path.write_text(json.dumps(content | {"inference_ms_per_series": 1.0}))
+    with pytest.raises(UserError, match="schema_version 1 has no inference_ms_per_series"):
+        Record.read(path)
 
 
 def test_a_missing_damaged_or_partial_file_is_a_user_error(tmp_path, make_record):

@@ -13,7 +13,10 @@ MAX_PIECES = 8
 
 
 def pieces(num_items: int, *, tokens_each: int = 1, device: torch.device) -> Iterator[slice]:
-    """Consecutive slices that cover all items, at least one slice; each of some tokens, on a GPU of all."""
+    """Consecutive slices that cover all items, at least one.
+
+    On a CPU they have `PIECE_TOKENS` tokens, or more where there were more than `MAX_PIECES`; a GPU gets all in one.
+    """
     size = max(PIECE_TOKENS // tokens_each, math.ceil(num_items / MAX_PIECES), 1)
     if device.type != "cpu":
         size = max(num_items, 1)

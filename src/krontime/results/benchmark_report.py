@@ -52,7 +52,8 @@ def _caption(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     if timed:
         rounds = max(row.num_rounds for row in timed)
         parts.append(f"median over {rounds} round(s) of the median of up to {settings['steps']} steps")
-        spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in timed]  # type: ignore[operator]
+        alike = [row for row in timed if rounds == 1 or row.num_rounds > 1]  # of one round, the spread is that of steps
+        spreads = [row.train_step_ms_max / row.train_step_ms_min - 1 for row in alike]  # type: ignore[operator]
         what, middle, most = "round" if rounds > 1 else "step", statistics.median(spreads), max(spreads)
         parts.append(f"a cell's slowest {what} over its fastest: +{middle:.0%} as a rule, +{most:.0%} at most")
     commit = f" (commit {git['commit'][:7]}{', with changes' if git['dirty'] else ''})" if git else ""

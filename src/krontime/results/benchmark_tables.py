@@ -194,7 +194,7 @@ def write_tables(
             Table(quantity.title, *_table(rows, quantity, reference=reference, growth_from=growth_from))
             for quantity in measured
         ]
-        if MEMORY in measured:
+        if MEMORY in measured and any(row.estimated_memory_bytes is not None for row in rows):
             tables.append(
                 Table("Memory that `krontime plan` states for a training step, over what was measured", *_plan(rows))
             )
@@ -275,7 +275,7 @@ def _write_tidy(
         line: dict[str, Any] = {"variant": row.variant, "length": row.length, "status": row.status}
         for quantity in quantities:
             line[quantity.key] = getattr(row, quantity.key)
-            if hasattr(row, f"{quantity.key}_min"):  # the rounds' spread
+            if hasattr(row, f"{quantity.key}_min"):  # the spread
                 line |= {f"{quantity.key}_{end}": getattr(row, f"{quantity.key}_{end}") for end in ("min", "max")}
             if reference:
                 line[f"{quantity.key}_ratio"] = ratio(rows, quantity, row, reference=reference)

@@ -76,14 +76,15 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
     for path, place in sorted(places.items()):
         try:
             record = Record.read(path)
-            wrong = _contradictions(record, path)
+            stored = Stored(record, path.parent)
+            wrong = _contradictions(stored)
         except UserError as error:
             wrong = error.problems
         if wrong:
             said = (text.removeprefix(f"{path}: ").removeprefix("record: ") for text in wrong)
             damaged.append(Damaged(path, place, tuple(said)))
         else:
-            found.append(Stored(record, path.parent))
+            found.append(stored)
     if not found:
         raise UserError(
             [f"no whole {RECORD} found: expected at least one run"]
@@ -92,8 +93,9 @@ def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
     return found, damaged
 
 
-def _contradictions(record: Record, path: Path) -> list[str]:
+def _contradictions(run: Stored) -> list[str]:
     """Where an accuracy is no share of the test series, or a test score not that of the predictions beside it."""
+    record = run.record
     scores = record.metrics.test
     accuracy = scores.get("accuracy")
     if record.status is not Status.COMPLETED or accuracy is None or record.protocol is None:
@@ -102,7 +104,7 @@ def _contradictions(record: Record, path: Path) -> list[str]:
     num_test = record.protocol.num_test
     if num_test and abs(round(accuracy * num_test) / num_test - accuracy) > _ROUNDING:
         problems.append(f"metrics.test.accuracy is {accuracy}, which no number of {num_test:,} test series gives")
-    if (outcomes := read_outcomes(path.parent)) is None:
+    if (outcomes := run.outcomes) is None:
         return problems
     if len(outcomes.index) != num_test:
         problems.append(f"protocol.num_test is {num_test} but the predictions beside it are {len(outcomes.index)}")

@@ -231,6 +231,8 @@ class Record(_Strict):
             options = self.config.get(key)
             if isinstance(options, dict) and (configured := options.get("name")) not in (None, named):
                 problems.append(f"{key} is {named!r} but config.{key}.name is {configured!r}")
+        if self.schema_version == 1 and self.inference_ms_per_series is not None:
+            problems.append("schema_version 1 has no inference_ms_per_series")
         if self.protocol is not None:
             problems += _contradictions(self.protocol, self.config)
         if self.finished_at is not None and self.finished_at < self.started_at:
@@ -275,8 +277,9 @@ class Record(_Strict):
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
+        unknown = {"inference_ms_per_series"} if self.schema_version == 1 else None
         with replacing(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(self.model_dump_json(indent=2, exclude=unknown) + "\n", encoding="utf-8")
 
     def published(self) -> Self:
         """The same record without the folders of the machine that it was made on; its config's hash stays."""

@@ -130,7 +130,9 @@ class ConvPatch(Tokenizer):
             if observed_B1L is not None:
                 x = x * observed_B1L.to(x.dtype)
         patches_BWNP = self._patches(x)
-        pooled_BWN = torch.cat([patches_BWNP.sum(dim=-1) / count_B1N.clamp(min=1), patches_BWNP.amax(dim=-1)], dim=1)
+        pooled_BWN = torch.cat(
+            [patches_BWNP.sum(dim=-1, dtype=count_B1N.dtype) / count_B1N.clamp(min=1), patches_BWNP.amax(dim=-1)], dim=1
+        )
         tokens_BND = self.projection(self.norm(pooled_BWN.transpose(1, 2)))
         mask_BN = self._token_mask(mask)
         return Tokens(tokens_BND if mask_BN is None else tokens_BND * mask_BN[..., None], mask_BN)
