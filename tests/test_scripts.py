@@ -43,7 +43,10 @@ NOTHING = "#!/usr/bin/env bash\n"
 
 
 def calls(script: Path, size: str, project: Path, *, code: int = 0, data: int = 0) -> tuple[int, list[list[str]]]:
-    """The exit code of a script and the arguments of each `krontime`, which exits with `code` or, as `data`, with `data`."""
+    """The exit code of a script, and the arguments of each `krontime`.
+
+    Sweeps exit with `code`, the verb `data` with `data`.
+    """
     shutil.copytree(script.parent, project / "scripts")
     for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": NOTHING, "bin/make": NOTHING}.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)

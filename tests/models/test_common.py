@@ -175,7 +175,7 @@ def test_logits_and_gradients_are_those_of_double_precision(name, masked, device
     assert_same(logits[0].double().cpu(), logits[1], 1e-4)
     largest = max(parameter.grad.abs().max().item() for parameter in twin.parameters())
     for (key, one), other in zip(network.named_parameters(), twin.parameters(), strict=True):
-        limit = 1e-3 * max(other.grad.abs().max().item(), 1e-2 * largest)
+        limit = 1e-2 * max(other.grad.abs().max().item(), 1e-2 * largest)  # a ReLU may be on the other side of zero
         assert (one.grad.double().cpu() - other.grad).abs().max() < limit, key
 
 
