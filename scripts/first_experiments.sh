@@ -14,12 +14,12 @@ cd "$(dirname "$0")/.."
 SIZE=${1:-cpu}
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
-runs=outputs/experiments-$SIZE results=docs/results/experiments seeds=0,1,2
+runs=outputs/experiments-$SIZE results=docs/results/experiments seeds=0,1,2 threads=
 enough="data.source.num_train=4000 tokenizer=conv tokenizer.patch_length=16 tokenizer.stride=16" # series to learn from; 128 tokens
 case $SIZE in
 smoke) limit=trainer.max_epochs=2 seeds=0 enough= results=docs/results/smoke/experiments ;;
 cpu)
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # as in the committed tables: what six minutes of training give depends on it
+    threads="env OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}" # as in the committed tables: what six minutes give depends on it
     limit='+trainer.max_time="00:00:06:00"'
     ;;
 full) limit=trainer=gpu results=docs/results/full/experiments ;;
@@ -31,14 +31,14 @@ esac
 synthetic="data=synthetic model=krontime read_out=none $limit"
 
 # shellcheck disable=SC2086
-krontime train $synthetic tokenizer=conv decomposition=depth3 paths.output=$runs/levels
+$threads krontime train $synthetic tokenizer=conv decomposition=depth3 paths.output=$runs/levels
 run=$(find $runs/levels -name record.json -printf '%T@ %h\n' | grep -v until- | sort -n | tail -n 1 | cut -d ' ' -f 2-) # the newest
 krontime probe run="$run"
 mkdir -p $results/levels && cp "$run/probe.csv" "$run/probe.png" $results/levels/
 
 # A failed job (exit code 2) is shown in the table, and stops nothing.
 # shellcheck disable=SC2086
-krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
+$threads krontime train -m $synthetic $enough model.attention=kronecker,full seed=$seeds paths.output=$runs/attention || [ $? -eq 2 ]
 krontime tables records=[$runs/attention] rows=[model.attention] "seeds=[$seeds]" publish=true output=$results/attention
 
-env -u OMP_NUM_THREADS bash scripts/reproduce_memory.sh "$SIZE" # on as many threads as without this script
+bash scripts/reproduce_memory.sh "$SIZE"

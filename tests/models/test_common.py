@@ -57,6 +57,12 @@ def make_batch(num_channels: int, length: int, *, batch_size: int = 5, seed: int
     return x, mask
 
 
+def make_case(name: str, length: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network in evaluation mode, a batch and its mask, on a device."""
+    x, mask = make_batch(3, length)
+    return make_network(name, 3, length).eval().to(device), x.to(device), mask.to(device)
+
+
 def assert_same(logits: Tensor, expected: Tensor, tolerance: float) -> None:
     """Up to `tolerance`, as a share of the largest logit where that is above 1, since rounding grows with it."""
     torch.testing.assert_close(logits, expected, atol=tolerance * max(1.0, expected.abs().max().item()), rtol=0)
@@ -183,8 +189,7 @@ def test_logits_and_gradients_are_those_of_double_precision(name, masked, device
 @each_device
 @pytest.mark.parametrize("masked", [True, False])
 def test_bfloat16_autocast_is_close(name, masked, device):
-    network = make_network(name, 3, 333).eval().to(device)
-    x, mask = (t.to(device) for t in make_batch(3, 333))
+    network, x, mask = make_case(name, 333, device)
     mask[0] = False
     inputs = (x * mask, mask) if masked else (x,)
     with torch.autocast(device, dtype=torch.bfloat16):
@@ -199,8 +204,7 @@ def test_bfloat16_autocast_is_close(name, masked, device):
 @each_device
 @pytest.mark.parametrize("masked", [True, False])
 def test_compiles_without_graph_breaks(name, masked, device):
-    network = make_network(name, 3, 50).eval().to(device)
-    x, mask = (t.to(device) for t in make_batch(3, 50))
+    network, x, mask = make_case(name, 50, device)
     inputs = (x * mask, mask) if masked else (x,)
     torch.compiler.reset()
     backend = "eager" if device == "cpu" else "inductor"

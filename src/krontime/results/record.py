@@ -28,7 +28,8 @@ from pydantic import (
 from krontime.errors import UserError
 from krontime.results.files import replacing
 
-SCHEMA_VERSIONS = (1, 2)
+SchemaVersion = Literal[1, 2]
+SCHEMA_VERSIONS: tuple[SchemaVersion, ...] = get_args(SchemaVersion)
 """Of record files that can be read; 1 is from before `inference_ms_per_series`."""
 
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
@@ -200,7 +201,7 @@ class Record(_Strict):
         error: message of a failed run; None for a completed one.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: SchemaVersion = 2
     status: Status
     model: Annotated[str, Field(min_length=1)]
     data: Annotated[str, Field(min_length=1)]
