@@ -10,7 +10,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from krontime import build
-from krontime.configs import config_dir
+from krontime.config.files import config_dir
 
 Compose = Callable[..., dict[str, Any]]
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from krontime import benchmark as module
 from krontime import build
 from krontime.benchmark import benchmark, run_cell
-from krontime.configs import config_dir, options
+from krontime.config.files import config_dir, options
 from krontime.errors import UserError
 
 COLUMNS = (

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from krontime import build
-from krontime.configs import config_dir
+from krontime.config.files import config_dir
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models.windowed import Windowed

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from krontime import __version__, cli, configs, task
-from krontime.overrides import quoted
+from krontime import __version__, cli, task
+from krontime.config import files
+from krontime.config.overrides import quoted
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic", "aeon", "matplotlib", "rich")
 
@@ -49,7 +50,7 @@ def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: p
     out = capsys.readouterr().out
     assert out.startswith(f"krontime {verb}: ")
     assert f"usage: krontime {verb} " in out
-    for key, _, meaning in configs.described_keys(configs.config_dir() / f"{verb}.yaml"):
+    for key, _, meaning in files.described_keys(files.config_dir() / f"{verb}.yaml"):
         (line,) = (line for line in out.splitlines() if line.startswith(f"  {key}="))
         assert meaning in line
 
@@ -80,7 +81,7 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
     assert callable(task.function(verb))
-    assert (configs.config_dir() / f"{verb}.yaml").is_file()
+    assert (files.config_dir() / f"{verb}.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import Strategy
 
-from krontime import build, checks, cli, configs
+from krontime import build, cli
+from krontime.config import schema
+from krontime.config import files
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 
-ROOT = configs.config_dir()
+ROOT = files.config_dir()
 SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 
 NEEDED = {
@@ -44,23 +46,23 @@ def groups() -> dict[str, str]:
     """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
     found: dict[str, str] = {}
     for verb in sorted(VERBS, key=lambda verb: verb != "train"):
-        own = configs.default_groups(ROOT / f"{verb}.yaml")
-        nested = [configs.default_groups(ROOT / "model" / f"{name}.yaml") for name in configs.options("model")]
+        own = files.default_groups(ROOT / f"{verb}.yaml")
+        nested = [files.default_groups(ROOT / "model" / f"{name}.yaml") for name in files.options("model")]
         brought = set().union(*nested) if "model" in own else set()
         for group in (*own, *sorted(brought)):
-            if group != "hydra" and configs.options(group):
+            if group != "hydra" and files.options(group):
                 found.setdefault(group, verb)
     return found
 
 
-CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in configs.options(group)]
+CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in files.options(group)]
 TRAIN_CHOICES = [choice for verb, choice in CHOICES if verb == "train"]
 
 
 @pytest.fixture
 def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks as on a machine that has what is asked for."""
-    monkeypatch.setattr(checks, "accelerator_problem", lambda key, accelerator: None)
+    monkeypatch.setattr(schema, "accelerator_problem", lambda key, accelerator: None)
 
 
 def test_no_group_is_left_out():
@@ -72,19 +74,19 @@ def test_no_group_is_left_out():
 def test_every_verb_composes(compose, verb):
     compose(*NEEDED_BY_VERB.get(verb, []), verb=verb)
     assert verb in cli.VERBS
-    assert len(configs.summary(ROOT / f"{verb}.yaml")) > 20
+    assert len(files.summary(ROOT / f"{verb}.yaml")) > 20
 
 
 @pytest.mark.parametrize(("verb", "choice"), CHOICES)
 def test_every_choice_composes(compose, verb, choice):
     assert compose(choice, *NEEDED.get(choice, []), verb=verb)
     group, name = choice.split("=")
-    assert len(configs.summary(ROOT / group / f"{name}.yaml")) > 10
+    assert len(files.summary(ROOT / group / f"{name}.yaml")) > 10
 
 
 @pytest.mark.parametrize("choice", TRAIN_CHOICES)
 def test_every_choice_passes_the_checks(compose, any_device, choice):
-    checks.check_train(compose(choice, *NEEDED.get(choice, [])), is_multirun=False)
+    schema.check_train(compose(choice, *NEEDED.get(choice, [])), is_multirun=False)
 
 
 # keys and their meaning
@@ -121,7 +123,7 @@ def leaves(file: Path) -> list[str]:
 def test_every_key_is_explained_where_it_stands_or_where_its_group_first_has_it(file):
     group = "" if file.parent == ROOT else file.parent.relative_to(ROOT).parts[0]
     family = [*ROOT.glob("*.yaml")] if group == "size" else [*(ROOT / group).rglob("*.yaml")] if group else [file]
-    explained = {key for path in family for key, _, _ in configs.described_keys(path)}
+    explained = {key for path in family for key, _, _ in files.described_keys(path)}
     found = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
     assert set(found) <= HIDDEN.get(group, set())
 
@@ -133,7 +135,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
         if verb != "train":
             continue
         line = next(line for line in out.splitlines() if line.startswith(f"  {group} "))
-        assert {name.rstrip("*") for name in line.split()[1:]} == set(configs.options(group))
+        assert {name.rstrip("*") for name in line.split()[1:]} == set(files.options(group))
     files = [("", ROOT / "train.yaml"), ("data.", ROOT / "data/base/common.yaml")]
     for choice in (
         "data=ucr",
@@ -149,7 +151,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     files += [("callbacks.", ROOT / "callbacks/default.yaml"), ("logger.", ROOT / "logger/csv.yaml")]
     lines = [line.strip() for line in out.splitlines()]
     for prefix, file in files:
-        for key, default, meaning in configs.described_keys(file):
+        for key, default, meaning in files.described_keys(file):
             if (prefix, key, default) == ("data.", "name", "???"):
                 continue  # the choice gives one
             assert any(line.startswith(f"{prefix}{key}={default}") and line.endswith(meaning) for line in lines), key
@@ -161,7 +163,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
 def test_the_help_of_every_verb_has_its_keys(capsys, verb):
     cli.main([verb, "--help"])
     out = capsys.readouterr().out
-    described = configs.described_keys(ROOT / f"{verb}.yaml")
+    described = files.described_keys(ROOT / f"{verb}.yaml")
     assert described
     for key, default, meaning in described:
         assert f"{key}={default}" in out
@@ -171,7 +173,7 @@ def test_the_help_of_every_verb_has_its_keys(capsys, verb):
 # what they build
 
 
-@pytest.mark.parametrize("name", configs.options("data"))
+@pytest.mark.parametrize("name", files.options("data"))
 def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
@@ -189,11 +191,11 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
 def combinations() -> list[list[str]]:
     """Every model with every choice of each group that its network is built from."""
     found = []
-    networks = [name for name in configs.options("model") if not name.startswith("aeon")]
+    networks = [name for name in files.options("model") if not name.startswith("aeon")]
     for model in networks:
-        groups_of_model = set(configs.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
-        brought = [group for group in sorted(groups_of_model) if configs.options(group)]
-        choices = [[f"{group}={name}" for name in configs.options(group)] for group in brought]
+        groups_of_model = set(files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
+        brought = [group for group in sorted(groups_of_model) if files.options(group)]
+        choices = [[f"{group}={name}" for name in files.options(group)] for group in brought]
         found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
     return found
 
@@ -223,7 +225,7 @@ def test_every_network_takes_every_read_out(compose, model):
     assert build.read_out(compose(f"model={model}", "read_out=none"), SPEC) is None
 
 
-@pytest.mark.parametrize("name", configs.options("optim"))
+@pytest.mark.parametrize("name", files.options("optim"))
 def test_every_optimiser_builds(compose, name):
     options = compose(f"optim={name}")["optim"]
     optimizer = build.instantiate(options["optimizer"])([torch.nn.Parameter(torch.zeros(2, 2))])
@@ -232,15 +234,15 @@ def test_every_optimiser_builds(compose, name):
     assert optimizer.defaults["weight_decay"] == options["optimizer"]["weight_decay"]
 
 
-@pytest.mark.parametrize("name", configs.options("callbacks"))
+@pytest.mark.parametrize("name", files.options("callbacks"))
 def test_every_set_of_callbacks_builds(compose, tmp_path, name):
     found = build.callbacks(compose(f"callbacks={name}"), tmp_path)
     checkpoint = next(callback for callback in found if isinstance(callback, ModelCheckpoint))
     stopping = next(callback for callback in found if isinstance(callback, EarlyStopping))
     assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
     for callback in (checkpoint, stopping):
-        assert callback.monitor in checks.BETTER
-        assert callback.mode == checks.BETTER[callback.monitor]
+        assert callback.monitor in schema.BETTER
+        assert callback.mode == schema.BETTER[callback.monitor]
     assert any("WeightAveraging" in type(callback).__name__ for callback in found) == (name == "ema")
 
 
@@ -266,10 +268,10 @@ def test_loggers_build_alone_and_together(compose, tmp_path, names, kinds):
     for logger in found:
         assert Path(logger.save_dir).is_relative_to(tmp_path)
         assert not isinstance(logger, WandbLogger) or logger._offline
-    assert not {"csv", "tensorboard", "wandb"} ^ set(configs.options("logger"))  # a new one needs a line above
+    assert not {"csv", "tensorboard", "wandb"} ^ set(files.options("logger"))  # a new one needs a line above
 
 
-@pytest.mark.parametrize("name", configs.options("trainer"))
+@pytest.mark.parametrize("name", files.options("trainer"))
 def test_trainer_options_are_lightnings(compose, name):
     options = compose(f"trainer={name}")["trainer"]
     assert set(options) <= set(inspect.signature(Trainer.__init__).parameters)
@@ -279,14 +281,14 @@ def test_trainer_options_are_lightnings(compose, name):
     assert (options["accelerator"] == "gpu") == (name not in ("cpu", "ddp_cpu"))
 
 
-@pytest.mark.parametrize("name", configs.options("trainer"))
+@pytest.mark.parametrize("name", files.options("trainer"))
 def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name):
     config = compose(f"trainer={name}")
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"(?i)trainer.*(gpu|cuda|no supported)"):
             build.trainer(config, tmp_path, [], [])
         with pytest.raises(UserError, match=r"trainer\.accelerator='gpu': there is none on this machine"):
-            checks.check_train(config, is_multirun=False)
+            schema.check_train(config, is_multirun=False)
         return
     trainer = build.trainer(config, tmp_path, [], [])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
@@ -295,10 +297,10 @@ def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name)
     assert trainer.world_size == trainer.num_devices
 
 
-@pytest.mark.parametrize("name", configs.options("experiment"))
+@pytest.mark.parametrize("name", files.options("experiment"))
 def test_every_experiment_builds(compose, any_device, name):
     config = compose(f"experiment={name}")
-    checks.check_train(config, is_multirun=False)
+    schema.check_train(config, is_multirun=False)
     network = build.network(config, SPEC)
     assert network(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
     text = (ROOT / "experiment" / f"{name}.yaml").read_text()
@@ -356,7 +358,7 @@ CROSS_MISTAKES = {
 
 def problems(config: dict[str, Any]) -> list[str]:
     with pytest.raises(UserError) as error:
-        checks.check_train(config, is_multirun=True)
+        schema.check_train(config, is_multirun=True)
     return error.value.problems
 
 
@@ -380,13 +382,13 @@ def test_all_mistakes_are_named_at_once(compose, mistakes):
 
 def test_several_devices_are_refused_in_a_multirun_only(compose):
     config = compose("trainer=ddp_cpu")
-    checks.check_train(config, is_multirun=False)
+    schema.check_train(config, is_multirun=False)
     assert any("one command for each job" in problem for problem in problems(config))
 
 
 def test_seed_zero_is_a_seed(compose):
     config = compose("seed=0")
-    checks.check_train(config, is_multirun=True)
+    schema.check_train(config, is_multirun=True)
     assert config["seed"] == 0
 
 

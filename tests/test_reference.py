@@ -14,7 +14,9 @@ from aeon.classification import DummyClassifier
 from aeon.classification.interval_based import QUANTClassifier
 from hydra.utils import get_class
 
-from krontime import build, checks, cli, configs, experiment, run
+from krontime import build, cli, experiment, run
+from krontime.config import schema
+from krontime.config import files
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarnin
 
 DUMMY = ("model=aeon", "model.classifier=aeon.classification.DummyClassifier")
 QUANT = ("model=aeon_quant", "model.estimator.interval_depth=2")
-REFERENCES = [name for name in configs.options("model") if name.startswith("aeon_")]
+REFERENCES = [name for name in files.options("model") if name.startswith("aeon_")]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def test_threads_stay_as_they_were(config, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_config_has_aeons_defaults_and_the_runs_seed(compose, name):
     options = compose(f"model={name}", "seed=3")
-    checks.check_train(options, is_multirun=False)
+    schema.check_train(options, is_multirun=False)
     estimator = build.reference(options, num_jobs=2).estimator
     defaults = type(estimator)().get_params(deep=False)
     changed = {key: value for key, value in estimator.get_params(deep=False).items() if value != defaults[key]}
@@ -215,7 +217,7 @@ def test_a_config_has_aeons_defaults_and_the_runs_seed(compose, name):
 
 def test_any_classifier_of_aeon_is_named_after_its_class(compose):
     options = compose(*DUMMY, "+model.estimator.strategy=stratified")
-    checks.check_train(options, is_multirun=False)
+    schema.check_train(options, is_multirun=False)
     assert options["model"]["name"] == "DummyClassifier"
     assert build.reference(options, num_jobs=1).estimator.strategy == "stratified"
 
@@ -235,7 +237,7 @@ def test_any_classifier_of_aeon_is_named_after_its_class(compose):
 )
 def test_what_can_not_work_is_refused(compose, overrides, says):
     with pytest.raises(UserError) as error:
-        checks.check_train(compose(*DUMMY, *overrides), is_multirun=False)
+        schema.check_train(compose(*DUMMY, *overrides), is_multirun=False)
     for text in says:
         assert text in str(error.value)
 

@@ -17,8 +17,9 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from krontime import build, checks, cli
-from krontime.configs import config_dir
+from krontime import build, cli
+from krontime.config import schema
+from krontime.config.files import config_dir
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.sh"))
 SIZES = ("smoke", "cpu", "full")
@@ -89,7 +90,7 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
                         continue
                     config = build.plain(hydra_compose(verb, job))
                     if verb == "train":
-                        checks.check_train(config, is_multirun=is_multirun)
+                        schema.check_train(config, is_multirun=is_multirun)
                     seen |= new
 
 

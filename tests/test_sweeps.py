@@ -21,7 +21,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from krontime import cli, configs, guard, lock, overrides, run
+from krontime import cli, lock, run
+from krontime.config import files
+from krontime.config import hydra_guard
+from krontime.config import overrides
 from krontime.experiment import Experiment
 from krontime.fit import Fit
 from krontime.results.record import Record, Status
@@ -431,10 +434,10 @@ def test_every_launcher_passes_the_guard_with_its_own_options(launcher: str, com
     from hydra import initialize_config_dir
 
     evil = "{_target_:logging.FileHandler,filename:F}"
-    with initialize_config_dir(str(configs.config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(files.config_dir()), version_base="1.3"):
         config = hydra_compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
-        assert guard.hydra_problems(config) == []
+        assert hydra_guard.hydra_problems(config) == []
         config = hydra_compose(
             "train", [f"hydra/launcher={launcher}", f"+hydra.launcher.x={evil}"], return_hydra_config=True
         )
-        assert len(guard.hydra_problems(config)) == 1
+        assert len(hydra_guard.hydra_problems(config)) == 1

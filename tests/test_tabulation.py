@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime import cli
-from krontime.configs import config_dir
+from krontime.config.files import config_dir
 from krontime.errors import UserError
 from krontime.results.blocks import fill_blocks
 from krontime.results.folder import SOURCES, refresh

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from krontime.configs import config_dir
+from krontime.config.files import config_dir
 from krontime.task import Task
 
 OTHER_PROCESS = """

@@ -17,7 +17,9 @@ from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from krontime import build, checks, cli, configs
+from krontime import build, cli
+from krontime.config import schema
+from krontime.config import files
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.series import SeriesData
@@ -110,7 +112,7 @@ def test_a_search_that_has_ended_trains_nothing_more_and_a_longer_one_goes_on(se
 
 def test_the_best_config_trains_to_the_same_validation_score(searched, tmp_path):
     folder, _ = searched
-    with initialize_config_dir(str(configs.config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(files.config_dir()), version_base="1.3"):
         composed = build.plain(hydra_compose("train", [f"hydra.searchpath=[{folder}]", "experiment=best"]))
     best = pd.read_csv(folder / "trials.csv").set_index("trial")["value"]
     trial = OmegaConf.to_container(OmegaConf.load(folder / "trials" / f"{best.idxmin():05d}" / "config.yaml"))
@@ -230,12 +232,12 @@ def test_a_model_without_epochs_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [name for name in configs.options("search") if name != "own"])
+@pytest.mark.parametrize("model", [name for name in files.options("search") if name != "own"])
 def test_every_search_is_of_options_that_its_model_has(compose: Callable[..., dict[str, Any]], model: str):
     space = Space(compose(f"model={model}", verb="tune")["search"]["space"])
     seen = set()
     for _, text in space.ends():
         config = compose(f"model={model}", text, verb="tune")
-        checks.check_train({key: config[key] for key in config if key not in ("search", "folder")}, is_multirun=True)
+        schema.check_train({key: config[key] for key in config if key not in ("search", "folder")}, is_multirun=True)
         seen.add(config_hash({**config, "search": None}))
     assert len(seen) > len(space.ends()) / 2  # each but the default changes something

@@ -12,8 +12,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from krontime import build, bundle, experiment
-from krontime.arguments import type_problem
-from krontime.checks import accelerator_problem
+from krontime.config.signatures import type_problem
+from krontime.config.schema import accelerator_problem
 from krontime.data.newfiles import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.sources.files import file_identity

@@ -5,8 +5,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime import build, configs
-from krontime.checks import inspect_problems
+from krontime import build
+from krontime.config import files
+from krontime.config.schema import inspect_problems
 from krontime.errors import Problems, UserError
 from krontime.results.console import show
 
@@ -61,6 +62,6 @@ def _list() -> None:
     from rich.table import Table
 
     table = Table("data=", "what it is", title="krontime data data=NAME shows one", title_justify="left")
-    for name in configs.options("data"):
-        table.add_row(name, configs.summary(configs.config_dir() / "data" / f"{name}.yaml"))
+    for name in files.options("data"):
+        table.add_row(name, files.summary(files.config_dir() / "data" / f"{name}.yaml"))
     show(table)

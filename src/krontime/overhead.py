@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from torch.nn import functional as F
 
 from krontime import build, experiment
-from krontime.checks import check_train
+from krontime.config.schema import check_train
 from krontime.data.datamodule import SeriesDataset, TrainBatches
 from krontime.data.load import load_data
 from krontime.data.series import SeriesBatch

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from krontime import build
-from krontime.checks import plan_problems
+from krontime.config.schema import plan_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer

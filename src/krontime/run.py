@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from krontime import build, experiment, failures
-from krontime.checks import check_train
+from krontime.config.schema import check_train
 from krontime.errors import Terminated, UserError
 from krontime.experiment import Experiment
 from krontime.fit import Fit

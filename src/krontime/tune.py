@@ -17,8 +17,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from krontime import build, experiment
-from krontime.arguments import argument_problems
-from krontime.checks import BETTER, check_train
+from krontime.config.signatures import argument_problems
+from krontime.config.schema import BETTER, check_train
 from krontime.errors import Terminated, UserError
 from krontime.failures import is_out_of_memory, was_terminated
 from krontime.lit.quiet import quiet_lightning

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from krontime import build
-from krontime.configs import config_dir, options, summary
+from krontime.config.files import config_dir, options, summary
 from krontime.data.prepare import Prepare
 
 NAMES = options("data")

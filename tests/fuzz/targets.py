@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from krontime import build, checks, cli, experiment
+from krontime import build, cli, experiment
+from krontime.config import schema
 from krontime.data.newfiles import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
@@ -144,7 +145,7 @@ def _record() -> list[bytes]:
 def _plain_config(*overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
 
-    from krontime.configs import config_dir
+    from krontime.config.files import config_dir
 
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return build.plain(compose("train", list(overrides)))
@@ -203,7 +204,7 @@ def _command_lines() -> list[bytes]:
 
 def checked(config: Any) -> None:
     """What `krontime train` does before it reads anything."""
-    checks.check_train(build.plain(config), is_multirun=False)
+    schema.check_train(build.plain(config), is_multirun=False)
 
 
 def _read_both(source: type[Any]) -> Callable[[Path], None]:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from krontime import build
-from krontime.configs import config_dir, options
+from krontime.config.files import config_dir, options
 from krontime.data.series import SeriesSpec
 
 MODELS = [name for name in options("model") if "krontime.models." in (config_dir() / f"model/{name}.yaml").read_text()]

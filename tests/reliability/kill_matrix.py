@@ -30,7 +30,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imports late, for all children at once
 
 from krontime import build, experiment, run
-from krontime.configs import config_dir
+from krontime.config.files import config_dir
 from krontime.results import plots  # noqa: F401
 from krontime.results.predictions import read_predictions
 from krontime.results.record import Record, Status, without_folders

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from krontime.configs import config_dir, default_groups, options
+from krontime.config.files import config_dir, default_groups, options
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
