@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from krontime import cli, experiment
-from krontime.data.newfiles import read_series
+from krontime.data.new_series import read_series
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError

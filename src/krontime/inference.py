@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from krontime import build, bundle, experiment
 from krontime.config.signatures import type_problem
 from krontime.config.schema import accelerator_problem
-from krontime.data.newfiles import read_series
+from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError

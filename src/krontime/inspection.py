@@ -28,7 +28,7 @@ def data(config: DictConfig) -> None:
     if problems := inspect_problems(options) + _plot_problems(plot_file):
         raise UserError(problems)
 
-    from krontime.data.inspect import plot, summary
+    from krontime.data.summary import plot, summary
     from krontime.data.load import load_data
     from krontime.data.split import split_indices
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from krontime.data.inspect import envelope, missing_share, plot, summary
+from krontime.data.summary import envelope, missing_share, plot, summary
 from krontime.data.split import split_indices
 
 

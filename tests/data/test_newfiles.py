@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from krontime.data.newfiles import read_series
+from krontime.data.new_series import read_series
 from krontime.data.series import UNKNOWN_LABEL
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError

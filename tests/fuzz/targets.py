@@ -16,7 +16,7 @@ import torch
 
 from krontime import build, cli, experiment
 from krontime.config import schema
-from krontime.data.newfiles import read_series
+from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.audio import AudioSource
