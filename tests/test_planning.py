@@ -11,7 +11,7 @@ from krontime import build, planning
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models.layers.attention import AttentionKind
-from krontime.ops.decomposition import plan_levels
+from krontime.ops.levels import plan_levels
 
 B, C, L, K = 3, 2, 64, 5
 D, H, F, LAYERS = 12, 3, 20, 2

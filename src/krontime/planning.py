@@ -21,7 +21,7 @@ from krontime.config.schema import plan_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
-from krontime.ops.decomposition import LevelPlan
+from krontime.ops.levels import LevelPlan
 
 MEBIBYTE = 2**20
 

@@ -10,7 +10,7 @@ from krontime.models.krontime import KronTime, LevelPositions, default_key_dim, 
 from krontime.models.layers.attention import LevelAttention
 from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch
 from krontime.ops.attention import mode_products
-from krontime.ops.decomposition import LevelPlan
+from krontime.ops.levels import LevelPlan
 
 TOKENIZERS = {
     "linear": partial(LinearPatch, patch_length=6, stride=4),

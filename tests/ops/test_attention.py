@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from krontime.ops.attention import axial_attention, kronecker_attention, level_factors
-from krontime.ops.decomposition import LevelPlan
-from krontime.ops.dense import dense_axial_attention, dense_factors, dense_kronecker_attention
+from krontime.ops.levels import LevelPlan
+from krontime.ops.reference import dense_axial_attention, dense_factors, dense_kronecker_attention
 
 KINDS = ["kronecker", "pooled", "axial"]
 ORDERS = ["bottom_up", "top_down", "parallel"]

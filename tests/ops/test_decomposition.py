@@ -4,7 +4,7 @@ import math
 import pytest
 
 from krontime.errors import UserError
-from krontime.ops.decomposition import MAX_RATIO, LevelPlan, plan_levels
+from krontime.ops.levels import MAX_RATIO, LevelPlan, plan_levels
 
 TOKENS = [1, 2, 3, 5, 7, 13, 64, 97, 182, 183, 1000, 2047, 2048, 2049, 16381, 131072]
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from krontime.ops import pieces
+from krontime.ops import chunking
 from krontime.ops.feed_forward import norm_gelu_linear
 
 
@@ -31,7 +31,7 @@ def operands(x: Tensor, modules: tuple[nn.Module, ...]) -> list[Tensor]:
 
 @pytest.mark.parametrize("tokens_at_once", [1, 3, 1000])
 def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.MonkeyPatch, tokens_at_once: int) -> None:
-    monkeypatch.setattr(pieces, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
     x, modules = series(), layers()
     got, expected = norm_gelu_linear(x, *modules), plain(x, *modules)
     torch.testing.assert_close(got, expected)
@@ -46,7 +46,7 @@ def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("tokens_at_once", [1, 1000])
 def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tokens_at_once: int) -> None:
-    monkeypatch.setattr(pieces, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
     x, modules = series(), layers()
     made: list[tuple[int, ...]] = []
 
@@ -65,10 +65,10 @@ def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, toke
 
 def test_one_piece_is_no_copy() -> None:
     whole = torch.zeros(4, 2)
-    assert pieces.put(whole, slice(0, 4), None, like=whole) is whole
+    assert chunking.put(whole, slice(0, 4), None, like=whole) is whole
     filled = None
     for part in (slice(0, 3), slice(3, 6)):
-        filled = pieces.put(torch.full((len(range(6)[part]), 2), part.start), part, filled, like=torch.zeros(6, 2))
+        filled = chunking.put(torch.full((len(range(6)[part]), 2), part.start), part, filled, like=torch.zeros(6, 2))
     assert filled is not None
     assert filled[:, 0].tolist() == [0, 0, 0, 3, 3, 3]
 
@@ -117,7 +117,7 @@ def test_a_compiler_gets_the_plain_formula() -> None:
 def test_pieces_cover_all_items_once() -> None:
     for num_items in (0, 1, 7, 200):
         for tokens_each in (1, 100, 5000):
-            parts = list(pieces.pieces(num_items, tokens_each=tokens_each, device=torch.device("cpu")))
+            parts = list(chunking.pieces(num_items, tokens_each=tokens_each, device=torch.device("cpu")))
             assert [index for part in parts for index in range(num_items)[part]] == list(range(num_items))
-            assert 1 <= len(parts) <= pieces.MAX_PIECES
-    assert list(pieces.pieces(5000, device=torch.device("cuda"))) == [slice(0, 5000)]
+            assert 1 <= len(parts) <= chunking.MAX_PIECES
+    assert list(chunking.pieces(5000, device=torch.device("cuda"))) == [slice(0, 5000)]

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from krontime.ops import pieces
+from krontime.ops import chunking
 from krontime.ops.attention import apply_factors, level_factors, validity_scale
-from krontime.ops.decomposition import LevelPlan
-from krontime.ops.layout import channels_first, mixed_tokens_first
+from krontime.ops.levels import LevelPlan
+from krontime.ops.projections import channels_first, mixed_tokens_first
 
 ORDERS = ["bottom_up", "top_down", "parallel"]
 
@@ -42,7 +42,7 @@ def mixed(num_levels: int, masked: bool) -> tuple[Tensor, list[Tensor], Tensor, 
 def test_mixing_equals_the_plain_formula_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, num_levels: int, order: str, masked: bool, tokens_at_once: int
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
     v, factors, weight, mask = mixed(num_levels, masked)
     plain = torch.nn.functional.linear(apply_factors(v, factors, order=order, mask=mask).flatten(1, 2).mT, weight)
     got = mixed_tokens_first(v, factors, weight, order=order, mask=mask)

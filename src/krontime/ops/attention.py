@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from krontime.ops.decomposition import LevelPlan
+from krontime.ops.levels import LevelPlan
 
 Order = Literal["bottom_up", "top_down", "parallel"]
 

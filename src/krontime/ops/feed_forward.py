@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from krontime.ops.layout import autocast
-from krontime.ops.pieces import pieces, put
+from krontime.ops.projections import autocast
+from krontime.ops.chunking import pieces, put
 
 
 def norm_gelu_linear(x: Tensor, norm: torch.nn.LayerNorm, expand: torch.nn.Linear, contract: torch.nn.Linear) -> Tensor:
     """`contract(gelu(expand(norm(x))))` for each token: `(B, N, D)` to `(B, N, D)`; the linear layers have no bias.
 
     The backward pass keeps the input and what `expand` makes of it. Norm and activation, next to the widest tensors of
-    a block, are computed again and never whole in memory on a CPU, see `krontime.ops.pieces`. A compiler chooses by
+    a block, are computed again and never whole in memory on a CPU, see `krontime.ops.chunking`. A compiler chooses by
     itself what to keep, and is given the plain formula.
     """
     if torch.compiler.is_compiling():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from krontime.ops.attention import Order, axial_attention, level_factors
-from krontime.ops.decomposition import LevelPlan
-from krontime.ops.layout import channels_first, mixed_tokens_first
+from krontime.ops.levels import LevelPlan
+from krontime.ops.projections import channels_first, mixed_tokens_first
 
 AttentionKind = Literal["kronecker", "pooled", "axial", "full", "none"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
-from krontime.ops.pieces import pieces, put
+from krontime.ops.chunking import pieces, put
 
 
 def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -30,7 +30,7 @@ def mixed_tokens_first(
 ) -> Tensor:
     """Values mixed by the factors of the levels (see `apply_factors`), then a linear map back to tokens first.
 
-    A few series are mixed at a time, see `krontime.ops.pieces`. Of the activations, the backward pass keeps the values;
+    A few series are mixed at a time, see `krontime.ops.chunking`. Of the activations, the backward pass keeps the values;
     what the levels make of them is computed again, which costs one product each.
 
     Args:

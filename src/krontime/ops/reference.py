@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from krontime.ops.decomposition import LevelPlan
+from krontime.ops.levels import LevelPlan
 
 
 def dense_factors(
