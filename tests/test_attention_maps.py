@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from krontime import attention_maps, experiment
+from krontime import attention_maps
+from krontime.runs import prepare
 from krontime.attention_maps import mean_factors
 from krontime.data.load import load_data
 from krontime.lit.module import SeriesClassifier
-from krontime.results.attention_plot import picture
+from krontime.runs.plot.attention import picture
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=16", "data.source.num_test=4", "data.source.length=600"),
@@ -25,7 +26,7 @@ def network(compose: Callable[..., dict[str, Any]]) -> Callable[..., tuple[Serie
         config = compose(*SMALL, *overrides)
         data = load_data(config)
         torch.manual_seed(0)
-        return experiment.build_module(config, data.spec).eval(), data
+        return prepare.build_module(config, data.spec).eval(), data
 
     return made
 

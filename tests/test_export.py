@@ -14,11 +14,14 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from krontime import bundle, cli, experiment, inference, run
+from krontime import cli, inference
+from krontime.runs import bundle
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.errors import UserError
 from krontime.export import export
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record
 
 
 def verb(function: Callable[[Any], Any], **options: Any) -> Any:
@@ -68,7 +71,7 @@ def sealed(folder: Path) -> None:
 def test_holds_what_was_selected_and_nothing_of_the_machine(folder: Path) -> None:
     files = {path.name: path for path in (folder / "bundle").iterdir()}
     assert set(files) == {"model.safetensors", "bundle.json", "record.json", "README.md", "SHA256SUMS"}
-    selected = experiment.load_run(folder / "run").module.state_dict()
+    selected = prepare.load_run(folder / "run").module.state_dict()
     stored = load_file(files["model.safetensors"])
     assert stored.keys() == selected.keys()
     assert all(torch.equal(stored[name], selected[name]) for name in selected)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from krontime import lock
+from krontime.runs import lock
 from krontime.errors import UserError
 
 

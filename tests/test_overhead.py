@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from krontime import cli, experiment, overhead
+from krontime import cli, overhead
+from krontime.runs import prepare
 from krontime.data.datamodule import SeriesDataset
 
 SMALL = (
@@ -38,8 +39,8 @@ def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_pa
 
 def test_the_bare_loop_trains_on_every_batch(compose, data, monkeypatch) -> None:
     options = compose("data=npz", data, *SMALL[:-2])
-    job = experiment.prepare(options)
-    module = experiment.fitted_module(options, job)
+    job = prepare.prepare(options)
+    module = prepare.fitted_module(options, job)
     before = [parameter.detach().clone() for parameter in module.parameters()]
     bare = overhead._BareLoop(module, options, job)
     seen = torch.cat([batch.index for batch in bare.batches])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from krontime import __version__
-from krontime.results.record import Record
+from krontime.runs.record import Record
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from krontime import cli, experiment, run
+from krontime import cli
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.errors import UserError
 from krontime.probe import cross_validated, level_features_of
 from krontime.results.folder import refresh
@@ -41,8 +43,8 @@ def finished(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Te
 
 
 def test_features_of_all_levels_are_what_the_head_sees(finished):
-    found = experiment.load_run(finished)
-    job = experiment.prepare(found.config)
+    found = prepare.load_run(finished)
+    job = prepare.prepare(found.config)
     indices = np.array([7, 3, 20])
     scorer = Scorer.of(found.config)
     features = level_features_of(found.module, scorer, job.data, indices)

@@ -14,15 +14,17 @@ from aeon.classification import DummyClassifier
 from aeon.classification.interval_based import QUANTClassifier
 from hydra.utils import get_class
 
-from krontime import build, cli, experiment, run
+from krontime import build, cli
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.config import schema
 from krontime.config import files
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.reference import Arrays, ReferenceFit
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status
+from krontime.runs.classical_fit import Arrays, ReferenceFit
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of aeon's with NumPy and PyTorch
 
@@ -70,7 +72,7 @@ def finished(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
 def test_the_record_and_the_files_are_those_of_any_run(finished, config):
     record = Record.read(finished / "record.json")
     assert record.status is Status.COMPLETED
-    assert record.protocol == experiment.prepare(config(*QUANT)).protocol
+    assert record.protocol == prepare.prepare(config(*QUANT)).protocol
     assert record.protocol.fitted_on == "train"
     assert record.protocol.selection_metric is None
     assert record.num_parameters is None
@@ -87,7 +89,7 @@ def test_the_record_and_the_files_are_those_of_any_run(finished, config):
 
 def test_it_is_aeons_classifier_on_the_scaled_training_series(finished, config):
     """Built by hand: scaled, 0 where missing, padded to the longest training series, the longer test series cut."""
-    job = experiment.prepare(config(*QUANT))
+    job = prepare.prepare(config(*QUANT))
     length = max(job.data.lengths[job.split.train])
     assert job.protocol.series_length == length < 90
 
@@ -119,7 +121,7 @@ def test_it_sees_the_series_that_the_protocol_names(config, monkeypatch, tmp_pat
     monkeypatch.setattr(Normalizer, "fit", lambda *args: scaled.append(args[2]) or normalise(*args))
     options = config(*DUMMY, f"model.fit_on={fit_on}")
     record = train(options, tmp_path / "run")
-    job = experiment.prepare(options)
+    job = prepare.prepare(options)
     expected = job.split.train if fit_on == "train" else np.flatnonzero(~job.data.is_test)
     (first, indices), (second, labels) = seen[:2]
     assert (first, second) == ("read", "fit")
@@ -164,7 +166,7 @@ def test_a_finished_run_is_found_again(finished, config, monkeypatch):
 
 def test_scores_of_probabilities_are_left_out_where_only_a_class_is_named(config, tmp_path):
     options = config(*DUMMY)
-    fit = ReferenceFit(options, experiment.prepare(options), tmp_path, is_first=True)
+    fit = ReferenceFit(options, prepare.prepare(options), tmp_path, is_first=True)
     labels = np.array([0, 1, 2, 1])
     named = torch.eye(3)[[0, 1, 1, 1]]
     found = fit.scores(named, labels)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from krontime import experiment, run
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.lit.checkpoint import ChecksummedCheckpointIO, previous
 from krontime.lit.module import SeriesClassifier
-from krontime.results.record import Record
-from krontime.resume import resume_from
+from krontime.runs.record import Record
+from krontime.runs.resume import resume_from
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def folder(cut: Path, tmp_path: Path) -> Path:
 
 
 def state(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return experiment.load_checkpoint(folder / "checkpoints" / name)["state_dict"]
+    return prepare.load_checkpoint(folder / "checkpoints" / name)["state_dict"]
 
 
 def ends_as(folder: Path, twin: Path, options: dict[str, Any]) -> None:
@@ -92,7 +93,7 @@ def damage(path: Path) -> None:
 def write_best(folder: Path, score: float) -> Path:
     """A later best checkpoint, as it is when the last one that knows of it was not written yet."""
     best = folder / "checkpoints" / "best.ckpt"
-    checkpoint = experiment.load_checkpoint(best)
+    checkpoint = prepare.load_checkpoint(best)
     for key, value in checkpoint["callbacks"].items():
         if key.startswith("ModelCheckpoint") and value["monitor"]:
             value["best_model_score"] = torch.tensor(score)
@@ -110,7 +111,7 @@ def test_from_a_damaged_checkpoint_it_falls_back_to_the_one_before(
 ) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     damage(last)
-    protocol = experiment.prepare(options).protocol
+    protocol = prepare.prepare(options).protocol
     resumed = resume_from(folder, protocol, 1, mend=False)
     assert resumed is not None
     assert resumed.path == previous(last)
@@ -124,9 +125,9 @@ def test_a_best_checkpoint_that_came_too_early_gives_way_to_the_one_before(
 ) -> None:
     expected = state(folder, "best.ckpt")
     best = write_best(folder, score=-1.0)
-    resumed = resume_from(folder, experiment.prepare(options).protocol, 1, mend=True)
+    resumed = resume_from(folder, prepare.prepare(options).protocol, 1, mend=True)
     assert resumed is not None
-    found = experiment.load_checkpoint(best)["state_dict"]
+    found = prepare.load_checkpoint(best)["state_dict"]
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert not previous(best).exists()
     ends_as(folder, twin, options)
@@ -154,5 +155,5 @@ def test_without_its_best_checkpoint_a_run_starts_anew_and_keeps_the_old(
 def test_no_process_but_the_first_changes_anything(folder: Path, options: dict[str, Any]) -> None:
     write_best(folder, score=-1.0)
     before = {path: path.stat().st_ino for path in (folder / "checkpoints").iterdir()}
-    assert resume_from(folder, experiment.prepare(options).protocol, 1, mend=False) is not None
+    assert resume_from(folder, prepare.prepare(options).protocol, 1, mend=False) is not None
     assert {path: path.stat().st_ino for path in (folder / "checkpoints").iterdir()} == before

@@ -10,7 +10,7 @@ from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.lit.metrics import metric_collection
 from krontime.lit.module import SeriesClassifier
-from krontime.results.record import METRICS
+from krontime.runs.record import METRICS
 from krontime.score import Scorer, named, scores
 
 LENGTHS = [20, 7, 13, 20, 1, 9, 20, 16]

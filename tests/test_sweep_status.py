@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from krontime import cli, lock, sweep_status
+from krontime import cli, sweep_status
+from krontime.runs import lock
 from krontime.errors import UserError
-from krontime.results.record import Device, Metrics, Protocol, Record, Status, config_hash
-from krontime.sweep import Job, State, Sweep, listed, progress, varied
+from krontime.runs.record import Device, Metrics, Protocol, Record, Status, config_hash
+from krontime.runs.sweep import Job, State, Sweep, listed, progress, varied
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -21,13 +21,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from krontime import cli, lock, run
+from krontime import cli
+from krontime.runs import lock
+from krontime.runs import run
 from krontime.config import files
 from krontime.config import hydra_guard
 from krontime.config import overrides
-from krontime.experiment import Experiment
-from krontime.fit import Fit
-from krontime.results.record import Record, Status
+from krontime.runs.prepare import Experiment
+from krontime.runs.fit import Fit
+from krontime.runs.record import Record, Status
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=24", "data.source.num_test=8", "data.source.length=512"),
@@ -45,7 +47,7 @@ Start = Callable[..., ForkServerProcess]
 def start() -> Start:
     """`start("seed=0,1", output=FOLDER)`: a sweep in another process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["krontime.run", "krontime.results.plots", "krontime.score", "hydra"])
+    context.set_forkserver_preload(["krontime.runs.run", "krontime.runs.plot.curves", "krontime.score", "hydra"])
 
     def start(*overrides: str, output: Path) -> ForkServerProcess:
         arguments = ["train", "-m", *SMALL, *overrides, f"paths.output={output}"]

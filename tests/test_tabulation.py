@@ -15,9 +15,9 @@ from krontime.config.files import config_dir
 from krontime.errors import UserError
 from krontime.results.blocks import fill_blocks
 from krontime.results.folder import SOURCES, refresh
-from krontime.results.predictions import Outcomes, write_outcomes
-from krontime.results.record import Record, config_hash
-from krontime.sweep import Job, Sweep
+from krontime.runs.predictions import Outcomes, write_outcomes
+from krontime.runs.record import Record, config_hash
+from krontime.runs.sweep import Job, Sweep
 from krontime.tabulation import tables
 
 ROOT = Path(__file__).parents[1]

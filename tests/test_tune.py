@@ -23,9 +23,9 @@ from krontime.config import files
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.series import SeriesData
-from krontime.results.record import Record, config_hash
+from krontime.runs.record import Record, config_hash
 from krontime.search.space import Space
-from krontime.training import NetworkFit
+from krontime.runs.network_fit import NetworkFit
 
 SPACE = "{optim.optimizer.lr: {low: 0.001, high: 0.1, log: true}, decomposition: [depth1, depth2]}"
 SMALL = (

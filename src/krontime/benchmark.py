@@ -27,10 +27,10 @@ from krontime.errors import Problems, UserError
 from krontime.planning import Cost, cost
 from krontime.results.benchmark_report import CSV, ENVIRONMENT, write_report
 from krontime.results.benchmark_tables import Row, write_rows
-from krontime.results.environment import environment_json
+from krontime.runs.environment import environment_json
 from krontime.results.files import replacing
-from krontime.results.record import config_hash
-from krontime.results.report import format_bytes
+from krontime.runs.record import config_hash
+from krontime.runs.screen import format_bytes
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from krontime import build
 from krontime.data.series import SeriesSpec
-from krontime.results.environment import peak_memory_bytes, reset_peak_memory
+from krontime.runs.environment import peak_memory_bytes, reset_peak_memory
 from krontime.results.files import replacing
 
 MIN_TIMED = 2

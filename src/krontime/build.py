@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from krontime.data.series import SeriesSpec
     from krontime.models.read_out import KernelReadOut
-    from krontime.reference import Reference
+    from krontime.runs.classical_fit import Reference
 
 ALLOWED_TARGETS = (
     "krontime.models.",
-    "krontime.reference.",
+    "krontime.runs.classical_fit.",
     "aeon.classification.",
     "krontime.data.sources.",
     "torch.optim.",
@@ -35,7 +35,7 @@ ALLOWED_TARGETS = (
 )
 """Modules whose classes a config may name as `_target_`; nothing else is ever built."""
 
-REFERENCE = "krontime.reference.Reference"
+REFERENCE = "krontime.runs.classical_fit.Reference"
 """What a model that is no network has as `_target_`."""
 
 
@@ -56,7 +56,7 @@ def _user_cache() -> str:
 
 
 def _root_hash(*, _root_: DictConfig) -> str:
-    from krontime.results.record import config_hash
+    from krontime.runs.record import config_hash
 
     return config_hash(plain(_root_))
 
@@ -243,7 +243,7 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     Weights & Biases knows a run by the hash of its config, so that one that is resumed goes on there too; a run that
     is forced is a new one.
     """
-    from krontime.results.record import config_hash
+    from krontime.runs.record import config_hash
 
     built = []
     for options in (config.get("logger") or {}).values():

@@ -16,7 +16,7 @@ from krontime.config import files
 from krontime.errors import UserError
 
 VERBS = {
-    "train": ("krontime.run:train", "train a model on a data set and score it on the test split"),
+    "train": ("krontime.runs.run:train", "train a model on a data set and score it on the test split"),
     "evaluate": ("krontime.inference:evaluate", "score a finished run on its test split again"),
     "predict": ("krontime.inference:predict", "classify new files with a finished run"),
     "export": ("krontime.export:export", "write a finished run as a bundle that can be handed on"),

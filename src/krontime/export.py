@@ -4,13 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from krontime import build, experiment
-from krontime.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
+from krontime import build
+from krontime.runs import prepare
+from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.results.console import show
 from krontime.results.files import RECORD
-from krontime.results.record import METRICS, Record, Status
+from krontime.runs.record import METRICS, Record, Status
 
 
 def export(config: DictConfig) -> Path:
@@ -27,7 +28,7 @@ def export(config: DictConfig) -> Path:
     if is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()
-    run = experiment.load_run(run_dir)
+    run = prepare.load_run(run_dir)
     record = Record.read(run_dir / RECORD)
     if record.status is not Status.COMPLETED:
         raise UserError(

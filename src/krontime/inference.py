@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from krontime import build, bundle, experiment
+from krontime import build
+from krontime.runs import bundle
+from krontime.runs import prepare
 from krontime.config.signatures import type_problem
 from krontime.config.schema import accelerator_problem
 from krontime.data.new_series import read_series
@@ -20,9 +22,9 @@ from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
 from krontime.results.console import show
 from krontime.results.files import RECORD
-from krontime.results.predictions import check_output, write_predictions
-from krontime.results.record import MetricName, Record, Status
-from krontime.results.report import evaluation
+from krontime.runs.predictions import check_output, write_predictions
+from krontime.runs.record import MetricName, Record, Status
+from krontime.runs.screen import evaluation
 from krontime.score import Scorer, named, scores
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
             f"run={str(run_dir)!r}: a bundle knows no folder of the machine that it was made on; expected "
             "paths.data=FOLDER, where its data lies"
         )
-    job = experiment.prepare(_moved(run.config, options["paths"]))
+    job = prepare.prepare(_moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
         raise UserError(
             f"run={str(run_dir)!r}: the data set {record.data!r} has changed since the run was trained; "
@@ -123,7 +125,7 @@ def predict(config: DictConfig) -> Path:
         problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
     with _collecting(problems):
         file_identity(given, "input")
-    run: experiment.Run | None = None
+    run: prepare.Run | None = None
     with _collecting(problems):
         run = bundle.load(_path(options["run"]))
     problems.raise_if_any()

@@ -22,7 +22,8 @@ import torch
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
-from krontime import build, experiment
+from krontime import build
+from krontime.runs import prepare
 from krontime.config.schema import check_train
 from krontime.data.datamodule import SeriesDataset, TrainBatches
 from krontime.data.load import load_data
@@ -31,9 +32,9 @@ from krontime.errors import Problems
 from krontime.lit.module import SeriesClassifier
 from krontime.lit.quiet import quiet_lightning
 from krontime.results.console import show
-from krontime.results.environment import environment_json
+from krontime.runs.environment import environment_json
 from krontime.results.files import replacing
-from krontime.results.report import format_bytes
+from krontime.runs.screen import format_bytes
 
 OWN = ("rounds", "warmup", "start", "json")
 """Keys that `train` does not have."""
@@ -60,7 +61,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     quiet_lightning()
     pl.seed_everything(options["seed"], verbose=False)
     found: dict[str, Any] = {"data": options["data"]["name"], "model": options["model"]["name"]}
-    job = experiment.prepare(options)  # parsed into the cache, where it was not
+    job = prepare.prepare(options)  # parsed into the cache, where it was not
     found |= _opening(options)
     if own["rounds"]:
         found |= _epochs(options, job, num_rounds=own["rounds"], num_warmup=own["warmup"])
@@ -95,10 +96,10 @@ def _resident_bytes() -> int | None:
 
 
 def _epochs(
-    options: Mapping[str, Any], job: experiment.Experiment, *, num_rounds: int, num_warmup: int
+    options: Mapping[str, Any], job: prepare.Experiment, *, num_rounds: int, num_warmup: int
 ) -> dict[str, Any]:
     """Medians over the rounds: seconds of a training epoch, bare and through the framework, and of a whole epoch."""
-    module = experiment.fitted_module(options, job)
+    module = prepare.fitted_module(options, job)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         turns = _Turns(_BareLoop(copy.deepcopy(module), options, job))
@@ -134,7 +135,7 @@ def _without_stopping(options: Mapping[str, Any]) -> dict[str, Any]:
 class _BareLoop:
     """The least that trains the same network on the same batches."""
 
-    def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: experiment.Experiment) -> None:
+    def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: prepare.Experiment) -> None:
         self.module = module.train()
         self.clip = options["trainer"]["gradient_clip_val"]
         dataset = SeriesDataset(job.data)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from krontime import build, experiment
+from krontime import build
+from krontime.runs import prepare
 from krontime.data.series import SeriesData
 from krontime.data.sources.synthetic import SyntheticSource
 from krontime.errors import Problems, UserError
@@ -36,12 +37,12 @@ def probe(config: DictConfig) -> list[Probe]:
         if not isinstance(options[key], int) or options[key] < least:
             problems.add(key, options[key], f"a whole number of at least {least}")
     problems.raise_if_any()
-    run = experiment.load_run(run_dir)
+    run = prepare.load_run(run_dir)
     network = run.module.network
     source = build.source(run.config["data"])
     if not isinstance(network, KronTime) or not network.head_by_level or not isinstance(source, SyntheticSource):
         raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
-    job = experiment.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})
+    job = prepare.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})
     indices = np.flatnonzero(~job.data.is_test)
     features = level_features_of(run.module, Scorer.of(run.config, options["accelerator"]), job.data, indices)
     patterns = dict(zip(("short", "long"), source.patterns(), strict=True))

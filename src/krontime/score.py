@@ -13,8 +13,8 @@ from krontime.errors import UserError
 from krontime.lit.metrics import metric_collection
 from krontime.lit.module import SeriesClassifier
 from krontime.lit.quiet import quiet_lightning
-from krontime.results.predictions import Predictions
-from krontime.results.record import MetricName
+from krontime.runs.predictions import Predictions
+from krontime.runs.record import MetricName
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 from krontime import build
 from krontime.errors import UserError
-from krontime.lock import SUFFIX
+from krontime.runs.lock import SUFFIX
 from krontime.results.console import show
 from krontime.results.files import RECORD
-from krontime.results.record import Record
-from krontime.results.report import format_duration
-from krontime.sweep import Progress, State, counts, listed, progress
+from krontime.runs.record import Record
+from krontime.runs.screen import format_duration
+from krontime.runs.sweep import Progress, State, counts, listed, progress
 
 TOTAL = "total"
 

@@ -22,10 +22,10 @@ from krontime.results.folder import (
     write_options,
     write_results,
 )
-from krontime.results.remarks import Remarks, read_remarks
+from krontime.runs.remarks import Remarks, read_remarks
 from krontime.results.significance import SIGNIFICANCE
 from krontime.results.tables import SCORES
-from krontime.sweep import unrecorded
+from krontime.runs.sweep import unrecorded
 
 log = logging.getLogger(__name__)
 

@@ -16,16 +16,17 @@ import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from krontime import build, experiment
+from krontime import build
+from krontime.runs import prepare
 from krontime.config.signatures import argument_problems
 from krontime.config.schema import BETTER, check_train
 from krontime.errors import Terminated, UserError
-from krontime.failures import is_out_of_memory, was_terminated
+from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.lit.quiet import quiet_lightning
 from krontime.results.console import show
-from krontime.results.record import config_hash
-from krontime.sweep import first_line
-from krontime.training import NetworkFit
+from krontime.runs.record import config_hash
+from krontime.runs.sweep import first_line
+from krontime.runs.network_fit import NetworkFit
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -90,7 +91,7 @@ class Search:
             about={
                 "config": config_hash(self.base),
                 "space": self.options["space"],
-                "data": experiment.prepare(self.base).protocol.data_sha256,
+                "data": prepare.prepare(self.base).protocol.data_sha256,
             },
             sampler=self._sampler,
             pruner=build.instantiate(self.options["pruner"]) if self.options["pruner"] else None,
@@ -167,7 +168,7 @@ class Search:
             value, problem = self._attempt(task)
             self.study.end(task, value=value, problem=problem)  # before a run is uploaded, which may be interrupted
         finally:
-            shutil.rmtree(task.folder / experiment.CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(task.folder / prepare.CHECKPOINTS, ignore_errors=True)
             build.finish_wandb(exit_code=int(value is None))
         gc.collect()
         log.info(
@@ -213,7 +214,7 @@ class Search:
         config["force"] = True  # a run of its own to Weights & Biases, and not that of the same config elsewhere
         seed_everything(config["seed"], verbose=False)
         prune = Prune(task.trial, self.metric)
-        job = experiment.prepare(config)
+        job = prepare.prepare(config)
         fit = NetworkFit(config, job, task.folder, is_first=True, callbacks=[prune])
         fit.run()
         if prune.has_pruned:
@@ -249,7 +250,7 @@ class Search:
 
     def _log(self, best: float) -> None:
         """Give Weights & Biases, where it is a logger, a run with all trials."""
-        from krontime.results.wandb_log import log_search, of_wandb
+        from krontime.runs.wandb_log import log_search, of_wandb
         from krontime.search import outcome
 
         options = (self.base.get("logger") or {}).get("wandb")

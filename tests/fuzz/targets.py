@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from krontime import build, cli, experiment
+from krontime import build, cli
+from krontime.runs import prepare
 from krontime.config import schema
 from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
@@ -26,7 +27,7 @@ from krontime.data.sources.ts import TsSource
 from krontime.data.split import split_indices
 from krontime.errors import UserError
 from krontime.lit.module import FORMAT_VERSION
-from krontime.results.record import Record, config_hash
+from krontime.runs.record import Record, config_hash
 from tests.fuzz import mutate
 
 CLASSES = ("a", "b")
@@ -160,7 +161,7 @@ def _checkpoint() -> list[bytes]:
     ):
         config = _plain_config("data.name=x", "paths.cache=c", *overrides)
         about = {"config": config, "spec": {**spec.__dict__, "class_names": list(CLASSES)}, "masked": False}
-        module = experiment.build_module(config, spec, about=about)
+        module = prepare.build_module(config, spec, about=about)
         buffer = io.BytesIO()
         torch.save(
             {
@@ -228,7 +229,7 @@ def _load_checkpoint(path: Path) -> None:
     folder = path.parent / "run" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     path.rename(folder / "best.ckpt")
-    experiment.load_run(folder.parent)
+    prepare.load_run(folder.parent)
 
 
 def _command_line(path: Path) -> None:

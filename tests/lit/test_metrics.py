@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as reference
 
 from krontime.lit.metrics import metric_collection
-from krontime.results.record import METRICS
+from krontime.runs.record import METRICS
 
 
 def draw(num_classes: int, num_series: int = 203, absent: tuple[int, ...] = (), seed: int = 0):

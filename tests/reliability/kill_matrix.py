@@ -29,12 +29,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imports late, for all children at once
 
-from krontime import build, experiment, run
+from krontime import build
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.config.files import config_dir
-from krontime.results import plots  # noqa: F401
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status, without_folders
-from krontime.resume import clear_spares
+from krontime.runs.plot import curves  # noqa: F401
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record, Status, without_folders
+from krontime.runs.resume import clear_spares
 
 TINY = (
     *("model=tcn", "model.channels=4", "model.num_levels=2", "data=npz", "trainer.log_every_n_steps=1"),
@@ -249,7 +251,7 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
         if found not in (Status.INTERRUPTED, Status.COMPLETED):
             problems.append(f"after SIGTERM the record says {found}")
     for checkpoint in (run_dir / "checkpoints").glob("*.ckpt"):
-        experiment.load_checkpoint(checkpoint)  # every one that has a final name is whole
+        prepare.load_checkpoint(checkpoint)  # every one that has a final name is whole
     return problems
 
 
@@ -257,7 +259,7 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
     """Names of what two finished runs do not share to the last bit; times, and commits made meanwhile, are left out."""
     found = []
     for name in ("last.ckpt", "best.ckpt"):
-        one, two = (experiment.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
+        one, two = (prepare.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state", "averaging_state"):
             if not same(one.get(part), two.get(part)):
                 found.append(f"{name}: {part}")

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from krontime import cli, run
+from krontime import cli
+from krontime.runs import run
 from krontime.lit.module import SeriesClassifier
-from krontime.results.record import Record, Status
+from krontime.runs.record import Record, Status
 
 pytestmark = pytest.mark.slow
 

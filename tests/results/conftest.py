@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from krontime.results.record import Device, GitState, Metrics, Protocol, Record, Status, config_hash
+from krontime.runs.record import Device, GitState, Metrics, Protocol, Record, Status, config_hash
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ import pytest
 
 from krontime.errors import UserError
 from krontime.results.collect import collect, publish
-from krontime.results.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
-from krontime.results.record import Status, config_hash
+from krontime.runs.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
+from krontime.runs.record import Status, config_hash
 
 
 def outcomes(num_right: int, num: int = 100) -> Outcomes:

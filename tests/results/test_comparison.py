@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from krontime.errors import UserError
 from krontime.results.collect import Stored
 from krontime.results.comparison import compare
-from krontime.results.record import GitState, Metrics, Status
-from krontime.results.remarks import Remarks, Unrecorded
+from krontime.runs.record import GitState, Metrics, Status
+from krontime.runs.remarks import Remarks, Unrecorded
 
 
 def of(records, **options):

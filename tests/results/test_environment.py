@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.results import environment as module
-from krontime.results.environment import environment, git_state, peak_memory_bytes, reset_peak_memory
+from krontime.runs import environment as module
+from krontime.runs.environment import environment, git_state, peak_memory_bytes, reset_peak_memory
 
 
 def git(root, *arguments):
@@ -30,7 +30,7 @@ def test_environment_fits_the_record(make_record):
 
 def test_versions_are_read_without_importing_the_packages():
     code = (
-        "import sys; from krontime.results.environment import environment; environment(); "
+        "import sys; from krontime.runs.environment import environment; environment(); "
         "print([m for m in ('lightning', 'aeon', 'torchmetrics', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

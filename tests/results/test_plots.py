@@ -11,22 +11,22 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from krontime.errors import UserError
-from krontime.results import plots
-from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
-from krontime.results.predictions import Predictions
+from krontime.runs.plot import curves
+from krontime.runs.plot.curves import plot_confusion_matrix, plot_learning_curves
+from krontime.runs.predictions import Predictions
 
 
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
     """The figures that were saved, in order."""
     saved: list[Figure] = []
-    save = plots._save
+    save = curves._save
 
     def keep(figure, path, description):
         saved.append(figure)
         save(figure, path, description)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(curves, "_save", keep)
     return saved
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from krontime.errors import UserError
-from krontime.results.predictions import Predictions, check_output, read_predictions, write_predictions
+from krontime.runs.predictions import Predictions, check_output, read_predictions, write_predictions
 
 
 def some(n: int, class_names: tuple[str, ...], dtype=np.float32, seed: int = 0) -> Predictions:

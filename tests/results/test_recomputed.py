@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.results.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
+from krontime.runs.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
 from krontime.results.recomputed import recomputed
 from krontime.score import scores
 

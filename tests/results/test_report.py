@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from krontime.results.record import Metrics, Status
-from krontime.results.report import already_done, final_screen, format_bytes, format_duration
+from krontime.runs.record import Metrics, Status
+from krontime.runs.screen import already_done, final_screen, format_bytes, format_duration
 
 COMPLETED = """\
 krontime on ACSF1, seed 0: completed

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from krontime.results.collect import Stored
 from krontime.results.comparison import compare
-from krontime.results.predictions import Outcomes, write_outcomes
+from krontime.runs.predictions import Outcomes, write_outcomes
 from krontime.results.significance import write_significance
 from krontime.results.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
 

@@ -9,7 +9,7 @@ import pytest
 from krontime.results.collect import Damaged, Stored
 from krontime.results.comparison import compare
 from krontime.results.published import Published
-from krontime.results.record import Device, Metrics, Status
+from krontime.runs.record import Device, Metrics, Status
 from krontime.results.tables import write_scores
 
 

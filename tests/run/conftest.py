@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from krontime import run
+from krontime.runs import run
 from krontime.lit.module import SeriesClassifier
 from tests.run.small import NETWORKS, labelled, write_npz, write_ts
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from krontime import cli, run
-from krontime.results.record import Record
+from krontime import cli
+from krontime.runs import run
+from krontime.runs.record import Record
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from krontime import cli, inference
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record, Status
 from tests.run.small import SMALL, command, equal, train, verb, weights
 
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from krontime import experiment, inference, run
+from krontime import inference
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.errors import Terminated, UserError
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record, Status
 from tests.run.small import SMALL, equal, train, verb, weights
 
 
@@ -180,7 +182,7 @@ class TestEndings:
         def exhausted(*_: Any) -> None:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-        monkeypatch.setattr(experiment, "fitted_module", exhausted)
+        monkeypatch.setattr(prepare, "fitted_module", exhausted)
         with pytest.raises(UserError, match="out of memory"):
             train(config("equal.npz"), tmp_path / "run")
         assert Record.read(tmp_path / "run" / "record.json").status is Status.OUT_OF_MEMORY

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from krontime import inference, run
+from krontime import inference
+from krontime.runs import run
 from krontime.errors import UserError
-from krontime.results.predictions import read_predictions
-from krontime.results.record import Record, Status, config_hash
+from krontime.runs.predictions import read_predictions
+from krontime.runs.record import Record, Status, config_hash
 from tests.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
 
 

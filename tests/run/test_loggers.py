@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from krontime import build, run
-from krontime.results.record import config_hash
+from krontime import build
+from krontime.runs import run
+from krontime.runs.record import config_hash
 from tests.run.small import train
 
 

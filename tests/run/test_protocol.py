@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from lightning.pytorch.callbacks import Timer
 
-from krontime import experiment, inference, run
+from krontime import inference
+from krontime.runs import prepare
+from krontime.runs import run
 from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
-from krontime.results.record import Status
+from krontime.runs.record import Status
 from tests.run.small import train, verb
 
 
@@ -90,8 +92,8 @@ class TestProtocol:
 
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:
         options = config("equal.npz", "loss.class_weights=balanced")
-        job = experiment.prepare(options)
-        weight = experiment.fitted_module(options, job).class_weights
+        job = prepare.prepare(options)
+        weight = prepare.fitted_module(options, job).class_weights
         counts = np.bincount(job.data.labels[job.split.train])
         assert weight is not None
         np.testing.assert_allclose(weight.numpy(), counts.sum() / (len(counts) * counts), rtol=1e-6)

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from krontime.sweep import Progress
+    from krontime.runs.sweep import Progress
 
 POLL_S = 0.5
 
@@ -102,7 +102,7 @@ class _SweepRun:
     """The jobs of one sweep, and what has become of each in this process."""
 
     def __init__(self, sweeper: KrontimeSweeper, overrides: Sequence[Sequence[str]]) -> None:
-        from krontime.sweep import Job
+        from krontime.runs.sweep import Job
 
         assert sweeper.launcher is not None
         self.sweeper = sweeper
@@ -122,7 +122,7 @@ class _SweepRun:
 
     def order(self) -> list[int]:
         """The jobs in the order that they are run in: see `KrontimeSweeper`."""
-        from krontime.lock import killed_at
+        from krontime.runs.lock import killed_at
 
         numbers = list(range(len(self.folders)))
         killed = {number: began for number in numbers if (began := killed_at(self.folders[number])) is not None}
@@ -141,7 +141,7 @@ class _SweepRun:
             numbers: of the jobs.
             first: what Hydra is to call the first of them.
         """
-        from krontime.sweep import State, progress
+        from krontime.runs.sweep import State, progress
 
         try:
             returns = self.launcher.launch([self.overrides[number] for number in numbers], first)
@@ -157,7 +157,7 @@ class _SweepRun:
 
     def finish_busy(self) -> None:
         """See the jobs to their end that other processes were training."""
-        from krontime.lock import Busy, is_held
+        from krontime.runs.lock import Busy, is_held
         from krontime.results.console import show
 
         is_told = False
@@ -178,7 +178,7 @@ class _SweepRun:
     def progress(self, run_dir: Path) -> "Progress":
         """How far the job of a folder has come, what it raised here included."""
         from krontime.errors import UserError
-        from krontime.sweep import State, first_line, progress
+        from krontime.runs.sweep import State, first_line, progress
 
         found = progress(run_dir)
         if (error := self.error(run_dir)) and found.state in (State.DONE, State.TO_DO):
@@ -190,7 +190,7 @@ class _SweepRun:
     def write(self) -> None:
         """List the jobs on disk, with the errors of those that left nothing else; not where every job was refused."""
         from krontime.errors import UserError
-        from krontime.sweep import State, Sweep, progress
+        from krontime.runs.sweep import State, Sweep, progress
 
         def is_refused(run_dir: Path) -> bool:
             return isinstance(self.error(run_dir), UserError) and progress(run_dir).state is State.TO_DO
@@ -214,8 +214,8 @@ class _SweepRun:
         """Give Weights & Biases, where the jobs log to it, a run with a table of them for each output folder."""
         from krontime import build
         from krontime.results.console import show
-        from krontime.results.report import sync_command
-        from krontime.sweep import Sweep
+        from krontime.runs.screen import sync_command
+        from krontime.runs.sweep import Sweep
 
         config = build.plain(self.sweeper.composed(self.overrides[0]))
         options = (config.get("logger") or {}).get("wandb")
@@ -223,7 +223,7 @@ class _SweepRun:
             return
         import pandas as pd
 
-        from krontime.results.wandb_log import log_sweep, of_wandb
+        from krontime.runs.wandb_log import log_sweep, of_wandb
 
         for root, jobs in self.by_root.items():
             rows = []
@@ -251,7 +251,7 @@ class _SweepRun:
 
     def summary(self) -> tuple[bool, str]:
         """Whether all jobs are done, and how many are; which are not and why, and how to run those."""
-        from krontime.sweep import State, counts, varied
+        from krontime.runs.sweep import State, counts, varied
 
         names = varied([job for jobs in self.by_root.values() for job in jobs])
         folders = [root / job.folder for root, jobs in self.by_root.items() for job in jobs]

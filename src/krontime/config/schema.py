@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from krontime.config.signatures import argument_problems, worded
 from krontime.build import is_reference, target_problems
 from krontime.errors import UserError
-from krontime.results.record import METRICS
+from krontime.runs.record import METRICS
 
 BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS} | {"train/loss": "min"}
 """Metrics that can be monitored, and which way is better."""

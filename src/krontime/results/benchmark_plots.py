@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from krontime.results.benchmark_tables import REPORTS, Row
-from krontime.results.figures import save, style
+from krontime.runs.plot.figures import save, style
 
 _WIDTH_PER_LETTER = 0.071  # inches, of the caption's font
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from krontime.errors import UserError
 from krontime.results.files import OUTCOMES, RECORD, is_unfinished, replacing_folder
-from krontime.results.predictions import Outcomes, read_outcomes, write_outcomes
+from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.results.recomputed import recomputed
-from krontime.results.record import Record, Status
-from krontime.results.remarks import REMARKS, Remarks
+from krontime.runs.record import Record, Status
+from krontime.runs.remarks import REMARKS, Remarks
 
 _ROUNDING = 1e-6  # of an accuracy in float32
 _PUBLISHED = (RECORD, OUTCOMES, REMARKS)

@@ -19,8 +19,8 @@ from krontime.errors import UserError
 from krontime.results.collect import Damaged, Stored, newest
 from krontime.results.differences import NONE, differing, option, without_seeds
 from krontime.results.protocols import SEEDS, by_protocol, first_protocol
-from krontime.results.record import METRICS, MetricName, Record, Status, config_hash, job_identity
-from krontime.results.remarks import Note, Remarks, Unrecorded, Variant
+from krontime.runs.record import METRICS, MetricName, Record, Status, config_hash, job_identity
+from krontime.runs.remarks import Note, Remarks, Unrecorded, Variant
 
 AUTO = "auto"
 """Accuracy; balanced accuracy where a training class has at most half the series of another."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
-from krontime.results.figures import save, style
+from krontime.runs.plot.figures import save, style
 from krontime.results.statistics import LEVEL
 
 CRITICAL_DIFFERENCE = "critical_difference"

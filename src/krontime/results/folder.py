@@ -23,11 +23,11 @@ from krontime.results.comparison_plots import (
     plot_pareto,
     plot_scaling,
 )
-from krontime.results.figures import FORMATS
+from krontime.runs.plot.figures import FORMATS
 from krontime.results.files import replacing
 from krontime.results.published import read_published
-from krontime.results.record import METRICS
-from krontime.results.remarks import Remarks, read_remarks
+from krontime.runs.record import METRICS
+from krontime.runs.remarks import Remarks, read_remarks
 from krontime.results.significance import SIGNIFICANCE, write_significance
 from krontime.results.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.results.tables import SCORES, write_scores

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from krontime.results.collect import Stored
-from krontime.results.record import Protocol
+from krontime.runs.record import Protocol
 
 _COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")
 """These may follow the seed of a split by group."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
-from krontime.results.predictions import Outcomes
+from krontime.runs.predictions import Outcomes
 
 MIN_SEEDS = 5
 LEVEL = 0.05

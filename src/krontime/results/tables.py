@@ -10,8 +10,8 @@ from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Vari
 from krontime.results.files import replacing
 from krontime.results.markup import Cell, Line, Mark, Table, latex, markdown
 from krontime.results.published import Published
-from krontime.results.record import Status
-from krontime.results.report import format_bytes, format_milliseconds
+from krontime.runs.record import Status
+from krontime.runs.screen import format_bytes, format_milliseconds
 
 SCORES = "scores"
 MISSING = "missing"

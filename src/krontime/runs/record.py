@@ -190,7 +190,7 @@ class Record(_Strict):
             test accuracy.
         num_parameters: trainable and fixed parameters; None where there is no such count.
         train_time_s: wall-clock seconds of fitting.
-        peak_memory_bytes: see `krontime.results.environment.peak_memory_bytes`.
+        peak_memory_bytes: see `krontime.runs.environment.peak_memory_bytes`.
         inference_ms_per_series: wall-clock milliseconds of classifying the test split in batches, reading included,
             over its number of series; None without one, and in files of version 1.
         device: where it ran.

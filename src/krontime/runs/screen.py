@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
-from krontime.results.record import METRICS, MetricName, Protocol, Record, Status
+from krontime.runs.record import METRICS, MetricName, Protocol, Record, Status
 
 _WIDTH = 96
 _MARGIN = 11

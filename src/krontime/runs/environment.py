@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krontime.results.record import Device, GitState
+from krontime.runs.record import Device, GitState
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from krontime import __version__, experiment
+from krontime import __version__
+from krontime.runs import prepare
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.results.files import RECORD
-from krontime.results.record import Record
+from krontime.runs.record import Record
 
 FORMAT_VERSION = 3
 """Of `bundle.json` and of what lies beside it."""
@@ -35,16 +36,16 @@ def is_bundle(folder: Path) -> bool:
     return (folder / ABOUT).exists() or (folder / SUMS).exists()
 
 
-def load(folder: Path) -> experiment.Run:
+def load(folder: Path) -> prepare.Run:
     """The selected module of a run folder or of a bundle.
 
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    return read_bundle(folder) if is_bundle(folder) else experiment.load_run(folder)
+    return read_bundle(folder) if is_bundle(folder) else prepare.load_run(folder)
 
 
-def write_bundle(run: experiment.Run, record: Record, card: str, folder: Path) -> None:
+def write_bundle(run: prepare.Run, record: Record, card: str, folder: Path) -> None:
     """Write a bundle, whole or not at all; `folder` must not exist."""
     from safetensors.torch import save_file
 
@@ -74,7 +75,7 @@ def write_bundle(run: experiment.Run, record: Record, card: str, folder: Path) -
         shutil.rmtree(building, ignore_errors=True)
 
 
-def read_bundle(folder: Path) -> experiment.Run:
+def read_bundle(folder: Path) -> prepare.Run:
     """The module of a bundle, after its checksums have been compared.
 
     Raises:
@@ -87,7 +88,7 @@ def read_bundle(folder: Path) -> experiment.Run:
     about = _about(folder / ABOUT)
     try:
         spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
-        module = experiment.build_module(about["config"], spec)
+        module = prepare.build_module(about["config"], spec)
         module.load_state_dict(load_file(folder / WEIGHTS))
         masked = bool(about["masked"])
     except UserError:
@@ -95,7 +96,7 @@ def read_bundle(folder: Path) -> experiment.Run:
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{folder}: the parts of this bundle do not fit together ({reason})") from error
-    return experiment.Run(module=module.eval(), config=about["config"], spec=spec, masked=masked)
+    return prepare.Run(module=module.eval(), config=about["config"], spec=spec, masked=masked)
 
 
 def _check_sums(folder: Path) -> None:

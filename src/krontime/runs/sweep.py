@@ -16,10 +16,10 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from krontime.errors import UserError
-from krontime.lock import is_held
+from krontime.runs.lock import is_held
 from krontime.results.files import RECORD, replacing
-from krontime.results.record import Record, Status
-from krontime.results.remarks import Unrecorded, is_job_folder
+from krontime.runs.record import Record, Status
+from krontime.runs.remarks import Unrecorded, is_job_folder
 
 SWEEPS = ".sweeps"
 _MAX_TRAIN = "data.validation.max_train"

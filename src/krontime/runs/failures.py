@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from krontime.errors import Terminated, UserError
-from krontime.results.record import Status
+from krontime.runs.record import Status
 
 _STORAGE = {
     errno.ENOSPC: "room",

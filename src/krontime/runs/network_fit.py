@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krontime import build, experiment
+from krontime import build
+from krontime.runs import prepare
 from krontime.attention_maps import mean_factors
-from krontime.experiment import Experiment
-from krontime.fit import Fit
+from krontime.runs.prepare import Experiment
+from krontime.runs.fit import Fit
 from krontime.lit.divergence import StopOnDivergence
 from krontime.lit.progress import Bar, EpochLines, History
 from krontime.lit.resume import GoOn
-from krontime.results.environment import reset_peak_memory
-from krontime.resume import keep_logged, resume_from, set_aside, was_begun
+from krontime.runs.environment import reset_peak_memory
+from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
 from krontime.score import Scorer
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class NetworkFit(Fit):
 
         config, job, run_dir = self.config, self.job, self.run_dir
         started_s = time.perf_counter()
-        module = experiment.fitted_module(config, job)
+        module = prepare.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
         if (limit_s := self._timer.time_remaining()) is not None:  # what came before counts too
             self._timer = Timer(duration=timedelta(seconds=max(1.0, limit_s - self._fitted_before_s)))
@@ -143,7 +144,7 @@ class NetworkFit(Fit):
 
     @cached_property
     def _selected(self) -> "SeriesClassifier":
-        module = experiment.load_run(self.run_dir).module
+        module = prepare.load_run(self.run_dir).module
         module.left_out = self._left_out
         return module
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from krontime.results.attention_plot import picture
+from krontime.runs.plot.attention import picture
 from krontime.results.files import CONFUSION_MATRIX, PREDICTIONS
 
 if TYPE_CHECKING:

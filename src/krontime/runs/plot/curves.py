@@ -14,7 +14,7 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.results.files import replacing
-from krontime.results.predictions import Predictions
+from krontime.runs.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

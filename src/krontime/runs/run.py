@@ -16,23 +16,25 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from krontime import build, experiment, failures
+from krontime import build
+from krontime.runs import prepare
+from krontime.runs import failures
 from krontime.config.schema import check_train
 from krontime.errors import Terminated, UserError
-from krontime.experiment import Experiment
-from krontime.fit import Fit
+from krontime.runs.prepare import Experiment
+from krontime.runs.fit import Fit
 from krontime.lit.quiet import quiet_lightning
-from krontime.lock import Busy, alone
-from krontime.reference import ReferenceFit
+from krontime.runs.lock import Busy, alone
+from krontime.runs.classical_fit import ReferenceFit
 from krontime.results.console import show
-from krontime.results.environment import environment
+from krontime.runs.environment import environment
 from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
-from krontime.results.predictions import write_predictions
-from krontime.results.record import MetricName, Metrics, Record, Status, config_hash
-from krontime.results.report import already_done, final_screen
-from krontime.resume import clear_spares, set_aside
+from krontime.runs.predictions import write_predictions
+from krontime.runs.record import MetricName, Metrics, Record, Status, config_hash
+from krontime.runs.screen import already_done, final_screen
+from krontime.runs.resume import clear_spares, set_aside
 from krontime.score import named
-from krontime.training import NetworkFit
+from krontime.runs.network_fit import NetworkFit
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +168,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
-    job = experiment.prepare(config)
+    job = prepare.prepare(config)
     fit = (ReferenceFit if build.is_reference(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
 
@@ -257,7 +259,7 @@ def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) 
         UserError: the data set is another one now.
     """
     try:
-        protocol = experiment.prepare(config).protocol
+        protocol = prepare.prepare(config).protocol
     except UserError:
         return
     if found.protocol and found.protocol.data_sha256 != protocol.data_sha256:
@@ -286,9 +288,9 @@ def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> tuple[Metrics, f
     Returns:
         The scores, and the milliseconds that a test series took; None without any.
     """
-    from krontime.results.attention_plot import plot_attention
-    from krontime.results.plots import plot_confusion_matrix, plot_learning_curves
-    from krontime.results.wandb_log import log_run, of_wandb
+    from krontime.runs.plot.attention import plot_attention
+    from krontime.runs.plot.curves import plot_confusion_matrix, plot_learning_curves
+    from krontime.runs.wandb_log import log_run, of_wandb
 
     split, labels = job.split, job.data.labels
     validation: dict[MetricName, float | None] = {}

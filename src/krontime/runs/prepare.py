@@ -21,7 +21,7 @@ from krontime.lit.checkpoint import checksum_problem
 from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
 from krontime.models.read_out import KernelReadOut
 from krontime.results.files import PREDICTIONS, RECORD
-from krontime.results.record import Protocol, Record, configured_protocol
+from krontime.runs.record import Protocol, Record, configured_protocol
 
 FIT_SERIES = 128
 FIT_POINTS = 2**21

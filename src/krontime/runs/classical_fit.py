@@ -17,10 +17,10 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer, Scaling
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.experiment import Experiment
-from krontime.fit import Fit
-from krontime.results.environment import reset_peak_memory
-from krontime.results.record import MetricName, Protocol
+from krontime.runs.prepare import Experiment
+from krontime.runs.fit import Fit
+from krontime.runs.environment import reset_peak_memory
+from krontime.runs.record import MetricName, Protocol
 
 NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""

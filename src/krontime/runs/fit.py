@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from krontime.experiment import Experiment
-from krontime.results.environment import peak_memory_bytes
+from krontime.runs.prepare import Experiment
+from krontime.runs.environment import peak_memory_bytes
 from krontime.results.files import CONFIG, replacing
-from krontime.results.record import MetricName
-from krontime.resume import clear_unfinished
+from krontime.runs.record import MetricName
+from krontime.runs.resume import clear_unfinished
 from krontime.score import scores
 
 if TYPE_CHECKING:
