@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from krontime import attention_maps
+from krontime.training import attention_maps
 from krontime.runs import prepare
-from krontime.attention_maps import mean_factors
+from krontime.training.attention_maps import mean_factors
 from krontime.data.load import load_data
-from krontime.lit.module import SeriesClassifier
+from krontime.training.module import SeriesClassifier
 from krontime.runs.plot.attention import picture
 
 SMALL = (

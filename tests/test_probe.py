@@ -18,7 +18,7 @@ from krontime.errors import UserError
 from krontime.probe import cross_validated, level_features_of
 from krontime.results.folder import refresh
 from krontime.results.probes import Probe
-from krontime.score import Scorer
+from krontime.training.predict import Scorer
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=48", "data.source.num_test=0", "data.source.length=512"),

@@ -13,8 +13,8 @@ import torch
 
 from krontime.runs import prepare
 from krontime.runs import run
-from krontime.lit.checkpoint import ChecksummedCheckpointIO, previous
-from krontime.lit.module import SeriesClassifier
+from krontime.training.checkpoint import ChecksummedCheckpointIO, previous
+from krontime.training.module import SeriesClassifier
 from krontime.runs.record import Record
 from krontime.runs.resume import resume_from
 

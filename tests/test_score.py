@@ -8,10 +8,10 @@ from torch import nn
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.lit.metrics import metric_collection
-from krontime.lit.module import SeriesClassifier
+from krontime.training.metrics import metric_collection
+from krontime.training.module import SeriesClassifier
 from krontime.runs.record import METRICS
-from krontime.score import Scorer, named, scores
+from krontime.training.predict import Scorer, named, scores
 
 LENGTHS = [20, 7, 13, 20, 1, 9, 20, 16]
 LABELS = [0, 2, 1, 0, 1, 2, 0, 1]

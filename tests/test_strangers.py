@@ -26,7 +26,7 @@ from krontime.data.new_series import read_series
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
-from krontime.lit.module import FORMAT_VERSION
+from krontime.training.module import FORMAT_VERSION
 
 ADDRESS_SPACE = 2**30
 """Bytes that a child may reserve besides what it has; libraries that are loaded late take some."""

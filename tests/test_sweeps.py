@@ -47,7 +47,7 @@ Start = Callable[..., ForkServerProcess]
 def start() -> Start:
     """`start("seed=0,1", output=FOLDER)`: a sweep in another process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["krontime.runs.run", "krontime.runs.plot.curves", "krontime.score", "hydra"])
+    context.set_forkserver_preload(["krontime.runs.run", "krontime.runs.plot.curves", "krontime.training.predict", "hydra"])
 
     def start(*overrides: str, output: Path) -> ForkServerProcess:
         arguments = ["train", "-m", *SMALL, *overrides, f"paths.output={output}"]

@@ -223,7 +223,7 @@ def read_out(config: Mapping[str, Any], spec: "SeriesSpec") -> "KernelReadOut | 
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
     """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, that of the last epoch among them."""
-    from krontime.lit.checkpoint import LastCheckpoint
+    from krontime.training.checkpoint import LastCheckpoint
 
     dirpath = run_dir / "checkpoints"
     built: list[Callback] = []
@@ -278,7 +278,7 @@ def trainer(
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import ProgressBar
 
-    from krontime.lit.checkpoint import ChecksummedCheckpointIO
+    from krontime.training.checkpoint import ChecksummedCheckpointIO
 
     options = dict(config["trainer"])
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)

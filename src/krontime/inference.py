@@ -25,7 +25,7 @@ from krontime.results.files import RECORD
 from krontime.runs.predictions import check_output, write_predictions
 from krontime.runs.record import MetricName, Record, Status
 from krontime.runs.screen import evaluation
-from krontime.score import Scorer, named, scores
+from krontime.training.predict import Scorer, named, scores
 
 log = logging.getLogger(__name__)
 

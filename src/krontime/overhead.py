@@ -29,8 +29,8 @@ from krontime.data.datamodule import SeriesDataset, TrainBatches
 from krontime.data.load import load_data
 from krontime.data.series import SeriesBatch
 from krontime.errors import Problems
-from krontime.lit.module import SeriesClassifier
-from krontime.lit.quiet import quiet_lightning
+from krontime.training.module import SeriesClassifier
+from krontime.training.quiet import quiet_lightning
 from krontime.results.console import show
 from krontime.runs.environment import environment_json
 from krontime.results.files import replacing

@@ -21,7 +21,7 @@ from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
 from krontime.results.console import show
 from krontime.results.probes import CSV, PLOT, Probe, write_probes
-from krontime.score import Scorer
+from krontime.training.predict import Scorer
 
 
 def probe(config: DictConfig) -> list[Probe]:

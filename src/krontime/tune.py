@@ -22,7 +22,7 @@ from krontime.config.signatures import argument_problems
 from krontime.config.schema import BETTER, check_train
 from krontime.errors import Terminated, UserError
 from krontime.runs.failures import is_out_of_memory, was_terminated
-from krontime.lit.quiet import quiet_lightning
+from krontime.training.quiet import quiet_lightning
 from krontime.results.console import show
 from krontime.runs.record import config_hash
 from krontime.runs.sweep import first_line

@@ -26,7 +26,7 @@ from krontime.data.sources.table import TableSource
 from krontime.data.sources.ts import TsSource
 from krontime.data.split import split_indices
 from krontime.errors import UserError
-from krontime.lit.module import FORMAT_VERSION
+from krontime.training.module import FORMAT_VERSION
 from krontime.runs.record import Record, config_hash
 from tests.fuzz import mutate
 

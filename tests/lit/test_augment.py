@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from krontime.lit.augment import Augment
+from krontime.training.augment import Augment
 
 LENGTHS = [50, 1, 13, 37, 50, 22]
 ALL = {"shift": 0.5, "scale": 0.3, "jitter": 0.2, "mixup": 0.4}

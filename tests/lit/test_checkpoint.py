@@ -13,9 +13,9 @@ import torch
 
 from krontime.runs import prepare
 from krontime.errors import Terminated, UserError
-from krontime.lit.checkpoint import ChecksummedCheckpointIO, LastCheckpoint, checksum_problem, previous
-from krontime.lit.module import FORMAT_VERSION
-from krontime.lit.quiet import quiet_lightning
+from krontime.training.checkpoint import ChecksummedCheckpointIO, LastCheckpoint, checksum_problem, previous
+from krontime.training.module import FORMAT_VERSION
+from krontime.training.quiet import quiet_lightning
 
 STATE = {"weights": torch.arange(1000.0), "step": 3, "krontime": {"format_version": FORMAT_VERSION}}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from krontime.lit.metrics import metric_collection
+from krontime.training.metrics import metric_collection
 from krontime.runs.record import METRICS
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from krontime.data.series import SeriesBatch
-from krontime.lit.augment import Augment
-from krontime.lit.metrics import metric_collection
-from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
-from krontime.lit.progress import Bar, EpochLines, History
+from krontime.training.augment import Augment
+from krontime.training.metrics import metric_collection
+from krontime.training.module import FORMAT_VERSION, SeriesClassifier
+from krontime.training.progress import Bar, EpochLines, History
 
 NUM_CLASSES = 3
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from krontime.lit.schedule import warmup_cosine
+from krontime.training.schedule import warmup_cosine
 
 
 def rates(*, total_steps: int, warmup: float, final: float, peak: float = 0.5) -> list[float]:

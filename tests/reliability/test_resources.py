@@ -20,7 +20,7 @@ import pytest
 
 from krontime import cli
 from krontime.runs import run
-from krontime.lit.module import SeriesClassifier
+from krontime.training.module import SeriesClassifier
 from krontime.runs.record import Record, Status
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 
 from krontime.runs.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
 from krontime.results.recomputed import recomputed
-from krontime.score import scores
+from krontime.training.predict import scores
 
 CLASSES = ("a", "b", "c", "d")
 

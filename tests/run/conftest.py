@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from krontime.runs import run
-from krontime.lit.module import SeriesClassifier
+from krontime.training.module import SeriesClassifier
 from tests.run.small import NETWORKS, labelled, write_npz, write_ts
 
 

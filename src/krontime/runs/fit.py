@@ -14,7 +14,7 @@ from krontime.runs.environment import peak_memory_bytes
 from krontime.results.files import CONFIG, replacing
 from krontime.runs.record import MetricName
 from krontime.runs.resume import clear_unfinished
-from krontime.score import scores
+from krontime.training.predict import scores
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger

@@ -14,20 +14,20 @@ import torch
 
 from krontime import build
 from krontime.runs import prepare
-from krontime.attention_maps import mean_factors
+from krontime.training.attention_maps import mean_factors
 from krontime.runs.prepare import Experiment
 from krontime.runs.fit import Fit
-from krontime.lit.divergence import StopOnDivergence
-from krontime.lit.progress import Bar, EpochLines, History
-from krontime.lit.resume import GoOn
+from krontime.training.divergence import StopOnDivergence
+from krontime.training.progress import Bar, EpochLines, History
+from krontime.training.restore import GoOn
 from krontime.runs.environment import reset_peak_memory
 from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
-from krontime.score import Scorer
+from krontime.training.predict import Scorer
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
-    from krontime.lit.module import SeriesClassifier
+    from krontime.training.module import SeriesClassifier
 
 
 class NetworkFit(Fit):

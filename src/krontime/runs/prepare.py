@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from krontime import build
-from krontime.checkpoints import read_checkpoint
+from krontime.training.checkpoint_file import read_checkpoint
 from krontime.data.datamodule import ConsecutiveBatches, SeriesDataModule, SeriesDataset
 from krontime.data.load import load_data
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesBatch, SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.errors import UserError
-from krontime.lit.augment import Augment
-from krontime.lit.checkpoint import checksum_problem
-from krontime.lit.module import FORMAT_VERSION, SeriesClassifier
+from krontime.training.augment import Augment
+from krontime.training.checkpoint import checksum_problem
+from krontime.training.module import FORMAT_VERSION, SeriesClassifier
 from krontime.models.read_out import KernelReadOut
 from krontime.results.files import PREDICTIONS, RECORD
 from krontime.runs.record import Protocol, Record, configured_protocol

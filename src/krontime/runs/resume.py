@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from krontime.runs import prepare
 from krontime.errors import UserError
-from krontime.lit.checkpoint import previous
-from krontime.lit.resume import keep_rows, kept_rows
+from krontime.training.checkpoint import previous
+from krontime.training.restore import keep_rows, kept_rows
 from krontime.results.files import remove_unfinished
 from krontime.runs.record import Protocol
 

@@ -23,7 +23,7 @@ from krontime.config.schema import check_train
 from krontime.errors import Terminated, UserError
 from krontime.runs.prepare import Experiment
 from krontime.runs.fit import Fit
-from krontime.lit.quiet import quiet_lightning
+from krontime.training.quiet import quiet_lightning
 from krontime.runs.lock import Busy, alone
 from krontime.runs.classical_fit import ReferenceFit
 from krontime.results.console import show
@@ -33,7 +33,7 @@ from krontime.runs.predictions import write_predictions
 from krontime.runs.record import MetricName, Metrics, Record, Status, config_hash
 from krontime.runs.screen import already_done, final_screen
 from krontime.runs.resume import clear_spares, set_aside
-from krontime.score import named
+from krontime.training.predict import named
 from krontime.runs.network_fit import NetworkFit
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import torch
 from krontime.data.datamodule import SeriesDataModule
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.lit.metrics import metric_collection
-from krontime.lit.module import SeriesClassifier
-from krontime.lit.quiet import quiet_lightning
+from krontime.training.metrics import metric_collection
+from krontime.training.module import SeriesClassifier
+from krontime.training.quiet import quiet_lightning
 from krontime.runs.predictions import Predictions
 from krontime.runs.record import MetricName
 

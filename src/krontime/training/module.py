@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
-from krontime.lit.augment import Augment
-from krontime.lit.metrics import metric_collection
-from krontime.lit.schedule import warmup_cosine
+from krontime.training.augment import Augment
+from krontime.training.metrics import metric_collection
+from krontime.training.schedule import warmup_cosine
 from krontime.models.read_out import KernelReadOut
 
 FORMAT_VERSION = 3

@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from krontime.errors import Terminated
-from krontime.lit.module import SeriesClassifier
-from krontime.lit.resume import snapshot_rows
+from krontime.training.module import SeriesClassifier
+from krontime.training.restore import snapshot_rows
 from krontime.results.files import replacing
 
 _END_OF_ZIP = b"PK\x05\x06"

@@ -8,7 +8,7 @@ import torch
 
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
-from krontime.lit.module import SeriesClassifier
+from krontime.training.module import SeriesClassifier
 from krontime.models.layers.attention import LevelAttention
 
 MOST_SERIES = 8
