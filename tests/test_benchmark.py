@@ -57,7 +57,7 @@ def processes(monkeypatch):
         path.write_text(json.dumps(result))
 
     monkeypatch.setattr(module, "run_cell", pretend)
-    monkeypatch.setattr("krontime.results.benchmark_plots.write_plots", lambda *args, **options: None)
+    monkeypatch.setattr("krontime.reports.benchmark.plots.write_plots", lambda *args, **options: None)
     return started
 
 

@@ -16,8 +16,8 @@ from krontime.runs import prepare
 from krontime.runs import run
 from krontime.errors import UserError
 from krontime.probe import cross_validated, level_features_of
-from krontime.results.folder import refresh
-from krontime.results.probes import Probe
+from krontime.reports.folder import refresh
+from krontime.reports.probes import Probe
 from krontime.training.predict import Scorer
 
 SMALL = (

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from krontime import cli
 from krontime.config.files import config_dir
 from krontime.errors import UserError
-from krontime.results.blocks import fill_blocks
-from krontime.results.folder import SOURCES, refresh
+from krontime.reports.blocks import fill_blocks
+from krontime.reports.folder import SOURCES, refresh
 from krontime.runs.predictions import Outcomes, write_outcomes
 from krontime.runs.record import Record, config_hash
 from krontime.runs.sweep import Job, Sweep
@@ -35,8 +35,8 @@ def run(*overrides: str) -> list[Path]:
 @pytest.fixture
 def no_plots(monkeypatch):
     """Plots take longest; one test makes them."""
-    monkeypatch.setattr("krontime.results.folder.plot_pareto", lambda comparison, folder: [])
-    monkeypatch.setattr("krontime.results.folder.plot_critical_difference", lambda variants, scores, folder: "no plot")
+    monkeypatch.setattr("krontime.reports.folder.plot_pareto", lambda comparison, folder: [])
+    monkeypatch.setattr("krontime.reports.folder.plot_critical_difference", lambda variants, scores, folder: "no plot")
 
 
 @pytest.fixture(scope="module")

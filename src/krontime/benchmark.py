@@ -25,8 +25,8 @@ from krontime import build
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.planning import Cost, cost
-from krontime.results.benchmark_report import CSV, ENVIRONMENT, write_report
-from krontime.results.benchmark_tables import Row, write_rows
+from krontime.reports.benchmark.report import CSV, ENVIRONMENT, write_report
+from krontime.reports.benchmark.tables import Row, write_rows
 from krontime.runs.environment import environment_json
 from krontime.results.files import replacing
 from krontime.runs.record import config_hash

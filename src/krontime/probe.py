@@ -20,7 +20,7 @@ from krontime.data.sources.synthetic import SyntheticSource
 from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
 from krontime.results.console import show
-from krontime.results.probes import CSV, PLOT, Probe, write_probes
+from krontime.reports.probes import CSV, PLOT, Probe, write_probes
 from krontime.training.predict import Scorer
 
 

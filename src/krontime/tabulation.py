@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 
 from krontime import build
 from krontime.errors import Problems, UserError
-from krontime.results.blocks import fill_blocks
-from krontime.results.collect import Damaged, Stored, collect, publish
-from krontime.results.comparison import Comparison
+from krontime.reports.blocks import fill_blocks
+from krontime.reports.comparison.collect import Damaged, Stored, collect, publish
+from krontime.reports.comparison.compare import Comparison
 from krontime.results.console import show
-from krontime.results.folder import (
+from krontime.reports.folder import (
     RECORDS,
     TableOptions,
     as_options,
@@ -23,8 +23,8 @@ from krontime.results.folder import (
     write_results,
 )
 from krontime.runs.remarks import Remarks, read_remarks
-from krontime.results.significance import SIGNIFICANCE
-from krontime.results.tables import SCORES
+from krontime.reports.comparison.significance import SIGNIFICANCE
+from krontime.reports.comparison.tables import SCORES
 from krontime.runs.sweep import unrecorded
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import asdict, fields
 import pytest
 
 from krontime.errors import UserError
-from krontime.results.benchmark_report import write_report
-from krontime.results.benchmark_tables import Row, read_rows, write_rows
+from krontime.reports.benchmark.report import write_report
+from krontime.reports.benchmark.tables import Row, read_rows, write_rows
 
 ABOUT = {
     "device": {"kind": "cpu", "name": "A Processor", "count": 1, "num_threads": 2, "platform": "Linux 6 x86_64"},

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from krontime.results.benchmark_tables import (
+from krontime.reports.benchmark.tables import (
     TRAIN,
     Row,
     format_number,

@@ -3,7 +3,7 @@
 import pytest
 
 from krontime.errors import UserError
-from krontime.results.blocks import fill_blocks
+from krontime.reports.blocks import fill_blocks
 
 PAGE = "# Größe\r\n<!-- a/t.md:begin -->\nold\n<!-- a/t.md:end -->\r\ntail <!-- u.md:begin --><!-- u.md:end -->"
 

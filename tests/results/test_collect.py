@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from krontime.errors import UserError
-from krontime.results.collect import collect, publish
+from krontime.reports.comparison.collect import collect, publish
 from krontime.runs.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
 from krontime.runs.record import Status, config_hash
 
@@ -182,7 +182,7 @@ def test_publishing_that_breaks_off_loses_nothing(make_record, tmp_path, monkeyp
     runs, _ = collect([tmp_path / "runs"])
     publish(runs, published)
     with monkeypatch.context() as patch:
-        patch.setattr("krontime.results.collect.newest", lambda job: pytest.fail("full disk", pytrace=False))
+        patch.setattr("krontime.reports.comparison.collect.newest", lambda job: pytest.fail("full disk", pytrace=False))
         with pytest.raises(pytest.fail.Exception):
             publish(runs, published)
     assert [path.name for path in (tmp_path / "all").iterdir()] == ["published"]

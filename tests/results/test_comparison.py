@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from krontime.errors import UserError
-from krontime.results.collect import Stored
-from krontime.results.comparison import compare
+from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.compare import compare
 from krontime.runs.record import GitState, Metrics, Status
 from krontime.runs.remarks import Remarks, Unrecorded
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from krontime.results import comparison_plots
-from krontime.results.collect import Stored
-from krontime.results.comparison import compare
-from krontime.results.comparison_plots import plot_critical_difference, plot_pareto, plot_scaling
+from krontime.reports.comparison import plots
+from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.compare import compare
+from krontime.reports.comparison.plots import plot_critical_difference, plot_pareto, plot_scaling
 
 VARIANTS = [("krontime",), ("patchtst",), ("a $strange_ name",)]
 SCORES = np.array([[0.9, 0.8, 0.7], [0.95, 0.85, 0.9], [0.8, 0.7, 0.6], [0.7, 0.75, 0.5]])

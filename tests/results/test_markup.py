@@ -2,7 +2,7 @@
 
 import re
 
-from krontime.results.markup import Cell, Line, Table, latex, markdown
+from krontime.reports.markup import Cell, Line, Table, latex, markdown
 
 TABLE = Table(
     "Score_1",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from krontime.errors import UserError
-from krontime.results.published import Published, read_published
+from krontime.reports.published import Published, read_published
 
 HEADER = "data,model,metric,value,source,protocol\n"
 COMMITTED = Path(__file__).parents[2] / "docs" / "results" / "published.csv"

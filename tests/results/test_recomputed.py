@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from krontime.runs.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
-from krontime.results.recomputed import recomputed
+from krontime.reports.comparison.recomputed import recomputed
 from krontime.training.predict import scores
 
 CLASSES = ("a", "b", "c", "d")

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from krontime.results.collect import Stored
-from krontime.results.comparison import compare
+from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.compare import compare
 from krontime.runs.predictions import Outcomes, write_outcomes
-from krontime.results.significance import write_significance
-from krontime.results.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
+from krontime.reports.comparison.significance import write_significance
+from krontime.reports.comparison.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
 
 
 @pytest.fixture(scope="session")

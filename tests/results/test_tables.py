@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from krontime.results.collect import Damaged, Stored
-from krontime.results.comparison import compare
-from krontime.results.published import Published
+from krontime.reports.comparison.collect import Damaged, Stored
+from krontime.reports.comparison.compare import compare
+from krontime.reports.published import Published
 from krontime.runs.record import Device, Metrics, Status
-from krontime.results.tables import write_scores
+from krontime.reports.comparison.tables import write_scores
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.results.files import replacing
-from krontime.results.markup import Table, latex, markdown
+from krontime.reports.markup import Table, latex, markdown
 
 
 @dataclass(frozen=True)

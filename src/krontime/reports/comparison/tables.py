@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
 from krontime.results.files import replacing
-from krontime.results.markup import Cell, Line, Mark, Table, latex, markdown
-from krontime.results.published import Published
+from krontime.reports.markup import Cell, Line, Mark, Table, latex, markdown
+from krontime.reports.published import Published
 from krontime.runs.record import Status
 from krontime.runs.screen import format_bytes, format_milliseconds
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from krontime.errors import Problems, UserError
-from krontime.results import benchmark_report, probes
-from krontime.results.collect import Damaged, Stored, collect
-from krontime.results.comparison import AUTO, Comparison, compare
-from krontime.results.comparison_plots import (
+from krontime.reports.benchmark import report
+from krontime.reports import probes
+from krontime.reports.comparison.collect import Damaged, Stored, collect
+from krontime.reports.comparison.compare import AUTO, Comparison, compare
+from krontime.reports.comparison.plots import (
     CRITICAL_DIFFERENCE,
     PARETO,
     SCALING,
@@ -25,16 +26,16 @@ from krontime.results.comparison_plots import (
 )
 from krontime.runs.plot.figures import FORMATS
 from krontime.results.files import replacing
-from krontime.results.published import read_published
+from krontime.reports.published import read_published
 from krontime.runs.record import METRICS
 from krontime.runs.remarks import Remarks, read_remarks
-from krontime.results.significance import SIGNIFICANCE, write_significance
-from krontime.results.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
-from krontime.results.tables import SCORES, write_scores
+from krontime.reports.comparison.significance import SIGNIFICANCE, write_significance
+from krontime.reports.comparison.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
+from krontime.reports.comparison.tables import SCORES, write_scores
 
 RECORDS = "records"
 OPTIONS = "tables.yaml"
-SOURCES = (RECORDS, benchmark_report.CSV, probes.CSV)
+SOURCES = (RECORDS, report.CSV, probes.CSV)
 """What generated files are made from."""
 
 
@@ -183,8 +184,8 @@ def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
 
 
 def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
-    if (folder / benchmark_report.CSV).is_file():
-        benchmark_report.write_report(folder)
+    if (folder / report.CSV).is_file():
+        report.write_report(folder)
     if (folder / probes.CSV).is_file():
         probes.write_plot(folder)
     if not (folder / RECORDS).is_dir():

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from krontime.results.collect import Stored
+from krontime.reports.comparison.collect import Stored
 from krontime.runs.record import Protocol
 
 _COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")

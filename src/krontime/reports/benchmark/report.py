@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from krontime.errors import UserError
-from krontime.results.benchmark_tables import Row, read_rows, write_tables
+from krontime.reports.benchmark.tables import Row, read_rows, write_tables
 
 CSV = "benchmark.csv"
 ENVIRONMENT = "environment.json"
@@ -25,7 +25,7 @@ def write_report(folder: Path) -> list[str]:
     Raises:
         UserError: one of the two files is missing or damaged.
     """
-    from krontime.results.benchmark_plots import write_plots
+    from krontime.reports.benchmark.plots import write_plots
 
     rows = read_rows(folder / CSV)
     path = folder / ENVIRONMENT

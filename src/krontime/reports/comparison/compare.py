@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from krontime.errors import UserError
-from krontime.results.collect import Damaged, Stored, newest
-from krontime.results.differences import NONE, differing, option, without_seeds
-from krontime.results.protocols import SEEDS, by_protocol, first_protocol
+from krontime.reports.comparison.collect import Damaged, Stored, newest
+from krontime.reports.comparison.differences import NONE, differing, option, without_seeds
+from krontime.reports.comparison.protocols import SEEDS, by_protocol, first_protocol
 from krontime.runs.record import METRICS, MetricName, Record, Status, config_hash, job_identity
 from krontime.runs.remarks import Note, Remarks, Unrecorded, Variant
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from krontime.results.benchmark_tables import REPORTS, Row
+from krontime.reports.benchmark.tables import REPORTS, Row
 from krontime.runs.plot.figures import save, style
 
 _WIDTH_PER_LETTER = 0.071  # inches, of the caption's font

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from krontime.results.comparison import Variant
+from krontime.reports.comparison.compare import Variant
 from krontime.results.files import replacing
-from krontime.results.markup import Cell, Line, Table, latex, markdown
-from krontime.results.statistics import LEVEL, MIN_SEEDS, Interval, Test
-from krontime.results.tables import write_csv
+from krontime.reports.markup import Cell, Line, Table, latex, markdown
+from krontime.reports.comparison.statistics import LEVEL, MIN_SEEDS, Interval, Test
+from krontime.reports.comparison.tables import write_csv
 
 SIGNIFICANCE = "significance"
 _CAPTION = (

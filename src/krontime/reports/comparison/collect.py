@@ -9,7 +9,7 @@ from pathlib import Path
 from krontime.errors import UserError
 from krontime.results.files import OUTCOMES, RECORD, is_unfinished, replacing_folder
 from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
-from krontime.results.recomputed import recomputed
+from krontime.reports.comparison.recomputed import recomputed
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import REMARKS, Remarks
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
 from krontime.runs.plot.figures import save, style
-from krontime.results.statistics import LEVEL
+from krontime.reports.comparison.statistics import LEVEL
 
 CRITICAL_DIFFERENCE = "critical_difference"
 SCALING = "scaling"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.results.comparison import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
 from krontime.runs.predictions import Outcomes
 
 MIN_SEEDS = 5
