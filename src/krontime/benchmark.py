@@ -28,7 +28,7 @@ from krontime.planning import Cost, cost
 from krontime.reports.benchmark.report import CSV, ENVIRONMENT, write_report
 from krontime.reports.benchmark.tables import Row, write_rows
 from krontime.runs.environment import environment_json
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.runs.record import config_hash
 from krontime.runs.screen import format_bytes
 
@@ -382,7 +382,7 @@ def _write(
     if not is_last:
         return
 
-    from krontime.results.console import show
+    from krontime.console import show
 
     names = write_report(output)
     for name in names:

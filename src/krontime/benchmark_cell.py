@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from krontime import build
 from krontime.data.series import SeriesSpec
 from krontime.runs.environment import peak_memory_bytes, reset_peak_memory
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 MIN_TIMED = 2
 """Steps that are timed however long they take."""

@@ -9,8 +9,8 @@ from krontime.runs import prepare
 from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
-from krontime.results.console import show
-from krontime.results.files import RECORD
+from krontime.console import show
+from krontime.storage import RECORD
 from krontime.runs.record import METRICS, Record, Status
 
 

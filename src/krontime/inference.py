@@ -20,8 +20,8 @@ from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
-from krontime.results.console import show
-from krontime.results.files import RECORD
+from krontime.console import show
+from krontime.storage import RECORD
 from krontime.runs.predictions import check_output, write_predictions
 from krontime.runs.record import MetricName, Record, Status
 from krontime.runs.screen import evaluation

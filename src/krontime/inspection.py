@@ -9,7 +9,7 @@ from krontime import build
 from krontime.config import files
 from krontime.config.schema import inspect_problems
 from krontime.errors import Problems, UserError
-from krontime.results.console import show
+from krontime.console import show
 
 
 def data(config: DictConfig) -> None:

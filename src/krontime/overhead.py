@@ -31,9 +31,9 @@ from krontime.data.series import SeriesBatch
 from krontime.errors import Problems
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
-from krontime.results.console import show
+from krontime.console import show
 from krontime.runs.environment import environment_json
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.runs.screen import format_bytes
 
 OWN = ("rounds", "warmup", "start", "json")

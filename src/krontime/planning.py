@@ -173,7 +173,7 @@ def _spec(options: Mapping[str, Any]) -> SeriesSpec:
 def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: Mapping[str | None, Cost]) -> None:
     from rich.table import Table
 
-    from krontime.results.console import show
+    from krontime.console import show
 
     first = next(iter(costs.values()))
     show(

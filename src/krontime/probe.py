@@ -19,7 +19,7 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.synthetic import SyntheticSource
 from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
-from krontime.results.console import show
+from krontime.console import show
 from krontime.reports.probes import CSV, PLOT, Probe, write_probes
 from krontime.training.predict import Scorer
 

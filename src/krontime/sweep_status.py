@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from krontime import build
 from krontime.errors import UserError
 from krontime.runs.lock import SUFFIX
-from krontime.results.console import show
-from krontime.results.files import RECORD
+from krontime.console import show
+from krontime.storage import RECORD
 from krontime.runs.record import Record
 from krontime.runs.screen import format_duration
 from krontime.runs.sweep import Progress, State, counts, listed, progress
@@ -125,7 +125,7 @@ def _duration_s(record: Record) -> float:
 
 def _elapsed_s(run_dir: Path) -> float:
     """Since the run that is going on was started: it has then written its config."""
-    from krontime.results.files import CONFIG
+    from krontime.storage import CONFIG
 
     try:
         return max(0.0, time.time() - (run_dir / CONFIG).stat().st_mtime)

@@ -12,7 +12,7 @@ from krontime.errors import Problems, UserError
 from krontime.reports.blocks import fill_blocks
 from krontime.reports.comparison.collect import Damaged, Stored, collect, publish
 from krontime.reports.comparison.compare import Comparison
-from krontime.results.console import show
+from krontime.console import show
 from krontime.reports.folder import (
     RECORDS,
     TableOptions,

@@ -23,7 +23,7 @@ from krontime.config.schema import BETTER, check_train
 from krontime.errors import Terminated, UserError
 from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.training.quiet import quiet_lightning
-from krontime.results.console import show
+from krontime.console import show
 from krontime.runs.record import config_hash
 from krontime.runs.sweep import first_line
 from krontime.runs.network_fit import NetworkFit

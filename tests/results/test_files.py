@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from krontime.results.files import remove_unfinished, replacing
+from krontime.storage import remove_unfinished, replacing
 
 
 def test_what_was_being_written_is_removed_and_nothing_else(tmp_path: Path) -> None:

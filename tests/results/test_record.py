@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.runs.record import METRICS, Metrics, Record, Status, config_hash, without_folders
 
 # The schema that readers elsewhere rely on; a change needs a new schema version.

@@ -49,7 +49,7 @@ class KrontimeSweeper(BasicSweeper):
             UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
         """
         from krontime.errors import UserError
-        from krontime.results.console import show
+        from krontime.console import show
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -158,7 +158,7 @@ class _SweepRun:
     def finish_busy(self) -> None:
         """See the jobs to their end that other processes were training."""
         from krontime.runs.lock import Busy, is_held
-        from krontime.results.console import show
+        from krontime.console import show
 
         is_told = False
         while busy := [number for number, error in self.errors.items() if isinstance(error, Busy)]:
@@ -213,7 +213,7 @@ class _SweepRun:
     def log(self) -> None:
         """Give Weights & Biases, where the jobs log to it, a run with a table of them for each output folder."""
         from krontime import build
-        from krontime.results.console import show
+        from krontime.console import show
         from krontime.runs.screen import sync_command
         from krontime.runs.sweep import Sweep
 

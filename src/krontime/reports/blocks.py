@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 _MARKER = re.compile(r"<!-- (?P<file>\S+\.md):(?P<end>begin|end) -->")
 

@@ -25,7 +25,7 @@ from krontime.reports.comparison.plots import (
     plot_scaling,
 )
 from krontime.runs.plot.figures import FORMATS
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.reports.published import read_published
 from krontime.runs.record import METRICS
 from krontime.runs.remarks import Remarks, read_remarks

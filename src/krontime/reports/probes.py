@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 CSV = "probe.csv"
 PLOT = "probe.png"

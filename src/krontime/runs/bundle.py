@@ -18,7 +18,7 @@ from krontime import __version__
 from krontime.runs import prepare
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
-from krontime.results.files import RECORD
+from krontime.storage import RECORD
 from krontime.runs.record import Record
 
 FORMAT_VERSION = 3

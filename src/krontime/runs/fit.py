@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from krontime.runs.prepare import Experiment
 from krontime.runs.environment import peak_memory_bytes
-from krontime.results.files import CONFIG, replacing
+from krontime.storage import CONFIG, replacing
 from krontime.runs.record import MetricName
 from krontime.runs.resume import clear_unfinished
 from krontime.training.predict import scores

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.results.files import OUTCOMES, PREDICTIONS, replacing
+from krontime.storage import OUTCOMES, PREDICTIONS, replacing
 
 _PROBABILITY = "p_"
 ENDINGS = (".csv", ".parquet")

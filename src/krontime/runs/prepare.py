@@ -20,7 +20,7 @@ from krontime.training.augment import Augment
 from krontime.training.checkpoint import checksum_problem
 from krontime.training.module import FORMAT_VERSION, SeriesClassifier
 from krontime.models.read_out import KernelReadOut
-from krontime.results.files import PREDICTIONS, RECORD
+from krontime.storage import PREDICTIONS, RECORD
 from krontime.runs.record import Protocol, Record, configured_protocol
 
 FIT_SERIES = 128

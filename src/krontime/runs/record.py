@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 SchemaVersion = Literal[1, 2]
 SCHEMA_VERSIONS: tuple[SchemaVersion, ...] = get_args(SchemaVersion)

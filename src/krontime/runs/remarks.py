@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.results.files import is_unfinished, replacing
+from krontime.storage import is_unfinished, replacing
 
 REMARKS = "remarks.json"
 _FOLDER = re.compile(r"(?P<data>.+)/(?P<model>[^/]+)/seed(?P<seed>-?\d+)-[0-9a-f]{12}")

@@ -9,7 +9,7 @@ from krontime.runs import prepare
 from krontime.errors import UserError
 from krontime.training.checkpoint import previous
 from krontime.training.restore import keep_rows, kept_rows
-from krontime.results.files import remove_unfinished
+from krontime.storage import remove_unfinished
 from krontime.runs.record import Protocol
 
 if TYPE_CHECKING:

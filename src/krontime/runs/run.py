@@ -26,9 +26,9 @@ from krontime.runs.fit import Fit
 from krontime.training.quiet import quiet_lightning
 from krontime.runs.lock import Busy, alone
 from krontime.runs.classical_fit import ReferenceFit
-from krontime.results.console import show
+from krontime.console import show
 from krontime.runs.environment import environment
-from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.runs.predictions import write_predictions
 from krontime.runs.record import MetricName, Metrics, Record, Status, config_hash
 from krontime.runs.screen import already_done, final_screen

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from krontime.results.files import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.runs.record import METRICS, MetricName, Protocol, Record, Status
 
 _WIDTH = 96

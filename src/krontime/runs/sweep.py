@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from krontime.errors import UserError
 from krontime.runs.lock import is_held
-from krontime.results.files import RECORD, replacing
+from krontime.storage import RECORD, replacing
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import Unrecorded, is_job_folder
 

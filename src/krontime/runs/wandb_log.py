@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from krontime.runs.plot.attention import picture
-from krontime.results.files import CONFUSION_MATRIX, PREDICTIONS
+from krontime.storage import CONFUSION_MATRIX, PREDICTIONS
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger, WandbLogger

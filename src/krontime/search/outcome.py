@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.search.study import PROBLEM
 
 if TYPE_CHECKING:

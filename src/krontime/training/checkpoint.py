@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from krontime.errors import Terminated
 from krontime.training.module import SeriesClassifier
 from krontime.training.restore import snapshot_rows
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 _END_OF_ZIP = b"PK\x05\x06"
 _END_SIZE = 22  # of that record, with an empty comment

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import CSVLogger
 
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 
 class GoOn(pl.Callback):

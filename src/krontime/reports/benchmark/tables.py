@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.reports.markup import Table, latex, markdown
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.results.files import OUTCOMES, RECORD, is_unfinished, replacing_folder
+from krontime.storage import OUTCOMES, RECORD, is_unfinished, replacing_folder
 from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.reports.comparison.recomputed import recomputed
 from krontime.runs.record import Record, Status

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from krontime.reports.comparison.compare import Variant
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.reports.markup import Cell, Line, Table, latex, markdown
 from krontime.reports.comparison.statistics import LEVEL, MIN_SEEDS, Interval, Test
 from krontime.reports.comparison.tables import write_csv

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.reports.markup import Cell, Line, Mark, Table, latex, markdown
 from krontime.reports.published import Published
 from krontime.runs.record import Status

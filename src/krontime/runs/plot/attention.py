@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 _COLOURS = "viridis"
 _LEAST_PIXELS = 256

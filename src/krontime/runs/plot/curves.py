@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.results.files import replacing
+from krontime.storage import replacing
 from krontime.runs.predictions import Predictions
 
 if TYPE_CHECKING:

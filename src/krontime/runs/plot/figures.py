@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krontime.results.files import replacing
+from krontime.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
