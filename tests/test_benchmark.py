@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 from hydra import compose, initialize_config_dir
 
-from krontime import benchmark as module
+from krontime.commands import benchmark as module
 from krontime import build
-from krontime.benchmark import benchmark, run_cell
+from krontime.commands.benchmark import benchmark, run_cell
 from krontime.config.files import config_dir, options
 from krontime.errors import UserError
 
@@ -255,7 +255,7 @@ def test_a_process_imports_no_lightning():
     import subprocess
 
     code = (
-        "import sys, krontime.benchmark_cell; "
+        "import sys, krontime.commands.benchmark_cell; "
         "print([m for m in ('lightning', 'aeon', 'torchmetrics', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from krontime import __version__, cli, task
+from krontime import __version__, cli
+from krontime.commands import hydra_task
 from krontime.config import files
 from krontime.config.overrides import quoted
 
@@ -80,7 +81,7 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
-    assert callable(task.function(verb))
+    assert callable(hydra_task.function(verb))
     assert (files.config_dir() / f"{verb}.yaml").is_file()
 
 
@@ -143,7 +144,7 @@ def test_a_fault_of_the_program_is_not_dressed_as_the_users(monkeypatch: pytest.
     def broken(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("krontime.inference.evaluate", broken)
+    monkeypatch.setattr("krontime.commands.evaluate.evaluate", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["evaluate", "run=x"])
 
@@ -154,15 +155,16 @@ def test_interruption_has_its_own_exit_code(
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("krontime.inference.evaluate", interrupted)
+    monkeypatch.setattr("krontime.commands.evaluate.evaluate", interrupted)
     assert stopped(["evaluate", "run=x"]) == 130
     assert capsys.readouterr().err == "krontime: interrupted\n"
 
 
 WAITING = """
 import sys, time
-from krontime import cli, task
-task.function = lambda verb: lambda config: print("begun", flush=True) or time.sleep(60)
+from krontime import cli
+from krontime.commands import hydra_task
+hydra_task.function = lambda verb: lambda config: print("begun", flush=True) or time.sleep(60)
 sys.argv = ["krontime", "evaluate", "run=x"]
 cli.main()
 """
@@ -189,7 +191,7 @@ def test_a_shell_script_ends_with_the_command_that_is_interrupted() -> None:
 def test_arguments_of_the_process_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning starts further ranks with them."""
     seen: list[list[str]] = []
-    monkeypatch.setattr("krontime.inference.evaluate", lambda _: seen.append(list(sys.argv)))
+    monkeypatch.setattr("krontime.commands.evaluate.evaluate", lambda _: seen.append(list(sys.argv)))
     monkeypatch.setattr(sys, "argv", ["/somewhere/krontime", "evaluate", "run=x"])
     cli.main()
     assert seen == [["/somewhere/krontime", "evaluate", "run=x"]]

@@ -14,12 +14,13 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from krontime import cli, inference
+from krontime import cli
+from krontime.commands import evaluate
 from krontime.runs import bundle
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.errors import UserError
-from krontime.export import export
+from krontime.commands.export import export
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
 
@@ -96,16 +97,16 @@ def test_the_model_card_says_the_scores_the_classes_and_the_protocol(folder: Pat
 
 def test_predicts_and_scores_as_the_run_does(folder: Path, tmp_path: Path) -> None:
     options = {"input": folder / "data" / "two.npz", "split": "test", "sampling_rate_hz": None, "accelerator": None}
-    verb(inference.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
+    verb(evaluate.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
     stored = read_predictions(folder / "run" / "test_predictions.parquet")
     found = read_predictions(tmp_path / "out.parquet")
     assert (found.probabilities == stored.probabilities).all()
     assert found.predicted == stored.predicted
     paths = {"data": str(folder / "data"), "cache": str(tmp_path / "cache")}
     given = {"run": folder / "bundle", "accelerator": None}
-    assert verb(inference.evaluate, **given, paths=paths) == Record.read(folder / "run" / "record.json").metrics.test
+    assert verb(evaluate.evaluate, **given, paths=paths) == Record.read(folder / "run" / "record.json").metrics.test
     with pytest.raises(UserError, match=r"paths\.data=FOLDER"):
-        verb(inference.evaluate, **given, paths={**paths, "data": None})
+        verb(evaluate.evaluate, **given, paths={**paths, "data": None})
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "bundle.json", "record.json", "README.md"])

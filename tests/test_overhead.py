@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from krontime import cli, overhead
+from krontime import cli
+from krontime.commands import overhead
 from krontime.runs import prepare
 from krontime.data.datamodule import SeriesDataset
 

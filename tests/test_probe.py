@@ -15,7 +15,7 @@ from krontime import cli
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.errors import UserError
-from krontime.probe import cross_validated, level_features_of
+from krontime.commands.probe import cross_validated, level_features_of
 from krontime.reports.folder import refresh
 from krontime.reports.probes import Probe
 from krontime.training.predict import Scorer

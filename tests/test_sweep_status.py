@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from krontime import cli, sweep_status
+from krontime import cli
+from krontime.commands import sweep_status
 from krontime.runs import lock
 from krontime.errors import UserError
 from krontime.runs.record import Device, Metrics, Protocol, Record, Status, config_hash

@@ -18,7 +18,7 @@ from krontime.reports.folder import SOURCES, refresh
 from krontime.runs.predictions import Outcomes, write_outcomes
 from krontime.runs.record import Record, config_hash
 from krontime.runs.sweep import Job, Sweep
-from krontime.tabulation import tables
+from krontime.commands.tables import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

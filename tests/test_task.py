@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime.config.files import config_dir
-from krontime.task import Task
+from krontime.commands.hydra_task import Task
 
 OTHER_PROCESS = """
 import pickle, sys

@@ -17,20 +17,20 @@ from krontime.errors import UserError
 
 VERBS = {
     "train": ("krontime.runs.run:train", "train a model on a data set and score it on the test split"),
-    "evaluate": ("krontime.inference:evaluate", "score a finished run on its test split again"),
-    "predict": ("krontime.inference:predict", "classify new files with a finished run"),
-    "export": ("krontime.export:export", "write a finished run as a bundle that can be handed on"),
+    "evaluate": ("krontime.commands.evaluate:evaluate", "score a finished run on its test split again"),
+    "predict": ("krontime.commands.evaluate:predict", "classify new files with a finished run"),
+    "export": ("krontime.commands.export:export", "write a finished run as a bundle that can be handed on"),
     "plan": (
-        "krontime.planning:plan",
+        "krontime.commands.plan:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
-    "benchmark": ("krontime.benchmark:benchmark", "time and memory of models against length"),
-    "overhead": ("krontime.overhead:overhead", "what the framework adds to a bare training loop"),
-    "sweep-status": ("krontime.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
-    "tune": ("krontime.tune:tune", "search a model's options on validation, in one process or several"),
-    "probe": ("krontime.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
-    "tables": ("krontime.tabulation:tables", "tables, significance tests and plots from the records of runs"),
-    "data": ("krontime.inspection:data", "list the data sets, or inspect one"),
+    "benchmark": ("krontime.commands.benchmark:benchmark", "time and memory of models against length"),
+    "overhead": ("krontime.commands.overhead:overhead", "what the framework adds to a bare training loop"),
+    "sweep-status": ("krontime.commands.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
+    "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
+    "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
+    "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
+    "data": ("krontime.commands.data:data", "list the data sets, or inspect one"),
 }
 
 EXIT_USER_ERROR = 2
@@ -77,7 +77,7 @@ def _run(verb: str, arguments: list[str]) -> None:
     import hydra
 
     from krontime.config.hydra_guard import checked_loading
-    from krontime.task import Task
+    from krontime.commands.hydra_task import Task
 
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short ends a process without a word otherwise

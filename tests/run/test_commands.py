@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from krontime import cli, inference
+from krontime import cli
+from krontime.commands import evaluate
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
 from tests.run.small import SMALL, command, equal, train, verb, weights
@@ -140,4 +141,4 @@ class TestProcesses:
         self, config: Callable[..., Any], tmp_path: Path
     ) -> None:
         record = train(config("equal.npz", "compile=true", "trainer.max_epochs=1"), tmp_path / "run")
-        assert verb(inference.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from krontime import inference
+from krontime.commands import evaluate
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.errors import Terminated, UserError
@@ -59,7 +59,7 @@ class TestEndings:
         assert not cut.metrics.test
         assert not (tmp_path / "cut" / "test_predictions.parquet").exists()
         with pytest.raises(UserError, match=r"interrupted.*run to its end"):
-            verb(inference.evaluate, run=tmp_path / "cut")
+            verb(evaluate.evaluate, run=tmp_path / "cut")
         interrupted_at(None, KeyboardInterrupt())
         resumed = train(options, tmp_path / "cut")
         assert resumed.status is Status.COMPLETED

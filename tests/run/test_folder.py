@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from krontime import inference
+from krontime.commands import evaluate
 from krontime.runs import run
 from krontime.errors import UserError
 from krontime.runs.predictions import read_predictions
@@ -102,7 +102,7 @@ class TestSecondStart:
         with pytest.raises(UserError, match=r"has changed since.*force=true"):
             train(options, tmp_path / "run")
         with pytest.raises(UserError, match="has changed since"):
-            verb(inference.evaluate, run=tmp_path / "run")
+            verb(evaluate.evaluate, run=tmp_path / "run")
         assert train({**options, "force": True}, tmp_path / "run").status is Status.COMPLETED
 
 
@@ -123,7 +123,7 @@ class TestRepeats:
 
     def test_evaluate_gives_the_same_numbers(self, finished: tuple[Path, str]) -> None:
         folder, _ = finished
-        assert verb(inference.evaluate, run=folder) == Record.read(folder / "record.json").metrics.test
+        assert verb(evaluate.evaluate, run=folder) == Record.read(folder / "record.json").metrics.test
 
     @pytest.mark.parametrize("network", NETWORKS)
     def test_predict_on_the_test_series_gives_the_stored_predictions(
@@ -132,9 +132,9 @@ class TestRepeats:
         """Two channels, unequal lengths, and gaps that only training series have."""
         record = train(config("gaps.npz", "trainer.max_epochs=1", network=network), tmp_path / "run")
         assert record.protocol is not None
-        assert verb(inference.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
         output = tmp_path / "out.parquet"
-        verb(inference.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
+        verb(evaluate.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
         stored, found = (read_predictions(path) for path in (tmp_path / "run" / "test_predictions.parquet", output))
         assert (found.probabilities == stored.probabilities).all()
         assert found.labels == stored.labels
@@ -146,7 +146,7 @@ class TestRepeats:
         train(config("TRAIN.ts", f"data.test={files / 'TEST.ts'}", "trainer.max_epochs=1"), tmp_path / "run")
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         output = tmp_path / "out.csv"
-        verb(inference.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
+        verb(evaluate.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
         names = output.read_text().splitlines()[0].split(",")
         rows = np.genfromtxt(output, delimiter=",", names=True, dtype=None, encoding="utf-8")
         assert names == ["index", "label", "predicted", "p_a", "p_b", "p_c"]
@@ -168,7 +168,7 @@ class TestRepeats:
         )
         train(options, tmp_path / "run")
         output = tmp_path / "out.parquet"
-        verb(inference.predict, run=tmp_path / "run", input=path, split="test", output=output)
+        verb(evaluate.predict, run=tmp_path / "run", input=path, split="test", output=output)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
 
@@ -178,8 +178,8 @@ class TestRepeats:
             np.save(tmp_path / "bare.npy", given["X_flat"].reshape(42, 1, 80)[30:])
         options = {"run": tmp_path / "run", "input": tmp_path / "bare.npy", "output": tmp_path / "out.parquet"}
         with pytest.raises(UserError, match=r"sampling_rate_hz=None.*bare\.npy.*resampled to 50 Hz"):
-            verb(inference.predict, **options)
-        verb(inference.predict, **options, sampling_rate_hz=100.0)
+            verb(evaluate.predict, **options)
+        verb(evaluate.predict, **options, sampling_rate_hz=100.0)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(tmp_path / "out.parquet").probabilities == stored.probabilities).all()
 
@@ -188,10 +188,10 @@ class TestRepeats:
         output.write_text("mine")
         options = {"run": finished[0], "input": files / "equal.npz", "output": output}
         with pytest.raises(UserError, match=r"mine\.csv.*force=true"):
-            verb(inference.predict, **options)
+            verb(evaluate.predict, **options)
         assert output.read_text() == "mine"
         with contextlib.redirect_stdout(io.StringIO()):
-            inference.predict(
+            evaluate.predict(
                 OmegaConf.create(
                     {**{key: str(value) for key, value in options.items()}}
                     | {"force": True, "split": "all", "sampling_rate_hz": None, "accelerator": None}
@@ -208,7 +208,7 @@ class TestRepeats:
         )
         old.rename(new)
         with pytest.raises(UserError, match=r"mine\.npz"):
-            verb(inference.evaluate, run=tmp_path / "run")
+            verb(evaluate.evaluate, run=tmp_path / "run")
         options = {"run": str(tmp_path / "run"), "accelerator": None, "paths": {"data": str(new), "cache": None}}
         with contextlib.redirect_stdout(io.StringIO()):
-            assert inference.evaluate(OmegaConf.create(options)) == record.metrics.test
+            assert evaluate.evaluate(OmegaConf.create(options)) == record.metrics.test

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from lightning.pytorch.callbacks import Timer
 
-from krontime import inference
+from krontime.commands import evaluate
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.data.datamodule import SeriesDataset
@@ -75,7 +75,7 @@ class TestProtocol:
         assert record.protocol.preparation == {"resample_hz": 50, "crop_length": 32, "crop_from": "center"}
         assert record.protocol.windowing == {"length": 16, "stride": 8}
         assert record.protocol.scaling == "channel"
-        assert verb(inference.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
 
     def test_without_a_test_split_nothing_is_tested(
         self, config: Callable[..., Any], files: Path, tmp_path: Path
@@ -86,8 +86,8 @@ class TestProtocol:
         assert record.metrics.val["accuracy"] is not None
         assert not (tmp_path / "run" / "test_predictions.parquet").exists()
         with pytest.raises(UserError, match="no test split"):
-            verb(inference.evaluate, run=tmp_path / "run")
-        verb(inference.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
+            verb(evaluate.evaluate, run=tmp_path / "run")
+        verb(evaluate.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
         assert len((tmp_path / "out.csv").read_text().splitlines()) == 13
 
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:
@@ -103,4 +103,4 @@ class TestProtocol:
         assert record.protocol is not None
         assert record.protocol.selection_metric is None
         assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-        assert verb(inference.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test

@@ -1,6 +1,6 @@
 """One process of the benchmark: the step times or the peak memory of one network at one length, and nothing else.
 
-Run as `python -m krontime.benchmark_cell`, with a job as JSON on standard input; the result is written to the file that
+Run as `python -m krontime.commands.benchmark_cell`, with a job as JSON on standard input; the result is written to the file that
 the job names. It imports little, so that a process starts fast and its memory floor is low.
 """
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from krontime import build
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
-from krontime.planning import Cost, cost
+from krontime.commands.plan import Cost, cost
 from krontime.reports.benchmark.report import CSV, ENVIRONMENT, write_report
 from krontime.reports.benchmark.tables import Row, write_rows
 from krontime.runs.environment import environment_json
@@ -48,7 +48,7 @@ class Cell:
 
     Attributes:
         variant: its name.
-        job: what `krontime.benchmark_cell` needs to know, without what differs from process to process.
+        job: what `krontime.commands.benchmark_cell` needs to know, without what differs from process to process.
         cost: what the plan says of it; None where it cannot say.
         folder: where the results of its processes lie; another job has another folder.
     """
@@ -290,7 +290,7 @@ def run_cell(
     """Measure a job in a fresh process and leave the result in `path`, whatever becomes of the process.
 
     Args:
-        job: see `krontime.benchmark_cell.measure`.
+        job: see `krontime.commands.benchmark_cell.measure`.
         path: result file.
         measure: `time` or `memory`.
         timeout_s: the process is ended after this many seconds.
@@ -298,7 +298,7 @@ def run_cell(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     task = {**job, "measure": measure, "memory_limit_bytes": memory_limit_bytes, "result": str(path.resolve())}
-    command = [sys.executable, "-P", "-m", "krontime.benchmark_cell"]
+    command = [sys.executable, "-P", "-m", "krontime.commands.benchmark_cell"]
     # Freed memory then goes back to the system at once, so that the peak is what was in use together.
     extra = {"MALLOC_MMAP_THRESHOLD_": "65536"} if measure == MEMORY else {}
     result: dict[str, Any]
