@@ -9,7 +9,7 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from krontime import build
+from krontime.training import build
 from krontime.config.files import config_dir
 
 Compose = Callable[..., dict[str, Any]]

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime.commands import benchmark as module
-from krontime import build
+from krontime.training import build
 from krontime.commands.benchmark import benchmark, run_cell
 from krontime.config.files import config_dir, options
 from krontime.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from krontime import build
+from krontime.training import build
 from krontime.config.files import config_dir
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
@@ -41,7 +41,7 @@ REFUSED = [
     "hydra.utils.get_method",
     "functools.partial",
     "subprocess.Popen",
-    "krontime.build.instantiate",
+    "krontime.training.build.instantiate",
     "krontime.models",
     "krontime.modelsx.KronTime",
     "xkrontime.models.krontime.KronTime",

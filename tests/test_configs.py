@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import Strategy
 
-from krontime import build, cli
+from krontime import cli
+from krontime.training import build
 from krontime.config import schema
 from krontime.config import files
 from krontime.data.series import SeriesSpec

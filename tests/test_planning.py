@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from krontime import build
+from krontime.training import build
 from krontime.commands import plan
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError

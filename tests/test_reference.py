@@ -14,7 +14,8 @@ from aeon.classification import DummyClassifier
 from aeon.classification.interval_based import QUANTClassifier
 from hydra.utils import get_class
 
-from krontime import build, cli
+from krontime import cli
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.config import schema

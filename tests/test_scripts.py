@@ -17,7 +17,8 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from krontime import build, cli
+from krontime import cli
+from krontime.training import build
 from krontime.config import schema
 from krontime.config.files import config_dir
 

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from krontime import build, cli
+from krontime import cli
+from krontime.training import build
 from krontime.config import schema
 from krontime.config import files
 from krontime.data.datamodule import SeriesDataset

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from krontime import build
+from krontime.training import build
 from krontime.config.files import config_dir, options, summary
 from krontime.data.prepare import Prepare
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from krontime import build
+from krontime.training import build
 from krontime.errors import UserError
 from tests.fuzz.targets import TARGETS, Target
 

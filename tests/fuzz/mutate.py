@@ -26,7 +26,7 @@ WORDS = (
         "???",
         "_target_",
         "os.system",
-        "krontime.build.plain",
+        "krontime.training.build.plain",
         "~",
         "a=b",
     ),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from krontime import build, cli
+from krontime import cli
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.config import schema
 from krontime.data.new_series import read_series

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from krontime import build
+from krontime.training import build
 from krontime.config.files import config_dir, options
 from krontime.data.series import SeriesSpec
 

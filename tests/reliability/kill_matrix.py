@@ -29,7 +29,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imports late, for all children at once
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.runs import run
 from krontime.config.files import config_dir

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import run
 from krontime.runs.record import config_hash
 from tests.run.small import train

@@ -81,7 +81,7 @@ class KrontimeSweeper(BasicSweeper):
         Raises:
             UserError: the job's config lacks a value.
         """
-        from krontime.build import plain
+        from krontime.training.build import plain
 
         config = self.composed(overrides)
         plain(config)
@@ -212,7 +212,7 @@ class _SweepRun:
 
     def log(self) -> None:
         """Give Weights & Biases, where the jobs log to it, a run with a table of them for each output folder."""
-        from krontime import build
+        from krontime.training import build
         from krontime.console import show
         from krontime.runs.screen import sync_command
         from krontime.runs.sweep import Sweep

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.commands.plan import Cost, cost

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from krontime import build
+from krontime.training import build
 from krontime.data.series import SeriesSpec
 from krontime.runs.environment import peak_memory_bytes, reset_peak_memory
 from krontime.storage import replacing

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.config import files
 from krontime.config.schema import inspect_problems
 from krontime.errors import Problems, UserError

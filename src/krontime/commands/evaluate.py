@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import bundle
 from krontime.runs import prepare
 from krontime.config.signatures import type_problem

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
 from krontime.data.series import SeriesSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.build import register_resolvers
+from krontime.training.build import register_resolvers
 from krontime.cli import VERBS, fail
 from krontime.errors import UserError
 

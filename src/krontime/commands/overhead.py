@@ -22,7 +22,7 @@ import torch
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.config.schema import check_train
 from krontime.data.datamodule import SeriesDataset, TrainBatches

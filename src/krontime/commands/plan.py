@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from krontime import build
+from krontime.training import build
 from krontime.config.schema import plan_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.data.series import SeriesData
 from krontime.data.sources.synthetic import SyntheticSource

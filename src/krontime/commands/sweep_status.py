@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.errors import UserError
 from krontime.runs.lock import SUFFIX
 from krontime.console import show

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.errors import Problems, UserError
 from krontime.reports.blocks import fill_blocks
 from krontime.reports.comparison.collect import Damaged, Stored, collect, publish

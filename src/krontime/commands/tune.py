@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.config.signatures import argument_problems
 from krontime.config.schema import BETTER, check_train

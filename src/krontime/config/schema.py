@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from krontime.config.signatures import argument_problems, worded
-from krontime.build import is_reference, target_problems
+from krontime.training.build import is_reference, target_problems
 from krontime.errors import UserError
 from krontime.runs.record import METRICS
 

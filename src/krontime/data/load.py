@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krontime import build
+from krontime.training import build
 from krontime.data.cache import load_cached
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from krontime import build
+from krontime.training import build
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer, Scaling
 from krontime.data.series import SeriesData

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.training.attention_maps import mean_factors
 from krontime.runs.prepare import Experiment

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from krontime import build
+from krontime.training import build
 from krontime.training.checkpoint_file import read_checkpoint
 from krontime.data.datamodule import ConsecutiveBatches, SeriesDataModule, SeriesDataset
 from krontime.data.load import load_data

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from krontime import build
+from krontime.training import build
 from krontime.runs import prepare
 from krontime.runs import failures
 from krontime.config.schema import check_train
