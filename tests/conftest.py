@@ -9,7 +9,7 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from krontime.training import build
+from krontime.config import resolve
 from krontime.config.files import config_dir
 
 Compose = Callable[..., dict[str, Any]]
@@ -19,7 +19,7 @@ Compose = Callable[..., dict[str, Any]]
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Small tensors gain nothing from more threads; no test reads or writes the user's own cache."""
     torch.set_num_threads(1)
-    build.register_resolvers()
+    resolve.register_resolvers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRONTIME_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -46,6 +46,6 @@ def compose(environment: None) -> Compose:
 
     def composed(*overrides: str, verb: str = "train") -> dict[str, Any]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return build.plain(hydra_compose(verb, list(overrides)))
+            return resolve.plain(hydra_compose(verb, list(overrides)))
 
     return composed

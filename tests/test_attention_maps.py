@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.training import attention_maps
-from krontime.runs import prepare
-from krontime.training.attention_maps import mean_factors
-from krontime.data.load import load_data
-from krontime.training.module import SeriesClassifier
 from krontime.runs.plot.attention import picture
+from krontime.runs.prepare import load_data
+from krontime.training import attention_maps, build
+from krontime.training.attention_maps import mean_factors
+from krontime.training.module import SeriesClassifier
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=16", "data.source.num_test=4", "data.source.length=600"),
@@ -26,7 +25,7 @@ def network(compose: Callable[..., dict[str, Any]]) -> Callable[..., tuple[Serie
         config = compose(*SMALL, *overrides)
         data = load_data(config)
         torch.manual_seed(0)
-        return prepare.build_module(config, data.spec).eval(), data
+        return build.build_module(config, data.spec).eval(), data
 
     return made
 

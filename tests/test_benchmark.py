@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime.commands import benchmark as module
-from krontime.training import build
 from krontime.commands.benchmark import benchmark, run_cell
+from krontime.config import resolve
 from krontime.config.files import config_dir, options
 from krontime.errors import UserError
 
@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory 
 
 @contextmanager
 def composing():
-    build.register_resolvers()
+    resolve.register_resolvers()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         yield
 
@@ -281,7 +281,7 @@ def test_a_user_can_add_a_variant(tmp_path, processes):
 @pytest.mark.parametrize("size", options("size"))
 def test_every_size_fits_the_config(size):
     with composing():
-        module._check(build.plain(compose("benchmark", [f"size={size}"])))
+        module._check(resolve.plain(compose("benchmark", [f"size={size}"])))
 
 
 def test_all_mistakes_are_named_at_once(tmp_path, processes):

@@ -11,11 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from krontime.training import build
+from krontime.config import resolve, targets
 from krontime.config.files import config_dir
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models.windowed import Windowed
+from krontime.training import build
 
 ALLOWED = [
     "krontime.models.krontime.KronTime",
@@ -41,7 +42,7 @@ REFUSED = [
     "hydra.utils.get_method",
     "functools.partial",
     "subprocess.Popen",
-    "krontime.training.build.instantiate",
+    "krontime.config.targets.instantiate",
     "krontime.models",
     "krontime.modelsx.KronTime",
     "xkrontime.models.krontime.KronTime",
@@ -107,14 +108,14 @@ def test_the_trap_would_spring(trap: Path):
 
 @pytest.mark.parametrize("target", ALLOWED)
 def test_allowed_classes(target: str):
-    assert build.refusal(target) is None
+    assert targets.refusal(target) is None
 
 
 @pytest.mark.parametrize("target", REFUSED, ids=repr)
 def test_refused(target: Any):
-    assert build.refusal(target) is not None
+    assert targets.refusal(target) is not None
     with pytest.raises(UserError, match=r"_target_=.*expected"):
-        build.instantiate({"_target_": target})
+        targets.instantiate({"_target_": target})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_refused(target: Any):
 )
 def test_what_is_refused_is_not_even_imported(wrap, target, trap: Path):
     with pytest.raises(UserError):
-        build.instantiate(wrap(target))
+        targets.instantiate(wrap(target))
     assert not trap.exists()
     assert "krontime_trap" not in sys.modules
 
@@ -165,7 +166,7 @@ def test_an_escaped_interpolation_of_a_command_line_is_refused(trap: Path):
         {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": r"\${oc.create:{_target_: krontime_trap.Trap}}"}
     )
     with pytest.raises(UserError, match=r"lr=.*interpolation"):
-        build.instantiate(build.plain(config))
+        targets.instantiate(resolve.plain(config))
     assert not trap.exists()
 
 
@@ -179,7 +180,7 @@ def test_the_class_that_was_checked_is_the_class_that_is_built(tmp_path: Path, m
     monkeypatch.setattr(build, "ALLOWED_TARGETS", ("krontime_double.part.",))
     # Hydra would build the nested class, whose module is the package: not on the list.
     assert hydra.utils.get_class("krontime_double.part.Thing").__module__ == "krontime_double"
-    assert build.refusal("krontime_double.part.Thing") is not None
+    assert targets.refusal("krontime_double.part.Thing") is not None
 
 
 def test_all_problems_of_a_config_at_once():
@@ -188,13 +189,13 @@ def test_all_problems_of_a_config_at_once():
         "b": [{"_target_": "builtins.eval"}],
         "c": {"_target_": "torch.optim.SGD"},
     }
-    found = build.target_problems(config)
+    found = targets.target_problems(config)
     assert [line.split("=")[0] for line in found] == ["a._target_", "b[0]._target_"]
 
 
 def test_a_missing_target_is_said():
     with pytest.raises(UserError, match="_target_ is missing"):
-        build.instantiate({"lr": 0.1})
+        targets.instantiate({"lr": 0.1})
 
 
 def test_every_target_of_the_configs_may_be_built():
@@ -206,7 +207,7 @@ def test_every_target_of_the_configs_may_be_built():
         if "${model.classifier}" not in line
     ]
     assert len(found) > 10
-    assert [target for target in found if build.refusal(target)] == []
+    assert [target for target in found if targets.refusal(target)] == []
 
 
 def test_nothing_else_hands_a_config_to_hydra():
@@ -260,15 +261,15 @@ def test_a_window_that_would_cut_nothing_is_refused(length):
 def test_plain_names_every_missing_value_at_once():
     config = OmegaConf.create({"a": "???", "b": {"c": ["???", 1]}, "hydra": {"x": "???"}})
     with pytest.raises(UserError) as error:
-        build.plain(config)
+        resolve.plain(config)
     assert [problem.split("=")[0] for problem in error.value.problems] == ["a", "b.c[0]"]
 
 
 def test_plain_resolves_and_leaves_hydra_out():
     config = OmegaConf.create({"a": 1, "b": ["${a}", {"c": "${a}"}], "hydra": {"x": 1}})
-    found = build.plain(config)
+    found = resolve.plain(config)
     assert found == {"a": 1, "b": [1, {"c": 1}]}
     assert type(found["b"]) is list
     assert type(found["b"][1]) is dict
     with pytest.raises(UserError, match="nowhere"):
-        build.plain(OmegaConf.create({"a": "${nowhere}"}))
+        resolve.plain(OmegaConf.create({"a": "${nowhere}"}))

@@ -11,7 +11,7 @@ import pytest
 
 from krontime import __version__, cli
 from krontime.commands import hydra_task
-from krontime.config import files
+from krontime.config import files as config_files
 from krontime.config.overrides import quoted
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "pydantic", "aeon", "matplotlib", "rich")
@@ -51,7 +51,7 @@ def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: p
     out = capsys.readouterr().out
     assert out.startswith(f"krontime {verb}: ")
     assert f"usage: krontime {verb} " in out
-    for key, _, meaning in files.described_keys(files.config_dir() / f"{verb}.yaml"):
+    for key, _, meaning in config_files.described_keys(config_files.config_dir() / f"{verb}.yaml"):
         (line,) = (line for line in out.splitlines() if line.startswith(f"  {key}="))
         assert meaning in line
 
@@ -82,7 +82,7 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
     assert callable(hydra_task.function(verb))
-    assert (files.config_dir() / f"{verb}.yaml").is_file()
+    assert (config_files.config_dir() / f"{verb}.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import Strategy
 
 from krontime import cli
-from krontime.training import build
-from krontime.config import schema
-from krontime.config import files
+from krontime.config import files as config_files
+from krontime.config import resolve, schema, targets
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
+from krontime.training import build
 
-ROOT = files.config_dir()
+ROOT = config_files.config_dir()
 SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 
 NEEDED = {
@@ -47,16 +47,18 @@ def groups() -> dict[str, str]:
     """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
     found: dict[str, str] = {}
     for verb in sorted(VERBS, key=lambda verb: verb != "train"):
-        own = files.default_groups(ROOT / f"{verb}.yaml")
-        nested = [files.default_groups(ROOT / "model" / f"{name}.yaml") for name in files.options("model")]
+        own = config_files.default_groups(ROOT / f"{verb}.yaml")
+        nested = [
+            config_files.default_groups(ROOT / "model" / f"{name}.yaml") for name in config_files.options("model")
+        ]
         brought = set().union(*nested) if "model" in own else set()
         for group in (*own, *sorted(brought)):
-            if group != "hydra" and files.options(group):
+            if group != "hydra" and config_files.options(group):
                 found.setdefault(group, verb)
     return found
 
 
-CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in files.options(group)]
+CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in config_files.options(group)]
 TRAIN_CHOICES = [choice for verb, choice in CHOICES if verb == "train"]
 
 
@@ -75,14 +77,14 @@ def test_no_group_is_left_out():
 def test_every_verb_composes(compose, verb):
     compose(*NEEDED_BY_VERB.get(verb, []), verb=verb)
     assert verb in cli.VERBS
-    assert len(files.summary(ROOT / f"{verb}.yaml")) > 20
+    assert len(config_files.summary(ROOT / f"{verb}.yaml")) > 20
 
 
 @pytest.mark.parametrize(("verb", "choice"), CHOICES)
 def test_every_choice_composes(compose, verb, choice):
     assert compose(choice, *NEEDED.get(choice, []), verb=verb)
     group, name = choice.split("=")
-    assert len(files.summary(ROOT / group / f"{name}.yaml")) > 10
+    assert len(config_files.summary(ROOT / group / f"{name}.yaml")) > 10
 
 
 @pytest.mark.parametrize("choice", TRAIN_CHOICES)
@@ -111,7 +113,7 @@ def leaves(file: Path) -> list[str]:
     plain.pop("defaults", None)
     return [
         key
-        for key, value in build.leaves(plain)
+        for key, value in resolve.leaves(plain)
         if key.rpartition(".")[2] not in WIRING and not (key.startswith("source.") and str(value).startswith("${data."))
     ]
 
@@ -124,7 +126,7 @@ def leaves(file: Path) -> list[str]:
 def test_every_key_is_explained_where_it_stands_or_where_its_group_first_has_it(file):
     group = "" if file.parent == ROOT else file.parent.relative_to(ROOT).parts[0]
     family = [*ROOT.glob("*.yaml")] if group == "size" else [*(ROOT / group).rglob("*.yaml")] if group else [file]
-    explained = {key for path in family for key, _, _ in files.described_keys(path)}
+    explained = {key for path in family for key, _, _ in config_files.described_keys(path)}
     found = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
     assert set(found) <= HIDDEN.get(group, set())
 
@@ -136,7 +138,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
         if verb != "train":
             continue
         line = next(line for line in out.splitlines() if line.startswith(f"  {group} "))
-        assert {name.rstrip("*") for name in line.split()[1:]} == set(files.options(group))
+        assert {name.rstrip("*") for name in line.split()[1:]} == set(config_files.options(group))
     files = [("", ROOT / "train.yaml"), ("data.", ROOT / "data/base/common.yaml")]
     for choice in (
         "data=ucr",
@@ -152,7 +154,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     files += [("callbacks.", ROOT / "callbacks/default.yaml"), ("logger.", ROOT / "logger/csv.yaml")]
     lines = [line.strip() for line in out.splitlines()]
     for prefix, file in files:
-        for key, default, meaning in files.described_keys(file):
+        for key, default, meaning in config_files.described_keys(file):
             if (prefix, key, default) == ("data.", "name", "???"):
                 continue  # the choice gives one
             assert any(line.startswith(f"{prefix}{key}={default}") and line.endswith(meaning) for line in lines), key
@@ -164,7 +166,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
 def test_the_help_of_every_verb_has_its_keys(capsys, verb):
     cli.main([verb, "--help"])
     out = capsys.readouterr().out
-    described = files.described_keys(ROOT / f"{verb}.yaml")
+    described = config_files.described_keys(ROOT / f"{verb}.yaml")
     assert described
     for key, default, meaning in described:
         assert f"{key}={default}" in out
@@ -174,7 +176,7 @@ def test_the_help_of_every_verb_has_its_keys(capsys, verb):
 # what they build
 
 
-@pytest.mark.parametrize("name", files.options("data"))
+@pytest.mark.parametrize("name", config_files.options("data"))
 def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
@@ -192,11 +194,11 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
 def combinations() -> list[list[str]]:
     """Every model with every choice of each group that its network is built from."""
     found = []
-    networks = [name for name in files.options("model") if not name.startswith("aeon")]
+    networks = [name for name in config_files.options("model") if not name.startswith("aeon")]
     for model in networks:
-        groups_of_model = set(files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
-        brought = [group for group in sorted(groups_of_model) if files.options(group)]
-        choices = [[f"{group}={name}" for name in files.options(group)] for group in brought]
+        groups_of_model = set(config_files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
+        brought = [group for group in sorted(groups_of_model) if config_files.options(group)]
+        choices = [[f"{group}={name}" for name in config_files.options(group)] for group in brought]
         found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
     return found
 
@@ -226,16 +228,16 @@ def test_every_network_takes_every_read_out(compose, model):
     assert build.read_out(compose(f"model={model}", "read_out=none"), SPEC) is None
 
 
-@pytest.mark.parametrize("name", files.options("optim"))
+@pytest.mark.parametrize("name", config_files.options("optim"))
 def test_every_optimiser_builds(compose, name):
     options = compose(f"optim={name}")["optim"]
-    optimizer = build.instantiate(options["optimizer"])([torch.nn.Parameter(torch.zeros(2, 2))])
+    optimizer = targets.instantiate(options["optimizer"])([torch.nn.Parameter(torch.zeros(2, 2))])
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert optimizer.defaults["lr"] == options["optimizer"]["lr"]
     assert optimizer.defaults["weight_decay"] == options["optimizer"]["weight_decay"]
 
 
-@pytest.mark.parametrize("name", files.options("callbacks"))
+@pytest.mark.parametrize("name", config_files.options("callbacks"))
 def test_every_set_of_callbacks_builds(compose, tmp_path, name):
     found = build.callbacks(compose(f"callbacks={name}"), tmp_path)
     checkpoint = next(callback for callback in found if isinstance(callback, ModelCheckpoint))
@@ -269,20 +271,20 @@ def test_loggers_build_alone_and_together(compose, tmp_path, names, kinds):
     for logger in found:
         assert Path(logger.save_dir).is_relative_to(tmp_path)
         assert not isinstance(logger, WandbLogger) or logger._offline
-    assert not {"csv", "tensorboard", "wandb"} ^ set(files.options("logger"))  # a new one needs a line above
+    assert not {"csv", "tensorboard", "wandb"} ^ set(config_files.options("logger"))  # a new one needs a line above
 
 
-@pytest.mark.parametrize("name", files.options("trainer"))
+@pytest.mark.parametrize("name", config_files.options("trainer"))
 def test_trainer_options_are_lightnings(compose, name):
     options = compose(f"trainer={name}")["trainer"]
     assert set(options) <= set(inspect.signature(Trainer.__init__).parameters)
     assert options["precision"] in _PRECISION_INPUT_STR.__args__
     if isinstance(options["strategy"], dict):
-        assert isinstance(build.instantiate(options["strategy"]), Strategy)
+        assert isinstance(targets.instantiate(options["strategy"]), Strategy)
     assert (options["accelerator"] == "gpu") == (name not in ("cpu", "ddp_cpu"))
 
 
-@pytest.mark.parametrize("name", files.options("trainer"))
+@pytest.mark.parametrize("name", config_files.options("trainer"))
 def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name):
     config = compose(f"trainer={name}")
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
@@ -298,7 +300,7 @@ def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name)
     assert trainer.world_size == trainer.num_devices
 
 
-@pytest.mark.parametrize("name", files.options("experiment"))
+@pytest.mark.parametrize("name", config_files.options("experiment"))
 def test_every_experiment_builds(compose, any_device, name):
     config = compose(f"experiment={name}")
     schema.check_train(config, is_multirun=False)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.runs import prepare
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
-from krontime.runs.prepare import Experiment
+from krontime.runs import fitted_module, load, prepare
+from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Protocol
 
 TINY = [
@@ -26,7 +26,7 @@ TINY = [
 ]
 
 
-def make_job(*, train: list[int], labels: list[int], lengths: list[int] | None = None, seed: int = 0) -> Experiment:
+def make_job(*, train: list[int], labels: list[int], lengths: list[int] | None = None, seed: int = 0) -> PreparedData:
     """Twelve series, of which `train` trains; a quarter each of the others validate and test."""
     rng = np.random.default_rng(seed)
     lengths = lengths or [40] * 12
@@ -55,15 +55,15 @@ def make_job(*, train: list[int], labels: list[int], lengths: list[int] | None =
         selection_metric=None,
         scaling="series",
     )
-    return Experiment(data=data, spec=data.spec, split=split, protocol=protocol)
+    return PreparedData(data=data, spec=data.spec, split=split, protocol=protocol)
 
 
 LABELS = [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]
 
 
-def state(config: dict[str, Any], job: Experiment) -> dict[str, torch.Tensor]:
+def state(config: dict[str, Any], job: PreparedData) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return prepare.fitted_module(config, job).state_dict()
+    return fitted_module.fitted_module(config, job).state_dict()
 
 
 @pytest.mark.parametrize("scaling", ["channel", "series"])
@@ -98,13 +98,13 @@ def test_no_more_series_than_needed_are_read(compose, monkeypatch):
     seen = []
     monkeypatch.setattr("krontime.models.krontime.KronTime.fit_tokens", lambda self, x, mask: seen.append(x.shape))
     job = make_job(train=[0, 1, 2, 5, 6, 7], labels=LABELS)
-    prepare.fitted_module(config, job)
+    fitted_module.fitted_module(config, job)
     monkeypatch.setattr(prepare, "FIT_SERIES", 4)
-    prepare.fitted_module(config, job)
+    fitted_module.fitted_module(config, job)
     monkeypatch.setattr(prepare, "FIT_POINTS", 3 * 2 * 40)
-    prepare.fitted_module(config, job)
+    fitted_module.fitted_module(config, job)
     monkeypatch.setattr(prepare, "FIT_POINTS", 1)
-    prepare.fitted_module(config, job)
+    fitted_module.fitted_module(config, job)
     assert seen == [(count, 2, 40) for count in (6, 4, 3, 1)]
 
 
@@ -114,8 +114,8 @@ class TestReadOut:
     JOB = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
 
     @staticmethod
-    def module(compose: Any, job: Experiment, *overrides: str) -> Any:
-        return prepare.fitted_module(compose(*TINY, *overrides), job)
+    def module(compose: Any, job: PreparedData, *overrides: str) -> Any:
+        return fitted_module.fitted_module(compose(*TINY, *overrides), job)
 
     def test_validation_series_are_told_by_a_fit_without_them(self, compose):
         alone = self.module(compose, self.JOB, "read_out.fit_on=train")
@@ -157,7 +157,7 @@ class TestReadOut:
 
     def test_without_one_the_network_is_alone(self, compose):
         config = compose("model=patchtst", "model.d_model=8", "model.num_heads=2", "model.num_layers=1")
-        module = prepare.fitted_module(config, self.JOB)
+        module = fitted_module.fitted_module(config, self.JOB)
         assert module.read_out is None
         assert module.left_out == {}
 
@@ -165,10 +165,10 @@ class TestReadOut:
 def test_balanced_weights_give_each_class_the_same_say(compose):
     config = compose(*TINY, "loss.class_weights=balanced")
     job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
-    weights = prepare.fitted_module(config, job).class_weights
+    weights = fitted_module.fitted_module(config, job).class_weights
     counts = torch.tensor([3.0, 2.0, 1.0])
     torch.testing.assert_close(weights * counts, torch.full((3,), 2.0))
-    assert prepare.fitted_module(compose(*TINY, "loss.class_weights=none"), job).class_weights is None
+    assert fitted_module.fitted_module(compose(*TINY, "loss.class_weights=none"), job).class_weights is None
 
 
 @pytest.mark.parametrize(("train", "weighted"), [([0, 1, 2, 3, 4, 5], True), ([0, 1, 2, 3, 4, 8], False)])
@@ -176,18 +176,18 @@ def test_classes_are_weighted_where_one_has_twice_the_series_of_another(compose,
     """Three of one class to one of another, and two of each: as for the score that the tables show."""
     job = make_job(train=train, labels=LABELS)
     assert job.protocol.imbalanced == weighted
-    assert (prepare.fitted_module(compose(*TINY), job).class_weights is not None) == weighted
+    assert (fitted_module.fitted_module(compose(*TINY), job).class_weights is not None) == weighted
 
 
 def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):
     config = compose(*TINY, "data.scaling=channel", "augment.shift=0.1")
     job = make_job(train=[0, 1, 2, 5], labels=LABELS)
-    module = prepare.fitted_module(config, job).eval()
+    module = fitted_module.fitted_module(config, job).eval()
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
-    (tmp_path / prepare.CHECKPOINTS).mkdir()
-    torch.save(checkpoint, tmp_path / prepare.CHECKPOINTS / prepare.LAST)
-    run = prepare.load_run(tmp_path)
+    (tmp_path / load.CHECKPOINTS).mkdir()
+    torch.save(checkpoint, tmp_path / load.CHECKPOINTS / load.LAST)
+    run = load.load_run(tmp_path)
     assert run.config == config
     assert run.spec == job.spec
     x = torch.randn(3, 2, 40)

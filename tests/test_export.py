@@ -16,11 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from krontime import cli
 from krontime.commands import evaluate
-from krontime.runs import bundle
-from krontime.runs import prepare
-from krontime.runs import run
-from krontime.errors import UserError
 from krontime.commands.export import export
+from krontime.errors import UserError
+from krontime.runs import bundle, prepare, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
 

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from krontime import cli
-from krontime.config import files
+from krontime.config import files as config_files
 from krontime.config import hydra_guard
 
 SINGLE = {
@@ -92,7 +92,7 @@ def test_a_file_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """As a choice from another folder, as the config itself, from a search path, and as one job of a sweep."""
     (tmp_path / "mine" / "size").mkdir(parents=True)
     (tmp_path / "mine" / "size" / "huge.yaml").write_text(FILE)
-    whole = (files.config_dir() / "data.yaml").read_text()
+    whole = (config_files.config_dir() / "data.yaml").read_text()
     (tmp_path / "mine" / "other.yaml").write_text(whole + FILE.partition("\n")[2])
     searching = whole + "hydra:\n  searchpath: [pkg://evil]\n"
     (tmp_path / "mine" / "searching.yaml").write_text(searching)
@@ -123,7 +123,7 @@ def test_what_hydra_is_for_stays(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_every_verbs_own_part_passes() -> None:
     for verb in cli.VERBS:
-        with initialize_config_dir(str(files.config_dir()), version_base="1.3"):
+        with initialize_config_dir(str(config_files.config_dir()), version_base="1.3"):
             config = compose(verb, return_hydra_config=True)
         assert isinstance(config, DictConfig)
         assert hydra_guard.hydra_problems(config) == []

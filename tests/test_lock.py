@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from krontime.runs import lock
 from krontime.errors import UserError
+from krontime.runs import lock
 
 
 def hold(run_dir: Path, ready: object, release: object) -> None:
-    with lock.alone(run_dir):
+    with lock.run_lock(run_dir):
         ready.set()  # type: ignore[attr-defined]
         release.wait()  # type: ignore[attr-defined]
 
@@ -43,13 +43,13 @@ def test_only_one_process_at_a_time(holder: Holder, tmp_path: Path, monkeypatch:
     run_dir = tmp_path / "data" / "run"
     monkeypatch.setattr(lock, "_TIMEOUT_S", 0.1)
     assert lock.is_held(run_dir)
-    with pytest.raises(lock.Busy, match="another process is training there"), lock.alone(run_dir):
+    with pytest.raises(lock.Busy, match="another process is training there"), lock.run_lock(run_dir):
         raise AssertionError("entered")
     holder.release.set()
     holder.process.join()
     assert not lock.is_held(run_dir)
     assert list((tmp_path / "data").iterdir()) == []
-    with lock.alone(run_dir):
+    with lock.run_lock(run_dir):
         assert lock.is_held(run_dir)
 
 
@@ -62,7 +62,7 @@ def test_a_killed_process_holds_nothing(holder: Holder, tmp_path: Path) -> None:
     assert not lock.is_held(run_dir)
     began = lock.killed_at(run_dir)
     assert began is not None
-    with lock.alone(run_dir):
+    with lock.run_lock(run_dir):
         assert lock.is_held(run_dir)
         assert lock.killed_at(run_dir) is None
         assert run_dir.with_name("run.lock").stat().st_mtime > began
@@ -84,14 +84,14 @@ def test_a_lock_of_another_user_is_held(tmp_path: Path, monkeypatch: pytest.Monk
     assert lock.is_held(tmp_path / "run")
     with (
         pytest.raises(UserError, match=r"run\.lock can't be written \(Permission denied\)"),
-        lock.alone(tmp_path / "run"),
+        lock.run_lock(tmp_path / "run"),
     ):
         raise AssertionError("entered")
 
 
 def compete(run_dir: Path, log: Path, num_turns: int) -> None:
     for _ in range(num_turns):
-        with lock.alone(run_dir):
+        with lock.run_lock(run_dir):
             inside = run_dir.with_name("inside")
             inside.touch(exist_ok=False)  # fails where another process is in
             inside.unlink()

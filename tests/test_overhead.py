@@ -9,8 +9,8 @@ import torch
 
 from krontime import cli
 from krontime.commands import overhead
-from krontime.runs import prepare
 from krontime.data.datamodule import SeriesDataset
+from krontime.runs import fitted_module, prepare
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
@@ -41,7 +41,7 @@ def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_pa
 def test_the_bare_loop_trains_on_every_batch(compose, data, monkeypatch) -> None:
     options = compose("data=npz", data, *SMALL[:-2])
     job = prepare.prepare(options)
-    module = prepare.fitted_module(options, job)
+    module = fitted_module.fitted_module(options, job)
     before = [parameter.detach().clone() for parameter in module.parameters()]
     bare = overhead._BareLoop(module, options, job)
     seen = torch.cat([batch.index for batch in bare.batches])

@@ -7,12 +7,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from krontime.training import build
 from krontime.commands import plan
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models.layers.attention import AttentionKind
 from krontime.ops.levels import plan_levels
+from krontime.training import build
 
 B, C, L, K = 3, 2, 64, 5
 D, H, F, LAYERS = 12, 3, 20, 2

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from krontime import cli
-from krontime.runs import prepare
-from krontime.runs import run
-from krontime.errors import UserError
 from krontime.commands.probe import cross_validated, level_features_of
+from krontime.errors import UserError
 from krontime.reports.folder import refresh
 from krontime.reports.probes import Probe
+from krontime.runs import prepare, run
 from krontime.training.predict import Scorer
 
 SMALL = (

@@ -15,15 +15,13 @@ from aeon.classification.interval_based import QUANTClassifier
 from hydra.utils import get_class
 
 from krontime import cli
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.runs import run
+from krontime.config import files as config_files
 from krontime.config import schema
-from krontime.config import files
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.runs.classical_fit import Arrays, ReferenceFit
+from krontime.runs import classical_fit, prepare, run
+from krontime.runs.classical_fit import Arrays, ClassicalFit
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
 
@@ -31,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarnin
 
 DUMMY = ("model=aeon", "model.classifier=aeon.classification.DummyClassifier")
 QUANT = ("model=aeon_quant", "model.estimator.interval_depth=2")
-REFERENCES = [name for name in files.options("model") if name.startswith("aeon_")]
+REFERENCES = [name for name in config_files.options("model") if name.startswith("aeon_")]
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +159,13 @@ def test_arrays_are_padded_cut_and_read_in_batches():
 
 
 def test_a_finished_run_is_found_again(finished, config, monkeypatch):
-    monkeypatch.setattr(ReferenceFit, "run", lambda self: pytest.fail("fitted again"))
+    monkeypatch.setattr(ClassicalFit, "run", lambda self: pytest.fail("fitted again"))
     assert train(config(*QUANT), finished) == Record.read(finished / "record.json")
 
 
 def test_scores_of_probabilities_are_left_out_where_only_a_class_is_named(config, tmp_path):
     options = config(*DUMMY)
-    fit = ReferenceFit(options, prepare.prepare(options), tmp_path, is_first=True)
+    fit = ClassicalFit(options, prepare.prepare(options), tmp_path, is_first=True)
     labels = np.array([0, 1, 2, 1])
     named = torch.eye(3)[[0, 1, 1, 1]]
     found = fit.scores(named, labels)
@@ -212,7 +210,7 @@ def test_threads_stay_as_they_were(config, monkeypatch, tmp_path):
 def test_a_config_has_aeons_defaults_and_the_runs_seed(compose, name):
     options = compose(f"model={name}", "seed=3")
     schema.check_train(options, is_multirun=False)
-    estimator = build.reference(options, num_jobs=2).estimator
+    estimator = classical_fit.aeon_classifier(options, num_jobs=2).estimator
     defaults = type(estimator)().get_params(deep=False)
     changed = {key: value for key, value in estimator.get_params(deep=False).items() if value != defaults[key]}
     assert changed == {"random_state": 3, **({"n_jobs": 2} if "n_jobs" in defaults else {})}
@@ -222,7 +220,7 @@ def test_any_classifier_of_aeon_is_named_after_its_class(compose):
     options = compose(*DUMMY, "+model.estimator.strategy=stratified")
     schema.check_train(options, is_multirun=False)
     assert options["model"]["name"] == "DummyClassifier"
-    assert build.reference(options, num_jobs=1).estimator.strategy == "stratified"
+    assert classical_fit.aeon_classifier(options, num_jobs=1).estimator.strategy == "stratified"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +246,7 @@ def test_what_can_not_work_is_refused(compose, overrides, says):
 def test_a_class_that_classifies_no_series_is_refused(compose):
     options = compose("model=aeon", "model.classifier=aeon.classification.sklearn.RotationForestClassifier")
     with pytest.raises(UserError, match=r"model\.classifier='aeon\.classification\.sklearn.*classifier of series"):
-        build.reference(options, num_jobs=1)
+        classical_fit.aeon_classifier(options, num_jobs=1)
 
 
 def test_the_class_path_is_asked_for():

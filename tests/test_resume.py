@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.runs import prepare
-from krontime.runs import run
-from krontime.training.checkpoint import ChecksummedCheckpointIO, previous
-from krontime.training.module import SeriesClassifier
+from krontime.runs import prepare, run
 from krontime.runs.record import Record
 from krontime.runs.resume import resume_from
+from krontime.training.checkpoint import ChecksummedCheckpointIO, previous
+from krontime.training.module import SeriesClassifier
 
 
 @pytest.fixture(scope="module")

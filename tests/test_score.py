@@ -8,9 +8,9 @@ from torch import nn
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
+from krontime.runs.record import METRICS
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
-from krontime.runs.record import METRICS
 from krontime.training.predict import Scorer, named, scores
 
 LENGTHS = [20, 7, 13, 20, 1, 9, 20, 16]

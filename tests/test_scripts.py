@@ -18,8 +18,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from krontime import cli
-from krontime.training import build
-from krontime.config import schema
+from krontime.config import resolve, schema
 from krontime.config.files import config_dir
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.sh"))
@@ -89,7 +88,7 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
                 for job in jobs(overrides[is_multirun:]):
                     if seen >= (new := {(verb, text) for text in job}):
                         continue
-                    config = build.plain(hydra_compose(verb, job))
+                    config = resolve.plain(hydra_compose(verb, job))
                     if verb == "train":
                         schema.check_train(config, is_multirun=is_multirun)
                     seen |= new

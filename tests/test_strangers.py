@@ -21,11 +21,12 @@ import pytest
 import torch
 
 from krontime import cli
-from krontime.runs import prepare
 from krontime.data.new_series import read_series
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
+from krontime.runs import load
+from krontime.training import build
 from krontime.training.module import FORMAT_VERSION
 
 ADDRESS_SPACE = 2**30
@@ -106,7 +107,7 @@ def checkpoint(compose) -> dict[str, Any]:
     """What a checkpoint of a tiny model holds."""
     spec = {"num_channels": 1, "length": 40, "num_classes": 2, "class_names": ["a", "b"]}
     config = compose("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "tokenizer=linear", "data.name=x")
-    module = prepare.build_module(config, SeriesSpec(**{**spec, "class_names": ("a", "b")}))
+    module = build.build_module(config, SeriesSpec(**{**spec, "class_names": ("a", "b")}))
     about = {"format_version": FORMAT_VERSION, "world_size": 1, "config": config, "spec": spec, "masked": False}
     return {"state_dict": module.state_dict(), "krontime": about}
 
@@ -128,7 +129,7 @@ def test_the_good_files_are_read(tmp_path, run, checkpoint):
     path = write_npz(tmp_path / "good.npz", {}, zipfile.ZIP_DEFLATED)
     assert in_a_child(lambda: NpzSource(str(path)).load()) == "it was read"
     folder = run(checkpoint)
-    assert in_a_child(lambda: prepare.load_run(folder)) == "it was read"
+    assert in_a_child(lambda: load.load_run(folder)) == "it was read"
 
 
 def test_the_trap_springs(tmp_path):
@@ -138,14 +139,14 @@ def test_the_trap_springs(tmp_path):
 
 def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path, run, checkpoint):
     folder = run({**checkpoint, "more": Trap(tmp_path / "ran")})
-    assert "it names __builtin__.getattr" in in_a_child(lambda: prepare.load_run(folder))
+    assert "it names __builtin__.getattr" in in_a_child(lambda: load.load_run(folder))
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_checkpoint_that_is_a_bare_pickle_is_not_run(tmp_path, run):
     folder = run({})
     (folder / "checkpoints" / "best.ckpt").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
-    assert "not a readable checkpoint" in in_a_child(lambda: prepare.load_run(folder))
+    assert "not a readable checkpoint" in in_a_child(lambda: load.load_run(folder))
     assert not (tmp_path / "ran").exists()
 
 
@@ -181,7 +182,7 @@ def test_a_target_of_a_config_is_no_way_to_code_by_an_alias(tmp_path, run, check
     about = checkpoint["krontime"]
     hostile = {**about["config"], "model": {"_target_": target, "name": "x", "command": f"touch {tmp_path}/ran"}}
     folder = run({**checkpoint, "krontime": {**about, "config": hostile}})
-    assert f"_target_='{target}'" in in_a_child(lambda: prepare.load_run(folder))
+    assert f"_target_='{target}'" in in_a_child(lambda: load.load_run(folder))
     assert not (tmp_path / "ran").exists()
 
 
@@ -246,7 +247,7 @@ def test_a_checkpoint_that_asks_for_memory_gets_none(tmp_path, run, checkpoint):
             return bytearray, (2**32,)
 
     folder = run({**checkpoint, "more": Bytes()})
-    assert "it names __builtin__.bytearray" in in_a_child(lambda: prepare.load_run(folder))
+    assert "it names __builtin__.bytearray" in in_a_child(lambda: load.load_run(folder))
 
 
 def test_a_compressed_checkpoint_is_not_inflated(tmp_path, run, checkpoint):
@@ -257,7 +258,7 @@ def test_a_compressed_checkpoint_is_not_inflated(tmp_path, run, checkpoint):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    assert "it is compressed" in in_a_child(lambda: prepare.load_run(folder))
+    assert "it is compressed" in in_a_child(lambda: load.load_run(folder))
 
 
 def test_containers_that_hold_each_other_are_not_followed(tmp_path, run, checkpoint):
@@ -266,7 +267,7 @@ def test_containers_that_hold_each_other_are_not_followed(tmp_path, run, checkpo
         nested = [nested, nested]
     about = checkpoint["krontime"]
     folder = run({**checkpoint, "krontime": {**about, "config": {**about["config"], "seed": nested}}})
-    assert "hold each other" in in_a_child(lambda: prepare.load_run(folder))
+    assert "hold each other" in in_a_child(lambda: load.load_run(folder))
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,6 @@ def test_a_checkpoint_of_sizes_that_its_weights_have_not_builds_nothing(tmp_path
     else:
         hostile = {**about, "config": {**about["config"], part: {**about["config"][part], key: value}}}
     folder = run({**checkpoint, "krontime": hostile})
-    said = in_a_child(lambda: prepare.load_run(folder))
+    said = in_a_child(lambda: load.load_run(folder))
     assert "best.ckpt: " in said
     assert "Traceback" not in said

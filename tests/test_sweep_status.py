@@ -10,10 +10,11 @@ import pytest
 
 from krontime import cli
 from krontime.commands import sweep_status
-from krontime.runs import lock
+from krontime.config.identity import config_hash
 from krontime.errors import UserError
-from krontime.runs.record import Device, Metrics, Protocol, Record, Status, config_hash
-from krontime.runs.sweep import Job, State, Sweep, listed, progress, varied
+from krontime.runs import lock
+from krontime.runs.record import Device, Metrics, Protocol, Record, Status
+from krontime.runs.sweep import Job, JobState, Sweep, listed, progress, varied
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,20 +77,20 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def status(outputs: Any) -> dict[State, int]:
+def status(outputs: Any) -> dict[JobState, int]:
     from omegaconf import OmegaConf
 
     return sweep_status.sweep_status(OmegaConf.create({"outputs": outputs}))
 
 
 EXPECTED = {
-    State.DONE: 2,
-    State.RUNNING: 0,
-    State.INTERRUPTED: 2,
-    State.FAILED: 2,
-    State.OUT_OF_MEMORY: 1,
-    State.BROKEN: 0,
-    State.TO_DO: 1,
+    JobState.DONE: 2,
+    JobState.RUNNING: 0,
+    JobState.INTERRUPTED: 2,
+    JobState.FAILED: 2,
+    JobState.OUT_OF_MEMORY: 1,
+    JobState.BROKEN: 0,
+    JobState.TO_DO: 1,
 }
 
 
@@ -115,8 +116,8 @@ def test_a_run_that_holds_its_lock_is_running_whatever_its_last_record_says(root
     (folder / "config.yaml").touch()
     started = time.time() - 100
     os.utime(folder / "config.yaml", (started, started))
-    with lock.alone(folder):
-        assert status(str(root)) == {**EXPECTED, State.RUNNING: 1, State.INTERRUPTED: 1}
+    with lock.run_lock(folder):
+        assert status(str(root)) == {**EXPECTED, JobState.RUNNING: 1, JobState.INTERRUPTED: 1}
         left_s = sweep_status.time_left_s(sweep_status.jobs_in(root))
     assert left_s is not None
     assert 30 + 5 * 130 - 20 <= left_s <= 30 + 5 * 130  # some seconds have passed
@@ -124,7 +125,7 @@ def test_a_run_that_holds_its_lock_is_running_whatever_its_last_record_says(root
 
 def test_several_at_once_share_what_is_left(root: Path) -> None:
     folder = root / "hum" / "tcn"
-    with lock.alone(folder / "todo"), lock.alone(folder / "refused"):
+    with lock.run_lock(folder / "todo"), lock.run_lock(folder / "refused"):
         assert sweep_status.time_left_s(sweep_status.jobs_in(root)) == 6 * 130 / 2
 
 
@@ -133,7 +134,7 @@ def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(
 ) -> None:
     folder = root / "hum" / "tcn"
     (folder / "done" / "record.json").write_text("{")
-    assert status(str(root)) == {**EXPECTED, State.DONE: 1, State.BROKEN: 1}
+    assert status(str(root)) == {**EXPECTED, JobState.DONE: 1, JobState.BROKEN: 1}
     path = folder / "done" / "record.json"
     assert f"broken: {folder}/done: {path}: not a readable record" in capsys.readouterr().out
 
@@ -141,21 +142,21 @@ def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    assert progress(folder / "cut") == (State.BROKEN, None, f"{folder}/cut/record.json: Permission denied")
+    assert progress(folder / "cut") == (JobState.BROKEN, None, f"{folder}/cut/record.json: Permission denied")
 
 
 def test_other_runs_and_other_sweeps_count_too_but_not_what_force_has_set_aside(root: Path) -> None:
     Sweep(jobs=[*jobs("done", "more"), *jobs("slow", group="hum/patchtst")]).write(root)
     write(root / "hum" / "krontime" / "single", Status.COMPLETED)
     write(root / "hum" / "krontime" / "single.until-20260101T000000.000000Z", Status.FAILED)
-    assert status(str(root)) == {**EXPECTED, State.DONE: 3, State.TO_DO: 3}
+    assert status(str(root)) == {**EXPECTED, JobState.DONE: 3, JobState.TO_DO: 3}
     assert {Path(folder).name for folder in listed(root)} >= {"done", "more", "slow", "todo"}
 
 
 def test_several_output_folders(root: Path, tmp_path: Path) -> None:
     write(tmp_path / "other" / "hum" / "tcn" / "run", Status.COMPLETED)
     both = [str(root), str(tmp_path / "other")]
-    assert status(both)[State.DONE] == 3
+    assert status(both)[JobState.DONE] == 3
     assert status([str(root)] * 2) == EXPECTED
 
 
@@ -174,13 +175,13 @@ def test_the_same_sweep_leaves_one_list(tmp_path: Path) -> None:
 
 def test_nothing_done_nothing_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Sweep(jobs=jobs("a")).write(tmp_path)
-    assert status(str(tmp_path))[State.TO_DO] == 1
+    assert status(str(tmp_path))[JobState.TO_DO] == 1
     assert capsys.readouterr().out.splitlines()[-1] == "time left: unknown until a job is done"
 
 
 def test_all_done_nothing_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "hum" / "tcn" / "a", Status.COMPLETED)
-    assert status(str(tmp_path))[State.DONE] == 1
+    assert status(str(tmp_path))[JobState.DONE] == 1
     assert "time left" not in capsys.readouterr().out
 
 
@@ -215,4 +216,4 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
 def test_a_job_is_called_by_what_others_do_not_have(tmp_path: Path) -> None:
     assert varied(jobs("0", "1")) == ["seed=0", "seed=1"]
     assert varied(jobs("0")) == ["hum/tcn/0"]
-    assert progress(tmp_path / "none").state is State.TO_DO
+    assert progress(tmp_path / "none").state is JobState.TO_DO

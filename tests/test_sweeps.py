@@ -22,13 +22,11 @@ import pandas as pd
 import pytest
 
 from krontime import cli
-from krontime.runs import lock
-from krontime.runs import run
-from krontime.config import files
-from krontime.config import hydra_guard
-from krontime.config import overrides
-from krontime.runs.prepare import Experiment
+from krontime.config import files as config_files
+from krontime.config import hydra_guard, overrides
+from krontime.runs import lock, run
 from krontime.runs.fit import Fit
+from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Record, Status
 
 SMALL = (
@@ -47,7 +45,9 @@ Start = Callable[..., ForkServerProcess]
 def start() -> Start:
     """`start("seed=0,1", output=FOLDER)`: a sweep in another process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["krontime.runs.run", "krontime.runs.plot.curves", "krontime.training.predict", "hydra"])
+    context.set_forkserver_preload(
+        ["krontime.runs.run", "krontime.runs.plot.curves", "krontime.training.predict", "hydra"]
+    )
 
     def start(*overrides: str, output: Path) -> ForkServerProcess:
         arguments = ["train", "-m", *SMALL, *overrides, f"paths.output={output}"]
@@ -250,7 +250,7 @@ def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
     """One job is refused, in one the program fails; the second start finds one done and runs what it can."""
     original = run._write_results
 
-    def faulty(job: Experiment, fit: Fit, run_dir: Path) -> Any:
+    def faulty(job: PreparedData, fit: Fit, run_dir: Path) -> Any:
         if fit.config["seed"] == 0:
             raise ZeroDivisionError("no such thing")
         return original(job, fit, run_dir)
@@ -334,7 +334,7 @@ def test_a_job_that_is_busy_elsewhere_is_waited_for(tmp_path: Path, monkeypatch:
     (folder,) = tmp_path.glob("*/*/seed0-*")
     (folder / "record.json").unlink()
     other = contextlib.ExitStack()
-    other.enter_context(lock.alone(folder))
+    other.enter_context(lock.run_lock(folder))
     naps: list[float] = []
 
     def nap(duration_s: float) -> None:
@@ -353,7 +353,7 @@ def test_a_job_that_kills_each_process_keeps_no_other_from_being_run(tmp_path: P
     """The first job always does, the second once; each start ends by one of them until there is only the first."""
     original, output = run._write_results, tmp_path / "out"
 
-    def killing(job: Experiment, fit: Fit, run_dir: Path) -> Any:
+    def killing(job: PreparedData, fit: Fit, run_dir: Path) -> Any:
         seed, once = fit.config["seed"], tmp_path / "once"
         if seed == 0 or (seed == 1 and not once.exists()):
             once.touch() if seed else None
@@ -436,7 +436,7 @@ def test_every_launcher_passes_the_guard_with_its_own_options(launcher: str, com
     from hydra import initialize_config_dir
 
     evil = "{_target_:logging.FileHandler,filename:F}"
-    with initialize_config_dir(str(files.config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(config_files.config_dir()), version_base="1.3"):
         config = hydra_compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True)
         assert hydra_guard.hydra_problems(config) == []
         config = hydra_compose(

@@ -11,14 +11,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime import cli
+from krontime.commands.tables import tables
 from krontime.config.files import config_dir
+from krontime.config.identity import config_hash
 from krontime.errors import UserError
 from krontime.reports.blocks import fill_blocks
 from krontime.reports.folder import SOURCES, refresh
 from krontime.runs.predictions import Outcomes, write_outcomes
-from krontime.runs.record import Record, config_hash
+from krontime.runs.record import Record
 from krontime.runs.sweep import Job, Sweep
-from krontime.commands.tables import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

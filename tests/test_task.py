@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from krontime.config.files import config_dir
 from krontime.commands.hydra_task import Task
+from krontime.config.files import config_dir
 
 OTHER_PROCESS = """
 import pickle, sys

@@ -18,15 +18,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from krontime import cli
-from krontime.training import build
-from krontime.config import schema
-from krontime.config import files
+from krontime.config import files as config_files
+from krontime.config import resolve, schema
+from krontime.config.identity import config_hash
 from krontime.data.datamodule import SeriesDataset
-from krontime.data.load import load_data
 from krontime.data.series import SeriesData
-from krontime.runs.record import Record, config_hash
-from krontime.search.space import Space
 from krontime.runs.network_fit import NetworkFit
+from krontime.runs.prepare import load_data
+from krontime.runs.record import Record
+from krontime.search.space import Space
 
 SPACE = "{optim.optimizer.lr: {low: 0.001, high: 0.1, log: true}, decomposition: [depth1, depth2]}"
 SMALL = (
@@ -113,8 +113,8 @@ def test_a_search_that_has_ended_trains_nothing_more_and_a_longer_one_goes_on(se
 
 def test_the_best_config_trains_to_the_same_validation_score(searched, tmp_path):
     folder, _ = searched
-    with initialize_config_dir(str(files.config_dir()), version_base="1.3"):
-        composed = build.plain(hydra_compose("train", [f"hydra.searchpath=[{folder}]", "experiment=best"]))
+    with initialize_config_dir(str(config_files.config_dir()), version_base="1.3"):
+        composed = resolve.plain(hydra_compose("train", [f"hydra.searchpath=[{folder}]", "experiment=best"]))
     best = pd.read_csv(folder / "trials.csv").set_index("trial")["value"]
     trial = OmegaConf.to_container(OmegaConf.load(folder / "trials" / f"{best.idxmin():05d}" / "config.yaml"))
     assert config_hash(composed) == config_hash(trial)
@@ -233,7 +233,7 @@ def test_a_model_without_epochs_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [name for name in files.options("search") if name != "own"])
+@pytest.mark.parametrize("model", [name for name in config_files.options("search") if name != "own"])
 def test_every_search_is_of_options_that_its_model_has(compose: Callable[..., dict[str, Any]], model: str):
     space = Space(compose(f"model={model}", verb="tune")["search"]["space"])
     seen = set()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from krontime import __version__
-from krontime.config import files
+from krontime.config import files as config_files
 from krontime.errors import UserError
 
 VERBS = {
@@ -26,7 +26,10 @@ VERBS = {
     ),
     "benchmark": ("krontime.commands.benchmark:benchmark", "time and memory of models against length"),
     "overhead": ("krontime.commands.overhead:overhead", "what the framework adds to a bare training loop"),
-    "sweep-status": ("krontime.commands.sweep_status:sweep_status", "how far sweeps have come, and about how long is left"),
+    "sweep-status": (
+        "krontime.commands.sweep_status:sweep_status",
+        "how far sweeps have come, and about how long is left",
+    ),
     "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
     "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
     "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
@@ -76,8 +79,8 @@ def _run(verb: str, arguments: list[str]) -> None:
         fail(problems)
     import hydra
 
-    from krontime.config.hydra_guard import checked_loading
     from krontime.commands.hydra_task import Task
+    from krontime.config.hydra_guard import checked_loading
 
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short ends a process without a word otherwise
@@ -86,7 +89,7 @@ def _run(verb: str, arguments: list[str]) -> None:
     try:
         sys.argv = [f"krontime {verb}", *map(quoted, options_first(arguments))]
         with checked_loading():
-            hydra.main(version_base="1.3", config_path=str(files.config_dir()), config_name=verb)(task)()
+            hydra.main(version_base="1.3", config_path=str(config_files.config_dir()), config_name=verb)(task)()
     except UserError as error:
         fail(error.problems)
     except Exception as error:
@@ -120,31 +123,33 @@ def _overview() -> str:
 
 def _verb_help(verb: str, overrides: Sequence[str]) -> str:
     """Groups and keys of a verb, those of the choices among the overrides and of the default ones else."""
-    root = files.config_dir()
+    root = config_files.config_dir()
     config = root / f"{verb}.yaml"
     given = {group: choice for group, _, choice in (text.partition("=") for text in overrides)}
 
     def files_of(group: str, choice: str) -> list[Any]:
         names = [name.strip() for name in choice.strip("[]").split(",")]
-        return [root / group / f"{name}.yaml" for name in names if name in files.options(group)]
+        return [root / group / f"{name}.yaml" for name in names if name in config_files.options(group)]
 
     def chosen(defaults: Mapping[str, str]) -> dict[str, str]:
         own = {group: given[group] for group in defaults if group in given and files_of(group, given[group])}
         return {**defaults, **own}
 
-    lines = [f"krontime {verb}: {VERBS[verb][1]}", "", files.summary(config), ""]
+    lines = [f"krontime {verb}: {VERBS[verb][1]}", "", config_files.summary(config), ""]
     lines.append(f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
-    groups = chosen({group: choice for group, choice in files.default_groups(config).items() if group != "hydra"})
+    groups = chosen(
+        {group: choice for group, choice in config_files.default_groups(config).items() if group != "hydra"}
+    )
     nested: dict[str, str] = {}
     for group, choice in groups.items():
         for file in files_of(group, choice):
-            nested |= files.default_groups(file)
+            nested |= config_files.default_groups(file)
     groups |= chosen({group: it for group, it in nested.items() if (root / group).is_dir() and "/" not in group})
     if groups:
         lines += ["", "groups (group=choice; * marks the choices whose keys follow: name others before --help):"]
         for group, choice in groups.items():
             these = {file.stem for file in files_of(group, choice)}
-            names = [name + ("*" if name in these else "") for name in files.options(group)]
+            names = [name + ("*" if name in these else "") for name in config_files.options(group)]
             lines.append(f"  {group:<14} {' '.join(names)}")
     lines += ["", "keys (key=value), with their defaults:"]
     files = [("", base) for base in _bases(config)]
@@ -152,7 +157,7 @@ def _verb_help(verb: str, overrides: Sequence[str]) -> str:
         files += [(group, base) for file in files_of(group, choice) for base in _bases(file)]
     keys = {}  # what a choice sets takes the place of what it is built on
     for prefix, file in files:
-        for key, default, meaning in files.described_keys(file):
+        for key, default, meaning in config_files.described_keys(file):
             keys[f"{prefix}.{key}" if prefix else key] = (default, meaning)
     lines += [f"  {f'{key}={default}':<44} {meaning}" for key, (default, meaning) in keys.items()]
     return "\n".join(lines) + "\n"
@@ -160,4 +165,4 @@ def _verb_help(verb: str, overrides: Sequence[str]) -> str:
 
 def _bases(config: Any) -> list[Any]:
     """A config, after those that it is built on."""
-    return [found for file in files.bases(config) for found in _bases(file)] + [config]
+    return [found for file in config_files.bases(config) for found in _bases(file)] + [config]

@@ -6,9 +6,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from krontime.training import build
+from krontime.config import resolve
 from krontime.config.files import config_dir, options, summary
 from krontime.data.prepare import Prepare
+from krontime.training import build
 
 NAMES = options("data")
 
@@ -17,7 +18,7 @@ NAMES = options("data")
 def composed(monkeypatch, tmp_path):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("KRONTIME_CACHE", str(tmp_path / "cache"))
-    build.register_resolvers()
+    resolve.register_resolvers()
 
     def composed(*overrides: str) -> dict:
         with initialize_config_dir(str(config_dir()), version_base=None):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from krontime.data.summary import envelope, missing_share, plot, summary
 from krontime.data.split import split_indices
+from krontime.data.summary import envelope, missing_share, plot, summary
 
 
 @pytest.fixture

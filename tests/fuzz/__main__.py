@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from krontime.training import build
+from krontime.config import resolve
 from krontime.errors import UserError
 from tests.fuzz.targets import TARGETS, Target
 
@@ -55,7 +55,7 @@ def main() -> int:
     warnings.simplefilter("error")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    build.register_resolvers()
+    resolve.register_resolvers()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MAX_ADDRESS_SPACE, used + MAX_ADDRESS_SPACE))

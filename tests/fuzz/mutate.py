@@ -26,7 +26,7 @@ WORDS = (
         "???",
         "_target_",
         "os.system",
-        "krontime.training.build.plain",
+        "krontime.config.resolve.plain",
         "~",
         "a=b",
     ),

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from krontime import cli
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.config import schema
+from krontime.config import resolve, schema
+from krontime.config.identity import config_hash
 from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
@@ -27,8 +26,10 @@ from krontime.data.sources.table import TableSource
 from krontime.data.sources.ts import TsSource
 from krontime.data.split import split_indices
 from krontime.errors import UserError
+from krontime.runs import load
+from krontime.runs.record import Record
+from krontime.training import build
 from krontime.training.module import FORMAT_VERSION
-from krontime.runs.record import Record, config_hash
 from tests.fuzz import mutate
 
 CLASSES = ("a", "b")
@@ -150,7 +151,7 @@ def _plain_config(*overrides: str) -> dict[str, Any]:
     from krontime.config.files import config_dir
 
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return build.plain(compose("train", list(overrides)))
+        return resolve.plain(compose("train", list(overrides)))
 
 
 def _checkpoint() -> list[bytes]:
@@ -162,7 +163,7 @@ def _checkpoint() -> list[bytes]:
     ):
         config = _plain_config("data.name=x", "paths.cache=c", *overrides)
         about = {"config": config, "spec": {**spec.__dict__, "class_names": list(CLASSES)}, "masked": False}
-        module = prepare.build_module(config, spec, about=about)
+        module = build.build_module(config, spec, about=about)
         buffer = io.BytesIO()
         torch.save(
             {
@@ -206,7 +207,7 @@ def _command_lines() -> list[bytes]:
 
 def checked(config: Any) -> None:
     """What `krontime train` does before it reads anything."""
-    schema.check_train(build.plain(config), is_multirun=False)
+    schema.check_train(resolve.plain(config), is_multirun=False)
 
 
 def _read_both(source: type[Any]) -> Callable[[Path], None]:
@@ -230,7 +231,7 @@ def _load_checkpoint(path: Path) -> None:
     folder = path.parent / "run" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     path.rename(folder / "best.ckpt")
-    prepare.load_run(folder.parent)
+    load.load_run(folder.parent)
 
 
 def _command_line(path: Path) -> None:

@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from krontime.runs import prepare
 from krontime.errors import Terminated, UserError
+from krontime.runs import load
 from krontime.training.checkpoint import ChecksummedCheckpointIO, LastCheckpoint, checksum_problem, previous
 from krontime.training.module import FORMAT_VERSION
 from krontime.training.quiet import quiet_lightning
@@ -43,29 +43,29 @@ class TestFile:
             damaged[position] ^= 1
             path.write_bytes(damaged)
             with pytest.raises(UserError, match="checksum"):
-                prepare.load_checkpoint(path)
+                load.load_checkpoint(path)
 
     @pytest.mark.parametrize("size", [0, 1, 100, -1000, -73, -1])
     def test_a_file_that_was_cut_short_is_seen(self, path: Path, size: int) -> None:
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match="not a readable checkpoint"):
-            prepare.load_checkpoint(path)
+            load.load_checkpoint(path)
 
     def test_zeros_as_a_power_cut_leaves_them_are_seen(self, path: Path) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[:2000] + bytes(len(whole) - 2000))
         with pytest.raises(UserError, match="not a readable checkpoint"):
-            prepare.load_checkpoint(path)
+            load.load_checkpoint(path)
 
     def test_one_without_a_checksum_is_read(self, tmp_path: Path) -> None:
         torch.save(STATE, tmp_path / "earlier.ckpt")
-        assert prepare.load_checkpoint(tmp_path / "earlier.ckpt")["step"] == 3
+        assert load.load_checkpoint(tmp_path / "earlier.ckpt")["step"] == 3
 
     def test_the_one_before_is_kept(self, path: Path) -> None:
         ChecksummedCheckpointIO().save_checkpoint({**STATE, "step": 4}, path)
         ChecksummedCheckpointIO().save_checkpoint({**STATE, "step": 5}, path)
-        assert prepare.load_checkpoint(path)["step"] == 5
-        assert prepare.load_checkpoint(previous(path))["step"] == 4
+        assert load.load_checkpoint(path)["step"] == 5
+        assert load.load_checkpoint(previous(path))["step"] == 4
         assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "last.previous.ckpt"]
 
     @pytest.mark.parametrize("fails", ["fsync", "replace"])
@@ -82,14 +82,14 @@ class TestFile:
         with pytest.raises(OSError, match="No space"):
             ChecksummedCheckpointIO().save_checkpoint({**STATE, "step": 4}, path)
         (left,) = path.parent.iterdir()
-        assert prepare.load_checkpoint(left)["step"] == 3
+        assert load.load_checkpoint(left)["step"] == 3
 
     def test_nothing_but_plain_values_is_read(self, path: Path) -> None:
         buffer = io.BytesIO()
         torch.save({**STATE, "code": Path("x")}, buffer)
         path.write_bytes(buffer.getvalue())
         with pytest.raises(UserError, match="plain values and tensors"):
-            prepare.load_checkpoint(path)
+            load.load_checkpoint(path)
 
 
 class Steps(pl.LightningModule):

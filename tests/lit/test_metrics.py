@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from krontime.training.metrics import metric_collection
 from krontime.runs.record import METRICS
+from krontime.training.metrics import metric_collection
 
 
 def draw(num_classes: int, num_series: int = 203, absent: tuple[int, ...] = (), seed: int = 0):

@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from krontime.training import build
 from krontime.config.files import config_dir, options
 from krontime.data.series import SeriesSpec
+from krontime.training import build
 
 MODELS = [name for name in options("model") if "krontime.models." in (config_dir() / f"model/{name}.yaml").read_text()]
 """The others are classifiers to compare with, which are no networks."""

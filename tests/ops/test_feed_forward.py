@@ -65,10 +65,12 @@ def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, toke
 
 def test_one_piece_is_no_copy() -> None:
     whole = torch.zeros(4, 2)
-    assert chunking.put(whole, slice(0, 4), None, like=whole) is whole
+    assert chunking.write_chunk(whole, slice(0, 4), None, like=whole) is whole
     filled = None
     for part in (slice(0, 3), slice(3, 6)):
-        filled = chunking.put(torch.full((len(range(6)[part]), 2), part.start), part, filled, like=torch.zeros(6, 2))
+        filled = chunking.write_chunk(
+            torch.full((len(range(6)[part]), 2), part.start), part, filled, like=torch.zeros(6, 2)
+        )
     assert filled is not None
     assert filled[:, 0].tolist() == [0, 0, 0, 3, 3, 3]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from krontime.ops import chunking
 from krontime.ops.attention import apply_factors, level_factors, validity_scale
 from krontime.ops.levels import LevelPlan
-from krontime.ops.projections import channels_first, mixed_tokens_first
+from krontime.ops.projections import channels_first, mix_and_project
 
 ORDERS = ["bottom_up", "top_down", "parallel"]
 
@@ -45,7 +45,7 @@ def test_mixing_equals_the_plain_formula_in_values_and_gradients(
     monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
     v, factors, weight, mask = mixed(num_levels, masked)
     plain = torch.nn.functional.linear(apply_factors(v, factors, order=order, mask=mask).flatten(1, 2).mT, weight)
-    got = mixed_tokens_first(v, factors, weight, order=order, mask=mask)
+    got = mix_and_project(v, factors, weight, order=order, mask=mask)
     torch.testing.assert_close(got, plain, rtol=1e-12, atol=1e-12)
     probe = torch.linspace(-1, 1, got.numel(), dtype=got.dtype).view(got.shape).cos()
     for one, other in zip(
@@ -60,7 +60,7 @@ def test_mixing_keeps_the_values_alone() -> None:
     v, factors, weight, _ = mixed(4, masked=False)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        mixed_tokens_first(v, factors, weight)
+        mix_and_project(v, factors, weight)
     assert sum(t.numel() for t in kept) == v.numel() + weight.numel() + sum(f.numel() for f in factors)
 
 
@@ -73,7 +73,7 @@ def test_gradients_come_out_in_the_layout_of_their_inputs() -> None:
     seen: list[bool] = []
     values.register_hook(lambda grad: seen.append(grad.is_contiguous()))
     x.register_hook(lambda grad: seen.append(grad.is_contiguous()))
-    mixed_tokens_first(values, factors, weight).square().sum().backward()
+    mix_and_project(values, factors, weight).square().sum().backward()
     assert seen == [True, True]
 
 
@@ -83,11 +83,11 @@ def test_products_are_in_half_precision_under_autocast() -> None:
     x = torch.randn(2, 8, 6, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         (first,) = channels_first(x, weight)
-        out = mixed_tokens_first(v, factors, weight)
+        out = mix_and_project(v, factors, weight)
     assert first.dtype == out.dtype == torch.bfloat16
     (first.float().sum() + out.float().sum()).backward()
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in (x, v, weight, *factors))
-    torch.testing.assert_close(out.float(), mixed_tokens_first(v, factors, weight), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(out.float(), mix_and_project(v, factors, weight), rtol=0.05, atol=0.05)
 
 
 def test_the_share_of_valid_tokens_is_not_rounded_under_autocast() -> None:
@@ -102,7 +102,7 @@ def test_the_share_of_valid_tokens_is_not_rounded_under_autocast() -> None:
 def test_takes_a_batch_of_nothing() -> None:
     v, factors, weight, _ = mixed(2, masked=False)
     v, *factors = (t.detach()[:0].requires_grad_() for t in (v, *factors))
-    out = mixed_tokens_first(v, factors, weight)
+    out = mix_and_project(v, factors, weight)
     out.sum().backward()
     assert len(out) == 0
     assert v.grad is not None

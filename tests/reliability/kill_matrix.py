@@ -29,13 +29,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imports late, for all children at once
 
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.runs import run
+from krontime.config import resolve
 from krontime.config.files import config_dir
+from krontime.config.identity import without_folders
+from krontime.runs import prepare, run
 from krontime.runs.plot import curves  # noqa: F401
 from krontime.runs.predictions import read_predictions
-from krontime.runs.record import Record, Status, without_folders
+from krontime.runs.record import Record, Status
 from krontime.runs.resume import clear_spares
 
 TINY = (
@@ -97,7 +97,7 @@ def config(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain config of a run."""
     given = (f"data.path={folder / 'data.npz'}", f"paths.cache={folder / 'cache'}", *TINY, *overrides)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return build.plain(compose("train", list(given)))
+        return resolve.plain(compose("train", list(given)))
 
 
 def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tuple[int, str, float]:
@@ -320,7 +320,7 @@ def prepare_parent() -> None:
     """One thread, and all that children share is left alone by the garbage collector."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build.register_resolvers()
+    resolve.register_resolvers()
     gc.freeze()
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from krontime import cli
 from krontime.runs import run
-from krontime.training.module import SeriesClassifier
 from krontime.runs.record import Record, Status
+from krontime.training.module import SeriesClassifier
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from krontime.runs.record import Device, GitState, Metrics, Protocol, Record, Status, config_hash
+from krontime.config.identity import config_hash
+from krontime.runs.record import Device, GitState, Metrics, Protocol, Record, Status
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

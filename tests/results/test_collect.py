@@ -7,10 +7,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from krontime.config.identity import config_hash
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import collect, publish
 from krontime.runs.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
-from krontime.runs.record import Status, config_hash
+from krontime.runs.record import Status
 
 
 def outcomes(num_right: int, num: int = 100) -> Outcomes:

@@ -27,9 +27,7 @@ def comparison(make_record, **options):
 
 def test_a_panel_for_each_data_set_and_the_front(make_record, tmp_path, monkeypatch):
     figures = {}
-    monkeypatch.setattr(
-        comparison_plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)})
-    )
+    monkeypatch.setattr(plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)}))
     assert plot_pareto(comparison(make_record), tmp_path) == ["pareto_time", "pareto_memory"] == list(figures)
     figure, words = figures["pareto_time"]
     assert "A, B_1, C, D $x" in words
@@ -45,9 +43,7 @@ def test_a_line_for_each_variant_against_the_number_of_training_series(
     make_record, make_protocol, tmp_path, monkeypatch
 ):
     figures = {}
-    monkeypatch.setattr(
-        comparison_plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)})
-    )
+    monkeypatch.setattr(plots, "save", lambda figure, folder, name, *, words: figures.update({name: (figure, words)}))
     records = [make_record(data="alone")] + [
         make_record(
             data="Many",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.runs.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
 from krontime.reports.comparison.recomputed import recomputed
+from krontime.runs.predictions import Predictions, read_outcomes, write_outcomes, write_predictions
 from krontime.training.predict import scores
 
 CLASSES = ("a", "b", "c", "d")

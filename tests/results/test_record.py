@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from krontime.config.identity import config_hash, without_folders
 from krontime.errors import UserError
+from krontime.runs.record import METRICS, Metrics, Record, Status
 from krontime.storage import replacing
-from krontime.runs.record import METRICS, Metrics, Record, Status, config_hash, without_folders
 
 # The schema that readers elsewhere rely on; a change needs a new schema version.
 FIELDS = [
@@ -366,7 +367,7 @@ def test_a_split_is_the_one_that_the_config_asks_for(make_record, make_protocol,
 def test_a_reference_selects_nothing(make_record, make_protocol):
     config = {
         "seed": 0,
-        "model": {"_target_": "krontime.runs.classical_fit.Reference", "fit_on": "train"},
+        "model": {"_target_": "krontime.models.aeon.AeonClassifier", "fit_on": "train"},
         "callbacks": {"checkpoint": {"monitor": "val/nll"}},
     }
     make_record(config=config, protocol=make_protocol(fitted_on="train", selection_metric=None))

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from krontime.reports.comparison.collect import Stored
 from krontime.reports.comparison.compare import compare
-from krontime.runs.predictions import Outcomes, write_outcomes
 from krontime.reports.comparison.significance import write_significance
 from krontime.reports.comparison.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
+from krontime.runs.predictions import Outcomes, write_outcomes
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ import pytest
 
 from krontime.reports.comparison.collect import Damaged, Stored
 from krontime.reports.comparison.compare import compare
+from krontime.reports.comparison.tables import write_scores
 from krontime.reports.published import Published
 from krontime.runs.record import Device, Metrics, Status
-from krontime.reports.comparison.tables import write_scores
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from krontime.commands import evaluate
-from krontime.runs import prepare
-from krontime.runs import run
 from krontime.errors import Terminated, UserError
+from krontime.runs import prepare, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
 from tests.run.small import SMALL, equal, train, verb, weights

@@ -12,10 +12,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from krontime.commands import evaluate
-from krontime.runs import run
+from krontime.config.identity import config_hash
 from krontime.errors import UserError
+from krontime.runs import run
 from krontime.runs.predictions import read_predictions
-from krontime.runs.record import Record, Status, config_hash
+from krontime.runs.record import Record, Status
 from tests.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
 
 

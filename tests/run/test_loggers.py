@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from krontime.training import build
+from krontime.config.identity import config_hash
 from krontime.runs import run
-from krontime.runs.record import config_hash
+from krontime.training import build
 from tests.run.small import train
 
 

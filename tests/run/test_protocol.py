@@ -11,10 +11,9 @@ import pytest
 from lightning.pytorch.callbacks import Timer
 
 from krontime.commands import evaluate
-from krontime.runs import prepare
-from krontime.runs import run
 from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
+from krontime.runs import prepare, run
 from krontime.runs.record import Status
 from tests.run.small import train, verb
 

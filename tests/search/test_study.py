@@ -11,7 +11,7 @@ import pytest
 
 from krontime.errors import UserError
 from krontime.search.space import Space
-from krontime.search.study import SharedStudy, Task
+from krontime.search.study import ClaimedTrial, SharedStudy
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -29,7 +29,7 @@ def shared(folder: Path, **about: Any) -> SharedStudy:
     )
 
 
-def value(task: Task) -> float:
+def value(task: ClaimedTrial) -> float:
     return (task.trial.params["x"] - 0.3) ** 2
 
 

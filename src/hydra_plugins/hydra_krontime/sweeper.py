@@ -48,8 +48,8 @@ class KrontimeSweeper(BasicSweeper):
         Raises:
             UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
         """
-        from krontime.errors import UserError
         from krontime.console import show
+        from krontime.errors import UserError
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -81,7 +81,7 @@ class KrontimeSweeper(BasicSweeper):
         Raises:
             UserError: the job's config lacks a value.
         """
-        from krontime.training.build import plain
+        from krontime.config.resolve import plain
 
         config = self.composed(overrides)
         plain(config)
@@ -141,12 +141,12 @@ class _SweepRun:
             numbers: of the jobs.
             first: what Hydra is to call the first of them.
         """
-        from krontime.runs.sweep import State, progress
+        from krontime.runs.sweep import JobState, progress
 
         try:
             returns = self.launcher.launch([self.overrides[number] for number in numbers], first)
         except Exception as error:  # a launcher's process died, and what it would have returned with it
-            lost = [number for number in numbers if progress(self.folders[number]).state is not State.DONE]
+            lost = [number for number in numbers if progress(self.folders[number]).state is not JobState.DONE]
             self.errors |= dict.fromkeys(lost, error)
             return
         for number, returned in zip(numbers, returns, strict=True):
@@ -157,8 +157,8 @@ class _SweepRun:
 
     def finish_busy(self) -> None:
         """See the jobs to their end that other processes were training."""
-        from krontime.runs.lock import Busy, is_held
         from krontime.console import show
+        from krontime.runs.lock import Busy, is_held
 
         is_told = False
         while busy := [number for number, error in self.errors.items() if isinstance(error, Busy)]:
@@ -178,22 +178,22 @@ class _SweepRun:
     def progress(self, run_dir: Path) -> "Progress":
         """How far the job of a folder has come, what it raised here included."""
         from krontime.errors import UserError
-        from krontime.runs.sweep import State, first_line, progress
+        from krontime.runs.sweep import JobState, first_line, progress
 
         found = progress(run_dir)
-        if (error := self.error(run_dir)) and found.state in (State.DONE, State.TO_DO):
+        if (error := self.error(run_dir)) and found.state in (JobState.DONE, JobState.TO_DO):
             # failed, though it may be done: its data has changed since
             reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
-            return found._replace(state=State.FAILED, error=reason)
+            return found._replace(state=JobState.FAILED, error=reason)
         return found
 
     def write(self) -> None:
         """List the jobs on disk, with the errors of those that left nothing else; not where every job was refused."""
         from krontime.errors import UserError
-        from krontime.runs.sweep import State, Sweep, progress
+        from krontime.runs.sweep import JobState, Sweep, progress
 
         def is_refused(run_dir: Path) -> bool:
-            return isinstance(self.error(run_dir), UserError) and progress(run_dir).state is State.TO_DO
+            return isinstance(self.error(run_dir), UserError) and progress(run_dir).state is JobState.TO_DO
 
         for root, jobs in self.by_root.items():
             listed = [
@@ -212,12 +212,13 @@ class _SweepRun:
 
     def log(self) -> None:
         """Give Weights & Biases, where the jobs log to it, a run with a table of them for each output folder."""
-        from krontime.training import build
+        from krontime.config import resolve
         from krontime.console import show
         from krontime.runs.screen import sync_command
         from krontime.runs.sweep import Sweep
+        from krontime.training import build
 
-        config = build.plain(self.sweeper.composed(self.overrides[0]))
+        config = resolve.plain(self.sweeper.composed(self.overrides[0]))
         options = (config.get("logger") or {}).get("wandb")
         if options is None:
             return
@@ -251,7 +252,7 @@ class _SweepRun:
 
     def summary(self) -> tuple[bool, str]:
         """Whether all jobs are done, and how many are; which are not and why, and how to run those."""
-        from krontime.runs.sweep import State, counts, varied
+        from krontime.runs.sweep import JobState, counts, varied
 
         names = varied([job for jobs in self.by_root.values() for job in jobs])
         folders = [root / job.folder for root, jobs in self.by_root.items() for job in jobs]
@@ -259,7 +260,7 @@ class _SweepRun:
         for name, folder in zip(names, folders, strict=True):
             state, _, reason = self.progress(folder)
             states.append(state)
-            if state is not State.DONE:
+            if state is not JobState.DONE:
                 lines.append(f"  {state}: {name}{f': {reason}' if reason else ''}")
         size = f"{len(folders)} job{'s' if len(folders) > 1 else ''}"
         if not lines:

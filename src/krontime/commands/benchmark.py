@@ -21,16 +21,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.training import build
+from krontime.commands.plan import Cost, cost
+from krontime.config import resolve, targets
+from krontime.config.identity import config_hash
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
-from krontime.commands.plan import Cost, cost
 from krontime.reports.benchmark.report import CSV, ENVIRONMENT, write_report
 from krontime.reports.benchmark.tables import Row, write_rows
 from krontime.runs.environment import environment_json
-from krontime.storage import replacing
-from krontime.runs.record import config_hash
 from krontime.runs.screen import format_bytes
+from krontime.storage import replacing
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def benchmark(config: DictConfig) -> list[Row]:
     Raises:
         UserError: an option cannot work, or a variant is no model; nothing is measured.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     _check(options)
     device = _device(options["accelerator"])
     about = environment_json(device)
@@ -243,10 +243,10 @@ def _model(overrides: Any) -> dict[str, Any]:
         raise UserError(f"{overrides!r}: expected a list of overrides, such as [model=tcn]")
     flat = [part for item in overrides for part in (item if isinstance(item, list) else [item])]
     try:
-        config = build.plain(compose("plan", [str(override) for override in flat]))
+        config = resolve.plain(compose("plan", [str(override) for override in flat]))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(str(error).splitlines()[0]) from error
-    if problems := build.target_problems({"model": config["model"]}):
+    if problems := targets.target_problems({"model": config["model"]}):
         raise UserError(problems)
     return config["model"]
 

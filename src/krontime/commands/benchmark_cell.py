@@ -1,7 +1,7 @@
 """One process of the benchmark: the step times or the peak memory of one network at one length, and nothing else.
 
-Run as `python -m krontime.commands.benchmark_cell`, with a job as JSON on standard input; the result is written to the file that
-the job names. It imports little, so that a process starts fast and its memory floor is low.
+Run as `python -m krontime.commands.benchmark_cell`, with a job as JSON on standard input; the result is written to the
+file that the job names. It imports little, so that a process starts fast and its memory floor is low.
 """
 
 import ctypes
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from krontime.training import build
 from krontime.data.series import SeriesSpec
 from krontime.runs.environment import peak_memory_bytes, reset_peak_memory
 from krontime.storage import replacing
+from krontime.training import build
 
 MIN_TIMED = 2
 """Steps that are timed however long they take."""

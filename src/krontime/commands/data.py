@@ -5,11 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.training import build
-from krontime.config import files
+from krontime.config import files as config_files
+from krontime.config import resolve
 from krontime.config.schema import inspect_problems
-from krontime.errors import Problems, UserError
 from krontime.console import show
+from krontime.errors import Problems, UserError
 
 
 def data(config: DictConfig) -> None:
@@ -18,7 +18,7 @@ def data(config: DictConfig) -> None:
     Raises:
         UserError: the data set cannot be read or split, or the plot cannot be written.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     plot_file = options["plot"]
     if options.get("data") is None:
         if plot_file is not None:
@@ -28,9 +28,9 @@ def data(config: DictConfig) -> None:
     if problems := inspect_problems(options) + _plot_problems(plot_file):
         raise UserError(problems)
 
-    from krontime.data.summary import plot, summary
-    from krontime.data.load import load_data
     from krontime.data.split import split_indices
+    from krontime.data.summary import plot, summary
+    from krontime.runs.prepare import load_data
 
     chosen = options["data"]
     found = load_data(options)
@@ -62,6 +62,6 @@ def _list() -> None:
     from rich.table import Table
 
     table = Table("data=", "what it is", title="krontime data data=NAME shows one", title_justify="left")
-    for name in files.options("data"):
-        table.add_row(name, files.summary(files.config_dir() / "data" / f"{name}.yaml"))
+    for name in config_files.options("data"):
+        table.add_row(name, config_files.summary(config_files.config_dir() / "data" / f"{name}.yaml"))
     show(table)

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from krontime.training import build
-from krontime.runs import bundle
-from krontime.runs import prepare
-from krontime.config.signatures import type_problem
+from krontime.config import resolve
 from krontime.config.schema import accelerator_problem
+from krontime.config.signatures import type_problem
+from krontime.console import show
 from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
-from krontime.console import show
-from krontime.storage import RECORD
+from krontime.runs import bundle, prepare
+from krontime.runs.load import LoadedRun
 from krontime.runs.predictions import check_output, write_predictions
 from krontime.runs.record import MetricName, Record, Status
 from krontime.runs.screen import evaluation
+from krontime.storage import RECORD
 from krontime.training.predict import Scorer, named, scores
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     Raises:
         UserError: the run or its data cannot be read, the data has changed since, or it has no test split.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     _check(options)
     run_dir = _path(options["run"])
     run = bundle.load(run_dir)
@@ -111,7 +111,7 @@ def predict(config: DictConfig) -> Path:
     Raises:
         UserError: the run or the file cannot be read, or the series do not fit the model.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     _check(options)
     given, output = _path(options["input"]), _path(options["output"])
     problems = Problems()
@@ -125,7 +125,7 @@ def predict(config: DictConfig) -> Path:
         problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
     with _collecting(problems):
         file_identity(given, "input")
-    run: prepare.Run | None = None
+    run: LoadedRun | None = None
     with _collecting(problems):
         run = bundle.load(_path(options["run"]))
     problems.raise_if_any()

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
+from krontime.config import resolve
+from krontime.console import show
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
-from krontime.console import show
-from krontime.storage import RECORD
+from krontime.runs import load
+from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
 from krontime.runs.record import METRICS, Record, Status
+from krontime.storage import RECORD
 
 
 def export(config: DictConfig) -> Path:
@@ -20,7 +20,7 @@ def export(config: DictConfig) -> Path:
     Raises:
         UserError: the run is not completed or can't be read, or the folder exists.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     run_dir, output = (Path(str(options[key])).expanduser() for key in ("run", "output"))
     problems = Problems()
     if output.exists():
@@ -28,7 +28,7 @@ def export(config: DictConfig) -> Path:
     if is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()
-    run = prepare.load_run(run_dir)
+    run = load.load_run(run_dir)
     record = Record.read(run_dir / RECORD)
     if record.status is not Status.COMPLETED:
         raise UserError(

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.training.build import register_resolvers
 from krontime.cli import VERBS, fail
+from krontime.config.resolve import register_resolvers
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)

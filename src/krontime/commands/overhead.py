@@ -22,19 +22,20 @@ import torch
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
-from krontime.training import build
-from krontime.runs import prepare
+from krontime.config import resolve
 from krontime.config.schema import check_train
+from krontime.console import show
 from krontime.data.datamodule import SeriesDataset, TrainBatches
-from krontime.data.load import load_data
 from krontime.data.series import SeriesBatch
 from krontime.errors import Problems
+from krontime.runs import fitted_module, prepare
+from krontime.runs.environment import environment_json
+from krontime.runs.prepare import load_data
+from krontime.runs.screen import format_bytes
+from krontime.storage import replacing
+from krontime.training import build
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
-from krontime.console import show
-from krontime.runs.environment import environment_json
-from krontime.storage import replacing
-from krontime.runs.screen import format_bytes
 
 OWN = ("rounds", "warmup", "start", "json")
 """Keys that `train` does not have."""
@@ -49,7 +50,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: an option cannot work.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     own = {key: options.pop(key) for key in OWN}
     problems = Problems()
     for key in ("rounds", "warmup"):
@@ -96,10 +97,10 @@ def _resident_bytes() -> int | None:
 
 
 def _epochs(
-    options: Mapping[str, Any], job: prepare.Experiment, *, num_rounds: int, num_warmup: int
+    options: Mapping[str, Any], job: prepare.PreparedData, *, num_rounds: int, num_warmup: int
 ) -> dict[str, Any]:
     """Medians over the rounds: seconds of a training epoch, bare and through the framework, and of a whole epoch."""
-    module = prepare.fitted_module(options, job)
+    module = fitted_module.fitted_module(options, job)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         turns = _Turns(_BareLoop(copy.deepcopy(module), options, job))
@@ -135,7 +136,7 @@ def _without_stopping(options: Mapping[str, Any]) -> dict[str, Any]:
 class _BareLoop:
     """The least that trains the same network on the same batches."""
 
-    def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: prepare.Experiment) -> None:
+    def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: prepare.PreparedData) -> None:
         self.module = module.train()
         self.clip = options["trainer"]["gradient_clip_val"]
         dataset = SeriesDataset(job.data)

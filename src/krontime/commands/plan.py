@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from krontime.training import build
+from krontime.config import resolve
 from krontime.config.schema import plan_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.levels import LevelPlan
+from krontime.training import build
 
 MEBIBYTE = 2**20
 
@@ -133,7 +134,7 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
     Raises:
         UserError: neither a data set nor a length is given, or the model refuses its options.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     if problems := plan_problems(options) + _length_problems(options):
         raise UserError(problems)
     spec = _spec(options)
@@ -165,7 +166,7 @@ def _spec(options: Mapping[str, Any]) -> SeriesSpec:
         names = tuple(str(label) for label in range(options["num_classes"]))
         return SeriesSpec(options["num_channels"], options["length"], len(names), names)
 
-    from krontime.data.load import load_data
+    from krontime.runs.prepare import load_data
 
     return load_data(options).spec
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from krontime.training import build
-from krontime.runs import prepare
+from krontime.config import resolve, targets
+from krontime.console import show
 from krontime.data.series import SeriesData
 from krontime.data.sources.synthetic import SyntheticSource
 from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
-from krontime.console import show
 from krontime.reports.probes import CSV, PLOT, Probe, write_probes
+from krontime.runs import load, prepare
 from krontime.training.predict import Scorer
 
 
@@ -30,16 +30,16 @@ def probe(config: DictConfig) -> list[Probe]:
     Raises:
         UserError: the run is none of KronTime on the synthetic data set.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     run_dir = Path(str(options["run"])).expanduser()
     problems = Problems()
     for key, least in (("num_folds", 2), ("seed", 0)):
         if not isinstance(options[key], int) or options[key] < least:
             problems.add(key, options[key], f"a whole number of at least {least}")
     problems.raise_if_any()
-    run = prepare.load_run(run_dir)
+    run = load.load_run(run_dir)
     network = run.module.network
-    source = build.source(run.config["data"])
+    source = targets.instantiate(run.config["data"]["source"])
     if not isinstance(network, KronTime) or not network.head_by_level or not isinstance(source, SyntheticSource):
         raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
     job = prepare.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})

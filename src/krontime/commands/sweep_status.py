@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from krontime.training import build
+from krontime.config import resolve
+from krontime.console import show
 from krontime.errors import UserError
 from krontime.runs.lock import SUFFIX
-from krontime.console import show
-from krontime.storage import RECORD
 from krontime.runs.record import Record
 from krontime.runs.screen import format_duration
-from krontime.runs.sweep import Progress, State, counts, listed, progress
+from krontime.runs.sweep import JobState, Progress, counts, listed, progress
+from krontime.storage import RECORD
 
 TOTAL = "total"
 
@@ -33,7 +33,7 @@ class Found(NamedTuple):
         return self.folder.parent.as_posix()
 
 
-def sweep_status(config: DictConfig) -> dict[State, int]:
+def sweep_status(config: DictConfig) -> dict[JobState, int]:
     """Show how many jobs are in which state, what went wrong, and about how long is left.
 
     Returns:
@@ -42,7 +42,7 @@ def sweep_status(config: DictConfig) -> dict[State, int]:
     Raises:
         UserError: a folder is none, or a list of jobs in it can't be read.
     """
-    outputs = build.plain(config)["outputs"]
+    outputs = resolve.plain(config)["outputs"]
     roots = outputs if isinstance(outputs, list) else [outputs]
     missing = [root for root in roots if not isinstance(root, str) or not Path(root).is_dir()]
     if missing or not roots:
@@ -63,7 +63,7 @@ def sweep_status(config: DictConfig) -> dict[State, int]:
     left_s = time_left_s(found)
     if left_s is not None:
         show(f"time left: about {format_duration(left_s)}")
-    elif any(rows[TOTAL][state] for state in State if state is not State.DONE):
+    elif any(rows[TOTAL][state] for state in JobState if state is not JobState.DONE):
         show("time left: unknown until a job is done")
     return rows[TOTAL]
 
@@ -100,17 +100,17 @@ def time_left_s(found: list[Found]) -> float | None:
     """
     durations: dict[str, list[float]] = {}
     for job in found:
-        if job.progress.state is State.DONE and job.progress.record:
+        if job.progress.state is JobState.DONE and job.progress.record:
             durations.setdefault(job.group, []).append(_duration_s(job.progress.record))
     every = [duration for group in durations.values() for duration in group]
-    left = [job for job in found if job.progress.state is not State.DONE]
+    left = [job for job in found if job.progress.state is not JobState.DONE]
     if not every or not left:
         return None
     total_s, running = 0.0, 0
     for job in left:
         known = durations.get(job.group, every)
         expected_s = math.fsum(known) / len(known)
-        if job.progress.state is State.RUNNING:
+        if job.progress.state is JobState.RUNNING:
             running += 1
             expected_s = max(0.0, expected_s - _elapsed_s(job.folder))
         total_s += expected_s
@@ -133,17 +133,17 @@ def _elapsed_s(run_dir: Path) -> float:
         return 0.0
 
 
-def _show_table(rows: Mapping[str, Mapping[State, int]]) -> None:
+def _show_table(rows: Mapping[str, Mapping[JobState, int]]) -> None:
     from rich.table import Table
 
-    table = Table("runs", *(str(state) for state in State))
+    table = Table("runs", *(str(state) for state in JobState))
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in rows.items():
-        table.add_row(name, *(str(row[state] or "-") for state in State), style="bold" if name == TOTAL else None)
+        table.add_row(name, *(str(row[state] or "-") for state in JobState), style="bold" if name == TOTAL else None)
     show(table)
 
 
-def _show_lines(rows: Mapping[str, Mapping[State, int]]) -> None:
-    lines = [["runs", *State], *([name, *(str(row[state]) for state in State)] for name, row in rows.items())]
+def _show_lines(rows: Mapping[str, Mapping[JobState, int]]) -> None:
+    lines = [["runs", *JobState], *([name, *(str(row[state]) for state in JobState)] for name, row in rows.items())]
     sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))  # rich would make spaces of the tabs

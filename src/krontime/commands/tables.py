@@ -7,12 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.training import build
+from krontime.config import resolve
+from krontime.console import show
 from krontime.errors import Problems, UserError
 from krontime.reports.blocks import fill_blocks
 from krontime.reports.comparison.collect import Damaged, Stored, collect, publish
 from krontime.reports.comparison.compare import Comparison
-from krontime.console import show
+from krontime.reports.comparison.significance import SIGNIFICANCE
+from krontime.reports.comparison.tables import SCORES
 from krontime.reports.folder import (
     RECORDS,
     TableOptions,
@@ -23,8 +25,6 @@ from krontime.reports.folder import (
     write_results,
 )
 from krontime.runs.remarks import Remarks, read_remarks
-from krontime.reports.comparison.significance import SIGNIFICANCE
-from krontime.reports.comparison.tables import SCORES
 from krontime.runs.sweep import unrecorded
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def tables(config: DictConfig) -> list[Path]:
         UserError: an option cannot work, there is no whole record, a file is damaged that tables are made from, or one
             cannot be written.
     """
-    options = build.plain(config)
+    options = resolve.plain(config)
     if problems := _problems(options):
         raise UserError(problems)
     try:

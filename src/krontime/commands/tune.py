@@ -16,22 +16,23 @@ import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.config.signatures import argument_problems
+from krontime.config import resolve, targets
+from krontime.config.identity import config_hash
 from krontime.config.schema import BETTER, check_train
-from krontime.errors import Terminated, UserError
-from krontime.runs.failures import is_out_of_memory, was_terminated
-from krontime.training.quiet import quiet_lightning
+from krontime.config.signatures import argument_problems
 from krontime.console import show
-from krontime.runs.record import config_hash
-from krontime.runs.sweep import first_line
+from krontime.errors import Terminated, UserError
+from krontime.runs import load, prepare
+from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.runs.network_fit import NetworkFit
+from krontime.runs.sweep import first_line
+from krontime.training import build
+from krontime.training.quiet import quiet_lightning
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-    from krontime.search.study import Task
+    from krontime.search.study import ClaimedTrial
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Search:
     """
 
     def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        options = build.plain(config)
+        options = resolve.plain(config)
         self.overrides = overrides
         self.options = {"space": {}, **options["search"]}  # there is none for a model without a file of its own
         self.folder = Path(str(options["folder"])).expanduser()
@@ -94,11 +95,11 @@ class Search:
                 "data": prepare.prepare(self.base).protocol.data_sha256,
             },
             sampler=self._sampler,
-            pruner=build.instantiate(self.options["pruner"]) if self.options["pruner"] else None,
+            pruner=targets.instantiate(self.options["pruner"]) if self.options["pruner"] else None,
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        problems = build.target_problems({"search": options["search"]})
+        problems = targets.target_problems({"search": options["search"]})
         problems += [] if problems else argument_problems({"search": options["search"]})
         num_trials = self.options["num_trials"]
         if not isinstance(num_trials, int) or isinstance(num_trials, bool) or num_trials < 1:
@@ -110,7 +111,7 @@ class Search:
         ]
         if self.base["force"]:
             problems.append("force=True: has no effect on a search; expected another folder to search anew")
-        if build.is_reference(self.base):
+        if targets.is_aeon(self.base):
             problems.append(f"model={self.base['model']['name']}: expected a network, which is scored at each epoch")
         elif not ((self.base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor"):
             problems.append("callbacks.checkpoint.monitor=None: expected the validation metric to search by")
@@ -138,14 +139,14 @@ class Search:
 
     def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The training config with these overrides besides those of the command line."""
-        found = build.plain(_compose([*self.overrides, *overrides]))
+        found = resolve.plain(_compose([*self.overrides, *overrides]))
         return {key: value for key, value in found.items() if key not in OWN_KEYS}
 
     def _sampler(self, number: int) -> Any:
         options = dict(self.options["sampler"])
         if options.get("seed", 0) is None:  # the same whether a search was cut off or not, and another in each process
             options["seed"] = int(np.random.SeedSequence([self.base["seed"], number]).generate_state(1)[0])
-        return build.instantiate(options)
+        return targets.instantiate(options)
 
     def run(self) -> None:
         """Run trials until as many as asked for have ended or are running elsewhere.
@@ -161,14 +162,14 @@ class Search:
             if len(failures) >= LEAST_TRIALS and not self.study.completed():
                 raise UserError([f"no trial has worked yet, of {len(self.study.ended())}:", *dict.fromkeys(failures)])
 
-    def _run(self, task: "Task") -> str | None:
+    def _run(self, task: "ClaimedTrial") -> str | None:
         """Run one trial, and note how it ended; what is wrong with its options, or None."""
         value: float | None = None
         try:
             value, problem = self._attempt(task)
             self.study.end(task, value=value, problem=problem)  # before a run is uploaded, which may be interrupted
         finally:
-            shutil.rmtree(task.folder / prepare.CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(task.folder / load.CHECKPOINTS, ignore_errors=True)
             build.finish_wandb(exit_code=int(value is None))
         gc.collect()
         log.info(
@@ -181,7 +182,7 @@ class Search:
         )
         return problem
 
-    def _attempt(self, task: "Task") -> tuple[float | None, str | None]:
+    def _attempt(self, task: "ClaimedTrial") -> tuple[float | None, str | None]:
         """The value of a trial, None where it has none, and what is wrong with its options, or None.
 
         What ends the process leaves the trial to others, and is raised.
@@ -205,7 +206,7 @@ class Search:
             log.exception("This trial failed by a fault of the program, as it did before:")
             return None, f"{type(error).__name__}: {first_line(str(error))}"
 
-    def _value(self, task: "Task") -> float | None:
+    def _value(self, task: "ClaimedTrial") -> float | None:
         """The best epoch's value of a trial; None where it was stopped early."""
         from lightning.pytorch import seed_everything
 

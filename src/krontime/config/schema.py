@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from krontime.config.signatures import argument_problems, worded
-from krontime.training.build import is_reference, target_problems
+from krontime.config.targets import is_aeon, target_problems
 from krontime.errors import UserError
 from krontime.runs.record import METRICS
 
@@ -247,7 +247,7 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             for key in ("devices", "num_nodes")
             if (value := config["trainer"].get(key, 1)) != 1
         ]
-    problems += _reference_problems(config) if is_reference(config) else _number_problems(config["trainer"])
+    problems += _reference_problems(config) if is_aeon(config) else _number_problems(config["trainer"])
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
     if (config["callbacks"] or {}).get("checkpoint", {}) is not None:

@@ -20,8 +20,8 @@ from krontime.models.layers.patches import channel_rows
 from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.attention import Order
-from krontime.ops.levels import LevelPlan, plan_levels
 from krontime.ops.feed_forward import norm_gelu_linear
+from krontime.ops.levels import LevelPlan, plan_levels
 
 Positions = Literal["levels", "none"]
 Head = Literal["levels", "mean"]

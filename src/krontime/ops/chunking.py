@@ -23,7 +23,7 @@ def pieces(num_items: int, *, tokens_each: int = 1, device: torch.device) -> Ite
     return (slice(start, start + size) for start in range(0, max(num_items, 1), size))
 
 
-def put(part: Tensor, where: slice, whole: Tensor | None, *, like: Tensor) -> Tensor:
+def write_chunk(part: Tensor, where: slice, whole: Tensor | None, *, like: Tensor) -> Tensor:
     """`whole`, which is to be of the shape of `like`, with one piece of it; the piece itself where it is all there is.
 
     `whole` is None before the first piece.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from krontime.ops.chunking import pieces, write_chunk
 from krontime.ops.projections import autocast
-from krontime.ops.chunking import pieces, put
 
 
 def norm_gelu_linear(x: Tensor, norm: torch.nn.LayerNorm, expand: torch.nn.Linear, contract: torch.nn.Linear) -> Tensor:
@@ -61,7 +61,7 @@ class _NormGeluLinear(torch.autograd.Function):
             grad_before, grad_gain, grad_shift = torch.ops.aten.native_layer_norm_backward(
                 (grad_hidden @ expand).to(gain.dtype), before, gain.shape, *statistics, gain, shift, [True, True, True]
             )
-            grad_x = put(grad_before, part, grad_x, like=tokens)
+            grad_x = write_chunk(grad_before, part, grad_x, like=tokens)
             for total, term in zip(sums, (grad_gain, grad_shift, grad_expand, grad_contract), strict=True):
                 total += term
         assert grad_x is not None

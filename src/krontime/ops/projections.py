@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
-from krontime.ops.chunking import pieces, put
+from krontime.ops.chunking import pieces, write_chunk
 
 
 def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -25,13 +25,13 @@ def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     return _ChannelsFirst.apply(*autocast(x, *weights))
 
 
-def mixed_tokens_first(
+def mix_and_project(
     v: Tensor, factors: Sequence[Tensor], weight: Tensor, *, order: Order = "bottom_up", mask: Tensor | None = None
 ) -> Tensor:
     """Values mixed by the factors of the levels (see `apply_factors`), then a linear map back to tokens first.
 
-    A few series are mixed at a time, see `krontime.ops.chunking`. Of the activations, the backward pass keeps the values;
-    what the levels make of them is computed again, which costs one product each.
+    A few series are mixed at a time, see `krontime.ops.chunking`. Of the activations, the backward pass keeps the
+    values; what the levels make of them is computed again, which costs one product each.
 
     Args:
         v: values `(B, H, E, N)`, zero at invalid tokens.
@@ -112,9 +112,9 @@ class _MixedTokensFirst(torch.autograd.Function):
                 step = step * scale[rows]
             del mixed, scaled
             of_v, of_factors = _mixed_backward(step, steps, some, ctx.order)
-            grad_v = put(of_v, rows, grad_v, like=v)
+            grad_v = write_chunk(of_v, rows, grad_v, like=v)
             grad_factors = [
-                put(part, rows, whole, like=factor)
+                write_chunk(part, rows, whole, like=factor)
                 for part, whole, factor in zip(of_factors, grad_factors, factors, strict=True)
             ]
         grad_scale = torch.cat(grad_scales) if grad_scales else None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from krontime.errors import Problems, UserError
-from krontime.reports.benchmark import report
 from krontime.reports import probes
+from krontime.reports.benchmark import report
 from krontime.reports.comparison.collect import Damaged, Stored, collect
 from krontime.reports.comparison.compare import AUTO, Comparison, compare
 from krontime.reports.comparison.plots import (
@@ -24,14 +24,14 @@ from krontime.reports.comparison.plots import (
     plot_pareto,
     plot_scaling,
 )
-from krontime.runs.plot.figures import FORMATS
-from krontime.storage import replacing
-from krontime.reports.published import read_published
-from krontime.runs.record import METRICS
-from krontime.runs.remarks import Remarks, read_remarks
 from krontime.reports.comparison.significance import SIGNIFICANCE, write_significance
 from krontime.reports.comparison.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.reports.comparison.tables import SCORES, write_scores
+from krontime.reports.published import read_published
+from krontime.runs.plot.figures import FORMATS
+from krontime.runs.record import METRICS
+from krontime.runs.remarks import Remarks, read_remarks
+from krontime.storage import replacing
 
 RECORDS = "records"
 OPTIONS = "tables.yaml"

@@ -15,11 +15,12 @@ from typing import Any
 from uuid import uuid4
 
 from krontime import __version__
-from krontime.runs import prepare
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
-from krontime.storage import RECORD
+from krontime.runs.load import LoadedRun, load_run
 from krontime.runs.record import Record
+from krontime.storage import RECORD
+from krontime.training import build
 
 FORMAT_VERSION = 3
 """Of `bundle.json` and of what lies beside it."""
@@ -36,16 +37,16 @@ def is_bundle(folder: Path) -> bool:
     return (folder / ABOUT).exists() or (folder / SUMS).exists()
 
 
-def load(folder: Path) -> prepare.Run:
+def load(folder: Path) -> LoadedRun:
     """The selected module of a run folder or of a bundle.
 
     Raises:
         UserError: the folder is neither, or is damaged.
     """
-    return read_bundle(folder) if is_bundle(folder) else prepare.load_run(folder)
+    return read_bundle(folder) if is_bundle(folder) else load_run(folder)
 
 
-def write_bundle(run: prepare.Run, record: Record, card: str, folder: Path) -> None:
+def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> None:
     """Write a bundle, whole or not at all; `folder` must not exist."""
     from safetensors.torch import save_file
 
@@ -75,7 +76,7 @@ def write_bundle(run: prepare.Run, record: Record, card: str, folder: Path) -> N
         shutil.rmtree(building, ignore_errors=True)
 
 
-def read_bundle(folder: Path) -> prepare.Run:
+def read_bundle(folder: Path) -> LoadedRun:
     """The module of a bundle, after its checksums have been compared.
 
     Raises:
@@ -88,7 +89,7 @@ def read_bundle(folder: Path) -> prepare.Run:
     about = _about(folder / ABOUT)
     try:
         spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
-        module = prepare.build_module(about["config"], spec)
+        module = build.build_module(about["config"], spec)
         module.load_state_dict(load_file(folder / WEIGHTS))
         masked = bool(about["masked"])
     except UserError:
@@ -96,7 +97,7 @@ def read_bundle(folder: Path) -> prepare.Run:
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{folder}: the parts of this bundle do not fit together ({reason})") from error
-    return prepare.Run(module=module.eval(), config=about["config"], spec=spec, masked=masked)
+    return LoadedRun(module=module.eval(), config=about["config"], spec=spec, masked=masked)
 
 
 def _check_sums(folder: Path) -> None:

@@ -3,55 +3,30 @@
 Shape letters: n series, C channels, L time points, K classes.
 """
 
+import inspect
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from krontime.training import build
+from krontime.config import targets
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer, Scaling
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.runs.prepare import Experiment
-from krontime.runs.fit import Fit
+from krontime.models.aeon import AeonClassifier
 from krontime.runs.environment import reset_peak_memory
+from krontime.runs.fit import Fit
+from krontime.runs.prepare import PreparedData
 from krontime.runs.record import MetricName, Protocol
+from krontime.training import build
 
 NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""
-
-
-class Reference:
-    """A classifier without epochs, which selects nothing on validation.
-
-    Args:
-        estimator: the classifier, not fitted.
-        classifier: its class path, for messages.
-        fit_on: `train`, the same series that a network is trained on, or `train_and_validation`.
-
-    Raises:
-        UserError: the class is no classifier.
-    """
-
-    def __init__(
-        self,
-        *,
-        estimator: Any,
-        classifier: str,
-        fit_on: Literal["train", "train_and_validation"] = "train",
-    ) -> None:
-        from aeon.classification.base import BaseClassifier
-
-        if not isinstance(estimator, BaseClassifier):
-            raise UserError(f"model.classifier={classifier!r}: expected a classifier of series, this is none")
-        self.estimator: BaseClassifier = estimator
-        self.classifier = classifier
-        self.fit_on = fit_on
 
 
 class Arrays:
@@ -84,10 +59,10 @@ class Arrays:
         return out
 
 
-class ReferenceFit(Fit):
+class ClassicalFit(Fit):
     """See `Fit`. The fitted classifier is kept in memory alone, since aeon's can only be stored as pickle."""
 
-    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], job: PreparedData, run_dir: Path, *, is_first: bool) -> None:
         super().__init__(config, job, run_dir, is_first=is_first)
         self._began_s = self._ended_s = 0.0
 
@@ -108,7 +83,7 @@ class ReferenceFit(Fit):
 
     def run(self) -> None:
         """Fit the classifier on the series that the protocol names."""
-        reference = build.reference(self.config, num_jobs=torch.get_num_threads())
+        reference = aeon_classifier(self.config, num_jobs=torch.get_num_threads())
         split, options = self.job.split, self.config["data"]
         fitted_on = fitted_indices(self.job.protocol, split.train, split.validation)
         self.loggers = build.loggers(self.config, self.run_dir)
@@ -164,3 +139,16 @@ def _same_threads() -> Iterator[None]:
 def fitted_indices(protocol: Protocol, train: np.ndarray, validation: np.ndarray) -> np.ndarray:
     """Positions of the series that a reference classifier is fitted on, rising."""
     return train if protocol.fitted_on == "train" else np.sort(np.concatenate([train, validation]))
+
+
+def aeon_classifier(config: Mapping[str, Any], *, num_jobs: int) -> AeonClassifier:
+    """The reference classifier of a plain config; seeded as the run, and with as many threads, where it takes them."""
+    from hydra.utils import get_class
+
+    options = {key: value for key, value in config["model"].items() if key != "name"}
+    if problems := targets.target_problems(options):
+        raise UserError(problems)
+    takes = inspect.signature(get_class(options["estimator"]["_target_"])).parameters
+    shared = {"random_state": config["seed"], "n_jobs": num_jobs}
+    estimator = {**{key: value for key, value in shared.items() if key in takes}, **options["estimator"]}
+    return targets.instantiate({**options, "estimator": estimator})

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from krontime.runs.prepare import Experiment
 from krontime.runs.environment import peak_memory_bytes
-from krontime.storage import CONFIG, replacing
+from krontime.runs.prepare import PreparedData
 from krontime.runs.record import MetricName
 from krontime.runs.resume import clear_unfinished
+from krontime.storage import CONFIG, replacing
 from krontime.training.predict import scores
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Fit(ABC):
         world_size: processes that fit together.
     """
 
-    def __init__(self, config: Mapping[str, Any], job: Experiment, run_dir: Path, *, is_first: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], job: PreparedData, run_dir: Path, *, is_first: bool) -> None:
         self.config = config
         self.job = job
         self.run_dir = run_dir

@@ -16,7 +16,7 @@ class Busy(UserError):
 
 
 @contextmanager
-def alone(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path) -> Iterator[None]:
     """Keep other processes from training in the same folder; the operating system's lock ends with the process.
 
     The file is removed at the end, before the lock is given up: a process that has opened it by then gets a lock on a

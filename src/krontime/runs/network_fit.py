@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.training.attention_maps import mean_factors
-from krontime.runs.prepare import Experiment
-from krontime.runs.fit import Fit
-from krontime.training.divergence import StopOnDivergence
-from krontime.training.progress import Bar, EpochLines, History
-from krontime.training.restore import GoOn
+from krontime.runs import fitted_module, load
 from krontime.runs.environment import reset_peak_memory
+from krontime.runs.fit import Fit
+from krontime.runs.prepare import PreparedData
 from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
+from krontime.training import build
+from krontime.training.attention_maps import mean_factors
+from krontime.training.divergence import StopOnDivergence
 from krontime.training.predict import Scorer
+from krontime.training.progress import Bar, EpochLines, History
+from krontime.training.restore import RestoreStopState
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
@@ -43,7 +43,7 @@ class NetworkFit(Fit):
     def __init__(
         self,
         config: Mapping[str, Any],
-        job: Experiment,
+        job: PreparedData,
         run_dir: Path,
         *,
         is_first: bool,
@@ -92,7 +92,7 @@ class NetworkFit(Fit):
 
         config, job, run_dir = self.config, self.job, self.run_dir
         started_s = time.perf_counter()
-        module = prepare.fitted_module(config, job)
+        module = fitted_module.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
         if (limit_s := self._timer.time_remaining()) is not None:  # what came before counts too
             self._timer = Timer(duration=timedelta(seconds=max(1.0, limit_s - self._fitted_before_s)))
@@ -107,7 +107,7 @@ class NetworkFit(Fit):
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
             self._timer,
             self._history,
-            GoOn(),
+            RestoreStopState(),
             StopOnDivergence(),
             *self._callbacks,
         ]
@@ -144,7 +144,7 @@ class NetworkFit(Fit):
 
     @cached_property
     def _selected(self) -> "SeriesClassifier":
-        module = prepare.load_run(self.run_dir).module
+        module = load.load_run(self.run_dir).module
         module.left_out = self._left_out
         return module
 

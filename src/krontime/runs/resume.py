@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from krontime.runs import prepare
 from krontime.errors import UserError
+from krontime.runs import load
+from krontime.runs.record import Protocol
+from krontime.storage import remove_unfinished
 from krontime.training.checkpoint import previous
 from krontime.training.restore import keep_rows, kept_rows
-from krontime.storage import remove_unfinished
-from krontime.runs.record import Protocol
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -47,13 +47,13 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
     Raises:
         UserError: the run is of another number of processes, which would see other series in what is left of it.
     """
-    last = run_dir / prepare.CHECKPOINTS / prepare.LAST
-    best = run_dir / prepare.CHECKPOINTS / prepare.BEST
+    last = run_dir / load.CHECKPOINTS / load.LAST
+    best = run_dir / load.CHECKPOINTS / load.BEST
     for path in (last, previous(last)):
         if not path.is_file():
             continue
         try:
-            checkpoint = prepare.load_checkpoint(path)
+            checkpoint = load.load_checkpoint(path)
         except UserError as error:
             log.warning("%s; it is left out", error)
             continue
@@ -76,7 +76,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
 
 def was_begun(run_dir: Path) -> bool:
     """Whether there is a checkpoint, good or not, that a run was to go on from."""
-    last = run_dir / prepare.CHECKPOINTS / prepare.LAST
+    last = run_dir / load.CHECKPOINTS / load.LAST
     return last.is_file() or previous(last).is_file()
 
 
@@ -99,15 +99,15 @@ def keep_logged(trainer: "Trainer", resumed: Resumed) -> None:
 
 def clear_unfinished(run_dir: Path) -> None:
     """Remove the files that the run was writing when it was killed."""
-    for folder in (run_dir, run_dir / prepare.CHECKPOINTS):
+    for folder in (run_dir, run_dir / load.CHECKPOINTS):
         remove_unfinished(folder)
 
 
 def clear_spares(run_dir: Path) -> None:
     """Remove what only a run that goes on would need, once the run is completed."""
     clear_unfinished(run_dir)
-    folder = run_dir / prepare.CHECKPOINTS
-    for path in (previous(folder / prepare.LAST), previous(folder / prepare.BEST), kept_rows(run_dir)):
+    folder = run_dir / load.CHECKPOINTS
+    for path in (previous(folder / load.LAST), previous(folder / load.BEST), kept_rows(run_dir)):
         path.unlink(missing_ok=True)
 
 
@@ -118,7 +118,7 @@ def _has_its_best(checkpoint: dict[str, Any], best: Path, *, mend: bool) -> bool
         return True
     for path in (best, previous(best)):
         try:
-            found = _best_score(prepare.load_checkpoint(path))
+            found = _best_score(load.load_checkpoint(path))
         except UserError:
             continue
         if found == expected:
@@ -134,7 +134,7 @@ def _best_score(checkpoint: dict[str, Any]) -> float | None:
         float(state["best_model_score"])
         for key, state in checkpoint.get("callbacks", {}).items()
         if key.startswith("ModelCheckpoint")
-        and Path(state.get("best_model_path", "")).name == prepare.BEST
+        and Path(state.get("best_model_path", "")).name == load.BEST
         and state.get("best_model_score") is not None
     ]
     return scores[0] if scores else None

@@ -16,25 +16,26 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from krontime.training import build
-from krontime.runs import prepare
-from krontime.runs import failures
+from krontime.config import resolve, targets
+from krontime.config.identity import config_hash
 from krontime.config.schema import check_train
-from krontime.errors import Terminated, UserError
-from krontime.runs.prepare import Experiment
-from krontime.runs.fit import Fit
-from krontime.training.quiet import quiet_lightning
-from krontime.runs.lock import Busy, alone
-from krontime.runs.classical_fit import ReferenceFit
 from krontime.console import show
+from krontime.errors import Terminated, UserError
+from krontime.runs import failures, prepare
+from krontime.runs.classical_fit import ClassicalFit
 from krontime.runs.environment import environment
-from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
-from krontime.runs.predictions import write_predictions
-from krontime.runs.record import MetricName, Metrics, Record, Status, config_hash
-from krontime.runs.screen import already_done, final_screen
-from krontime.runs.resume import clear_spares, set_aside
-from krontime.training.predict import named
+from krontime.runs.fit import Fit
+from krontime.runs.lock import Busy, run_lock
 from krontime.runs.network_fit import NetworkFit
+from krontime.runs.predictions import write_predictions
+from krontime.runs.prepare import PreparedData
+from krontime.runs.record import MetricName, Metrics, Record, Status
+from krontime.runs.resume import clear_spares, set_aside
+from krontime.runs.screen import already_done, final_screen
+from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.training import build
+from krontime.training.predict import named
+from krontime.training.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def train(config: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     try:
-        options = build.plain(config)
+        options = resolve.plain(config)
         check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
         record = train_in(options, run_dir)
     except Busy:
@@ -96,7 +97,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         Terminated: a SIGTERM came; the record says so.
     """
     is_first = _is_first_rank()
-    with _ending_on_sigterm() as sigterm, alone(run_dir) if is_first else nullcontext():
+    with _ending_on_sigterm() as sigterm, run_lock(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
             set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
@@ -169,7 +170,7 @@ def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
     job = prepare.prepare(config)
-    fit = (ReferenceFit if build.is_reference(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
+    fit = (ClassicalFit if targets.is_aeon(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
 
     def record(
@@ -282,7 +283,7 @@ def _log_scores(fit: Fit, metrics: Metrics) -> None:
         logger.finalize("success")
 
 
-def _write_results(job: Experiment, fit: Fit, run_dir: Path) -> tuple[Metrics, float | None]:
+def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics, float | None]:
     """Score on validation what was not fitted on it and, this once, on test; write predictions and plots.
 
     Returns:

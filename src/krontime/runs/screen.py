@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.runs.record import METRICS, MetricName, Protocol, Record, Status
+from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 
 _WIDTH = 96
 _MARGIN = 11

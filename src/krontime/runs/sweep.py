@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from krontime.errors import UserError
 from krontime.runs.lock import is_held
-from krontime.storage import RECORD, replacing
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import Unrecorded, is_job_folder
+from krontime.storage import RECORD, replacing
 
 SWEEPS = ".sweeps"
 _MAX_TRAIN = "data.validation.max_train"
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """How far a job has come."""
 
     DONE = "done"
@@ -38,10 +38,10 @@ class State(StrEnum):
 
 
 _STATES = {
-    Status.COMPLETED: State.DONE,
-    Status.INTERRUPTED: State.INTERRUPTED,
-    Status.FAILED: State.FAILED,
-    Status.OUT_OF_MEMORY: State.OUT_OF_MEMORY,
+    Status.COMPLETED: JobState.DONE,
+    Status.INTERRUPTED: JobState.INTERRUPTED,
+    Status.FAILED: JobState.FAILED,
+    Status.OUT_OF_MEMORY: JobState.OUT_OF_MEMORY,
 }
 
 
@@ -151,7 +151,7 @@ class Progress(NamedTuple):
         error: the first line of what went wrong, if anything did.
     """
 
-    state: State
+    state: JobState
     record: Record | None = None
     error: str | None = None
 
@@ -172,18 +172,18 @@ def progress(run_dir: Path, job: Job | None = None) -> Progress:
     except OSError as error:  # another user's folder
         problem = f"{run_dir / RECORD}: {error.strerror or error}"
     if record and record.status is Status.COMPLETED:
-        return Progress(state=State.DONE, record=record)
+        return Progress(state=JobState.DONE, record=record)
     if is_held(run_dir):
-        return Progress(state=State.RUNNING, record=record)
+        return Progress(state=JobState.RUNNING, record=record)
     if problem is not None:
-        return Progress(state=State.BROKEN, error=problem)
+        return Progress(state=JobState.BROKEN, error=problem)
     if record:
         return Progress(state=_STATES[record.status], record=record, error=first_line(record.error))
     if is_begun:
-        return Progress(state=State.INTERRUPTED, error="cut off")
+        return Progress(state=JobState.INTERRUPTED, error="cut off")
     if job and job.error is not None:
-        return Progress(state=State.FAILED, error=first_line(job.error))
-    return Progress(state=State.TO_DO)
+        return Progress(state=JobState.FAILED, error=first_line(job.error))
+    return Progress(state=JobState.TO_DO)
 
 
 def first_line(text: str | None) -> str:
@@ -197,7 +197,7 @@ def varied(jobs: Sequence[Job]) -> list[str]:
     return [" ".join(text for text in job.overrides if text not in common) or job.folder for job in jobs]
 
 
-def counts(states: Iterable[State]) -> dict[State, int]:
+def counts(states: Iterable[JobState]) -> dict[JobState, int]:
     """How many jobs are in each state, every state named."""
     found = list(states)
-    return {state: found.count(state) for state in State}
+    return {state: found.count(state) for state in JobState}

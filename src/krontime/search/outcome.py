@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from krontime.storage import replacing
 from krontime.search.study import PROBLEM
+from krontime.storage import replacing
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -36,7 +36,7 @@ ABOUT = "about"
 """User attribute of a study: what tells one search from another."""
 
 
-class Task(NamedTuple):
+class ClaimedTrial(NamedTuple):
     """A trial that this process works on.
 
     Attributes:
@@ -105,7 +105,7 @@ class SharedStudy:
                     "search.num_trials, sampler and pruner may change), or another folder"
                 )
 
-    def next(self, space: Space, num_trials: int) -> Task | None:
+    def next(self, space: Space, num_trials: int) -> ClaimedTrial | None:
         """Begin a trial; None where as many as asked for have ended or are running, in whichever process."""
         from optuna.trial import TrialState
 
@@ -120,9 +120,9 @@ class SharedStudy:
             lock.acquire(timeout=0)
             overrides = space.suggest(trial)
             trial.set_user_attr(OVERRIDES, overrides)
-        return Task(trial, overrides, self.folder / TRIALS / f"{trial.number:05d}", lock)
+        return ClaimedTrial(trial, overrides, self.folder / TRIALS / f"{trial.number:05d}", lock)
 
-    def end(self, task: Task, *, value: float | None = None, problem: str | None = None) -> None:
+    def end(self, task: ClaimedTrial, *, value: float | None = None, problem: str | None = None) -> None:
         """Note how a trial ended: with a value, or stopped early, as bad or since its options did not work."""
         from optuna.trial import TrialState
 
@@ -132,11 +132,11 @@ class SharedStudy:
         self.study.tell(task.trial, value, state=state)
         self._unlock(task.lock)
 
-    def is_last_try(self, task: Task) -> bool:
+    def is_last_try(self, task: ClaimedTrial) -> bool:
         """Whether the options of a trial have failed so often that they are not tried again if they fail now."""
         return _is_last_try(task.trial)
 
-    def give_up(self, task: Task, *, has_failed: bool = False) -> None:
+    def give_up(self, task: ClaimedTrial, *, has_failed: bool = False) -> None:
         """Leave a trial to whoever works on this search next.
 
         Args:

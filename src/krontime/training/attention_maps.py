@@ -8,8 +8,8 @@ import torch
 
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
-from krontime.training.module import SeriesClassifier
 from krontime.models.layers.attention import LevelAttention
+from krontime.training.module import SeriesClassifier
 
 MOST_SERIES = 8
 MOST_POINTS = 2**19

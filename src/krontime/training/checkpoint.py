@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from krontime.errors import Terminated
+from krontime.storage import replacing
 from krontime.training.module import SeriesClassifier
 from krontime.training.restore import snapshot_rows
-from krontime.storage import replacing
 
 _END_OF_ZIP = b"PK\x05\x06"
 _END_SIZE = 22  # of that record, with an empty comment

@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
+from krontime.models.read_out import KernelReadOut
 from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
 from krontime.training.schedule import warmup_cosine
-from krontime.models.read_out import KernelReadOut
 
 FORMAT_VERSION = 3
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""

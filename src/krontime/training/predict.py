@@ -10,11 +10,11 @@ import torch
 from krontime.data.datamodule import SeriesDataModule
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
+from krontime.runs.predictions import Predictions
+from krontime.runs.record import MetricName
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
-from krontime.runs.predictions import Predictions
-from krontime.runs.record import MetricName
 
 
 @dataclass(frozen=True)

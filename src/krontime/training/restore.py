@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from krontime.storage import replacing
 
 
-class GoOn(pl.Callback):
+class RestoreStopState(pl.Callback):
     """Mends what Lightning forgets of the state that it restores.
 
     A run that was stopped early, and cut off before it was scored, stays stopped: Lightning restores the callback that

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from krontime.ops.attention import Order, axial_attention, level_factors
 from krontime.ops.levels import LevelPlan
-from krontime.ops.projections import channels_first, mixed_tokens_first
+from krontime.ops.projections import channels_first, mix_and_project
 
 AttentionKind = Literal["kronecker", "pooled", "axial", "full", "none"]
 
@@ -70,7 +70,7 @@ class LevelAttention(nn.Module):
             return self.out(axial_attention(q, k, v, self.plan, order=self.order, mask=mask).flatten(2))
         v, qk = channels_first(x, self.value.weight, self._qk_weight())
         factors = self._factors(qk, mask)
-        return mixed_tokens_first(self._heads(v), factors, self.out.weight, order=self.order, mask=mask)
+        return mix_and_project(self._heads(v), factors, self.out.weight, order=self.order, mask=mask)
 
     def factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The attention maps for the input of `forward`, to look at: one `(B, H, k_i, k_i)` per level, lowest first.

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.storage import replacing
 from krontime.reports.markup import Table, latex, markdown
+from krontime.storage import replacing
 
 
 @dataclass(frozen=True)

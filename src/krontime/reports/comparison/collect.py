@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.storage import OUTCOMES, RECORD, is_unfinished, replacing_folder
-from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.reports.comparison.recomputed import recomputed
+from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import REMARKS, Remarks
+from krontime.storage import OUTCOMES, RECORD, is_unfinished, replacing_folder
 
 _ROUNDING = 1e-6  # of an accuracy in float32
 _PUBLISHED = (RECORD, OUTCOMES, REMARKS)

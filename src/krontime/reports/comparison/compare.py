@@ -15,11 +15,12 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from krontime.config.identity import config_hash, job_identity
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import Damaged, Stored, newest
 from krontime.reports.comparison.differences import NONE, differing, option, without_seeds
 from krontime.reports.comparison.protocols import SEEDS, by_protocol, first_protocol
-from krontime.runs.record import METRICS, MetricName, Record, Status, config_hash, job_identity
+from krontime.runs.record import METRICS, MetricName, Record, Status
 from krontime.runs.remarks import Note, Remarks, Unrecorded, Variant
 
 AUTO = "auto"
@@ -29,7 +30,7 @@ LOWER_IS_BETTER = ("nll", "ece")
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunGroup:
     """Runs of one variant on one data set, under one protocol, that differ in the seed alone.
 
     Attributes:
@@ -127,14 +128,14 @@ class Comparison:
     keys: tuple[str, ...]
     variants: tuple[Variant, ...]
     rows: tuple[tuple[str, int], ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[RunGroup, ...]
     notes: tuple[Note, ...]
 
-    def of(self, data: str, protocol: int, variant: Variant) -> list[Entry]:
+    def of(self, data: str, protocol: int, variant: Variant) -> list[RunGroup]:
         """The entries of one cell; several where configs differ."""
         return [e for e in self.entries if (e.data, e.protocol, e.variant) == (data, protocol, variant)]
 
-    def only(self, data: str, variant: Variant) -> Entry | None:
+    def only(self, data: str, variant: Variant) -> RunGroup | None:
         """The entry with a score under a data set's first protocol; None where there is none, or not one alone."""
         found = self.of(data, 0, variant)
         return found[0] if len(found) == 1 and found[0].scores else None
@@ -193,7 +194,7 @@ def compare(
     by_data: dict[str, list[Stored]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.record.data.casefold(), run.record.data, _most_to_train(run.record))):
         by_data[_row_name(run.record.data, _most_to_train(run.record))].append(run)
-    entries: list[Entry] = []
+    entries: list[RunGroup] = []
     for data, found in by_data.items():
         groups = by_protocol(found)
         notes += _several_protocols(data, found, keys)
@@ -209,7 +210,7 @@ def compare(
         if keys:  # which of the variants they are is not known
             notes.append(Note(f"{data}, {model}: {_num_jobs(jobs)} left no record.", data))
         else:
-            _add_unrecorded(entries, Entry(data, 0, (model,), chosen(data_set), (), tuple(jobs)))
+            _add_unrecorded(entries, RunGroup(data, 0, (model,), chosen(data_set), (), tuple(jobs)))
     told = {note.text for note in notes}
     notes += [note for note in remarks.notes if note.text not in told]
     variants = sorted({entry.variant for entry in entries}, key=lambda variant: [*map(_order, variant)])
@@ -232,7 +233,7 @@ def _num_jobs(jobs: Sequence[Unrecorded]) -> str:
     return f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}" + (f" ({failed} failed)" if failed else "")
 
 
-def _add_unrecorded(entries: list[Entry], added: Entry) -> None:
+def _add_unrecorded(entries: list[RunGroup], added: RunGroup) -> None:
     """Add the jobs of an entry without runs to the first that stands in its cell, or the entry itself."""
     for number, entry in enumerate(entries):
         if (entry.data, entry.protocol, entry.variant) == (added.data, added.protocol, added.variant):
@@ -273,7 +274,7 @@ def _entries(
     keys: Sequence[str],
     seeds: Iterable[int] | None,
     notes: list[Note],
-) -> list[Entry]:
+) -> list[RunGroup]:
     """Those of one data set under one protocol."""
     expected = {run.record.seed for run in group} if seeds is None else set(seeds)
     by_variant: dict[Variant, list[Stored]] = defaultdict(list)
@@ -305,7 +306,7 @@ def _entries(
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
             if versions := _differing_software(alike):
                 note(f"runs of several versions ({versions}).")
-            found.append(Entry(data, number, variant, metric, tuple(alike)))
+            found.append(RunGroup(data, number, variant, metric, tuple(alike)))
     return found
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
-from krontime.runs.plot.figures import save, style
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
 from krontime.reports.comparison.statistics import LEVEL
+from krontime.runs.plot.figures import save, style
 
 CRITICAL_DIFFERENCE = "critical_difference"
 SCALING = "scaling"
@@ -38,7 +38,7 @@ def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
 
     written = []
     for name, (field, title, unit) in PARETO.items():
-        panels: dict[str, list[tuple[int, Entry, float]]] = {}
+        panels: dict[str, list[tuple[int, RunGroup, float]]] = {}
         for data in dict.fromkeys(data for data, _ in comparison.rows):
             for number, variant in enumerate(comparison.variants):
                 entry = comparison.only(data, variant)
@@ -88,7 +88,7 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    lines: dict[str, dict[int, list[tuple[float, Entry]]]] = {}
+    lines: dict[str, dict[int, list[tuple[float, RunGroup]]]] = {}
     for data in dict.fromkeys(data for data, _ in comparison.rows):
         for number, variant in enumerate(comparison.variants):
             if (entry := comparison.only(data, variant)) is not None:
@@ -178,7 +178,7 @@ def _legend(figure: Any, handles: dict[str, Any]) -> None:
     figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=7, frameon=False)
 
 
-def _front(points: Sequence[tuple[int, Entry, float]]) -> list[tuple[float, float]]:
+def _front(points: Sequence[tuple[int, RunGroup, float]]) -> list[tuple[float, float]]:
     """Cost and score of the points that no cheaper one equals or beats, from the cheapest on."""
     sign = -1 if points[0][1].metric in LOWER_IS_BETTER else 1
     found: list[tuple[float, float]] = []

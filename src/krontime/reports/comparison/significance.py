@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from krontime.reports.comparison.compare import Variant
-from krontime.storage import replacing
-from krontime.reports.markup import Cell, Line, Table, latex, markdown
-from krontime.reports.comparison.statistics import LEVEL, MIN_SEEDS, Interval, Test
+from krontime.reports.comparison.statistics import LEVEL, MIN_SEEDS, Interval, PairedTest
 from krontime.reports.comparison.tables import write_csv
+from krontime.reports.markup import Cell, Line, Table, latex, markdown
+from krontime.storage import replacing
 
 SIGNIFICANCE = "significance"
 _CAPTION = (
@@ -24,8 +24,8 @@ _CAPTION = (
 def write_significance(
     ranks: Mapping[Variant, float],
     num_ranked: int,
-    over: Sequence[Test],
-    on_each: Sequence[Test],
+    over: Sequence[PairedTest],
+    on_each: Sequence[PairedTest],
     single: Sequence[Interval],
     folder: Path,
     notes: Sequence[str] = (),
@@ -112,7 +112,7 @@ def _digits(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
 
 
-def _table(title: str, tests: Sequence[Test]) -> Table:
+def _table(title: str, tests: Sequence[PairedTest]) -> Table:
     single = any(test.data is not None for test in tests)
     header = ["data set"] * single + ["first", "second", "difference"]
     header += ["95 % interval"] * single + ["n", "test", "p", "p (Holm)"]

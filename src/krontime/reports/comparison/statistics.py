@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
 from krontime.runs.predictions import Outcomes
 
 MIN_SEEDS = 5
@@ -26,7 +26,7 @@ _DIGITS = 9  # beyond these, means that should tie differ by rounding
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """One comparison of two variants.
 
     Attributes:
@@ -98,7 +98,7 @@ def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
     return found, list(problems)
 
 
-def over_data_sets(comparison: Comparison) -> list[Test]:
+def over_data_sets(comparison: Comparison) -> list[PairedTest]:
     """Wilcoxon's signed-rank test of each pair of variants, over the data sets on which both have a score."""
     from scipy.stats import wilcoxon
 
@@ -114,18 +114,18 @@ def over_data_sets(comparison: Comparison) -> list[Test]:
             continue
         p = float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
         name = "Wilcoxon, data sets"
-        tests.append(Test(None, first, second, float(differences.mean()), None, None, len(differences), name, p))
+        tests.append(PairedTest(None, first, second, float(differences.mean()), None, None, len(differences), name, p))
     return _holm(tests)
 
 
-def on_each_data_set(comparison: Comparison) -> tuple[list[Test], list[str]]:
+def on_each_data_set(comparison: Comparison) -> tuple[list[PairedTest], list[str]]:
     """A paired test of each pair of variants on each data set, where the runs allow one, and why others had none."""
-    tests: list[Test] = []
+    tests: list[PairedTest] = []
     problems: dict[str, None] = {}
     untested: list[str] = []
     for data in dict.fromkeys(data for data, _ in comparison.rows):
         entries = [entry for variant in comparison.variants if (entry := comparison.only(data, variant))]
-        family: list[Test] = []
+        family: list[PairedTest] = []
         num_untested = 0
         for first, second in combinations(entries, 2):
             try:
@@ -177,11 +177,11 @@ def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray
     return dict(zip(variants, ranks.tolist(), strict=True)), scores
 
 
-def _sign(entry: Entry) -> int:
+def _sign(entry: RunGroup) -> int:
     return -1 if entry.metric in LOWER_IS_BETTER else 1
 
 
-def _holm(tests: Sequence[Test]) -> list[Test]:
+def _holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
     """The tests of one family with their corrected p-values."""
     if not tests:
         return []
@@ -191,7 +191,7 @@ def _holm(tests: Sequence[Test]) -> list[Test]:
     return [replace(test, p_holm=float(p)) for test, p in zip(tests, corrected, strict=True)]
 
 
-def _repetitions(entry: Entry) -> dict[Any, float]:
+def _repetitions(entry: RunGroup) -> dict[Any, float]:
     """Score by what tells repetitions apart; empty where that does not."""
     keys = []
     for run in entry.scored:
@@ -200,7 +200,7 @@ def _repetitions(entry: Entry) -> dict[Any, float]:
     return dict(zip(keys, entry.scores, strict=True)) if len(set(keys)) == len(keys) else {}
 
 
-def _over_seeds(first: Entry, second: Entry) -> Test | None:
+def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A paired t-test over the repetitions that both have; None where they are few or all differ by the same."""
     from scipy.stats import ttest_rel
 
@@ -213,10 +213,12 @@ def _over_seeds(first: Entry, second: Entry) -> Test | None:
     interval = found.confidence_interval(1 - LEVEL)
     low, high, difference = float(interval.low), float(interval.high), float((x - y).mean())
     name = "t-test, seeds"
-    return Test(first.data, first.variant, second.variant, difference, low, high, len(x), name, float(found.pvalue))
+    return PairedTest(
+        first.data, first.variant, second.variant, difference, low, high, len(x), name, float(found.pvalue)
+    )
 
 
-def _over_series(first: Entry, second: Entry) -> Test | None:
+def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A test over test series; None where a run does not tell how it classified them, or the score is no share of them.
 
     Raises:
@@ -234,10 +236,10 @@ def _over_series(first: Entry, second: Entry) -> Test | None:
     name = "bootstrap, test series"
     if first.metric == "accuracy" and len(known[0]) == len(known[1]) == 1:
         name, p = "McNemar, test series", _mcnemar(right[0] > 0, right[1] > 0)
-    return Test(first.data, first.variant, second.variant, difference, low, high, len(differences), name, p)
+    return PairedTest(first.data, first.variant, second.variant, difference, low, high, len(differences), name, p)
 
 
-def _interval(entry: Entry) -> Interval | None:
+def _interval(entry: RunGroup) -> Interval | None:
     """Of a score; None where a run does not tell how it classified the test series, or not as this score needs it.
 
     Raises:
@@ -261,7 +263,7 @@ def _interval(entry: Entry) -> Interval | None:
     return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, len(runs[0].index))
 
 
-def _outcomes(*entries: Entry) -> list[list[Outcomes]] | None:
+def _outcomes(*entries: RunGroup) -> list[list[Outcomes]] | None:
     """Of the scored runs of each entry; None where one is not known.
 
     Raises:

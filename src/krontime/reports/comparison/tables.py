@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, Entry, Variant
-from krontime.storage import replacing
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
 from krontime.reports.markup import Cell, Line, Mark, Table, latex, markdown
 from krontime.reports.published import Published
 from krontime.runs.record import Status
 from krontime.runs.screen import format_bytes, format_milliseconds
+from krontime.storage import replacing
 
 SCORES = "scores"
 MISSING = "missing"
@@ -129,7 +129,7 @@ def _costs(comparison: Comparison) -> Table:
         lines = [Line(cost(entry)) for entry in comparison.of(*row, variant)]
         return Cell(tuple(lines) or (Line("-"),))
 
-    def epochs(entries: Iterable[Entry]) -> str:
+    def epochs(entries: Iterable[RunGroup]) -> str:
         return " or ".join(map(str, sorted(set().union(*(entry.max_epochs for entry in entries))))) or "-"
 
     title = f"Cost: {', '.join(_costs_known(comparison).values())}"
@@ -193,7 +193,7 @@ def _winners(comparison: Comparison) -> Table:
     return Table("Which value of an option wins, and which comes second, at which cost", header, body, num_left=3)
 
 
-def _score_line(entry: Entry, marks: Mapping[str, Mark]) -> Line:
+def _score_line(entry: RunGroup, marks: Mapping[str, Mark]) -> Line:
     score = _score(entry)
     rest = [] if entry.mean is None else [f"(n={len(entry.scores)})"]
     if undefined := len(entry.completed) - len(entry.scores):
@@ -207,13 +207,13 @@ def _score_line(entry: Entry, marks: Mapping[str, Mark]) -> Line:
     return Line(score, marks.get(score), f" {after}") if score else Line(after)
 
 
-def _score(entry: Entry) -> str:
+def _score(entry: RunGroup) -> str:
     if entry.mean is None:
         return ""
     return f"{entry.mean:.3f}" + (f" ± {entry.deviation:.3f}" if entry.deviation is not None else "")
 
 
-def _marks(entries: Iterable[Entry]) -> dict[str, Mark]:
+def _marks(entries: Iterable[RunGroup]) -> dict[str, Mark]:
     """Which mark a score gets among those of one metric; scores whose means look the same share it."""
     entries = [entry for entry in entries if entry.mean is not None]
     is_lower_better = any(entry.metric in LOWER_IS_BETTER for entry in entries)
@@ -239,11 +239,11 @@ def _costs_known(comparison: Comparison) -> dict[str, str]:
     return {field: name for field, (name, _) in _COSTS.items() if known or field != "inference_ms_per_series"}
 
 
-def _cost(comparison: Comparison) -> Callable[[Entry], str]:
+def _cost(comparison: Comparison) -> Callable[[RunGroup], str]:
     """How the costs of an entry are shown beside those of the others."""
     fields = _costs_known(comparison)
 
-    def shown(entry: Entry) -> str:
+    def shown(entry: RunGroup) -> str:
         values = {field: entry.mean_of(field) for field in fields}
         if all(value is None for value in values.values()):
             return "-"

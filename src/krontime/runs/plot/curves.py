@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krontime.errors import UserError
-from krontime.storage import replacing
 from krontime.runs.predictions import Predictions
+from krontime.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

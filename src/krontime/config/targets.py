@@ -1,0 +1,100 @@
+"""What a config may build (`_target_`), and the one place that builds it."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from krontime.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+from krontime.config.resolve import leaves
+
+ALLOWED_TARGETS = (
+    "krontime.models.",
+    "aeon.classification.",
+    "krontime.data.sources.",
+    "torch.optim.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.strategies.",
+    "optuna.samplers.",
+    "optuna.pruners.",
+)
+"""Modules whose classes a config may name as `_target_`; nothing else is ever built."""
+
+AEON_CLASSIFIER = "krontime.models.aeon.AeonClassifier"
+"""What a model that is no network has as `_target_`."""
+
+
+def refusal(target: Any) -> str | None:
+    """Why a `_target_` may not be built, or None where it may: it has to be a class, defined where it is allowed.
+
+    The class is looked up attribute by attribute, and the module it says it comes from is held against the list too,
+    so that a module which happens to import something dangerous is no way around.
+    """
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
+        return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
+    parts = target.split(".")
+    try:
+        found: Any = importlib.import_module(parts[0])
+    except ModuleNotFoundError:
+        return f"{parts[0]} to be installed (pip install {parts[0]})"
+    for size, part in enumerate(parts[1:], start=2):  # in the order in which Hydra looks
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(".".join(parts[:size]))
+            except ImportError:
+                return f"the name of a class that exists ({part!r} was not found)"
+    if not inspect.isclass(found) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+        return "a class defined in an allowed module"
+    return None
+
+
+def target_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for each `_target_` below a plain config that may not be built, and for each interpolation left in it.
+
+    Hydra would resolve the latter (escaped, or read from a checkpoint) while it builds, and so could make targets that
+    were never looked at.
+    """
+    problems = []
+    for key, value in leaves(config):
+        if key.rpartition(".")[2] == "_target_":
+            if expected := refusal(value):
+                problems.append(f"{key}={value!r}: expected {expected}")
+        elif isinstance(value, str) and "${" in value:
+            problems.append(f"{key}={value!r}: expected a value without ${{, which starts an interpolation")
+    return problems
+
+
+def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
+    """Hydra's `instantiate` on a plain config, behind the list of what may be built.
+
+    Raises:
+        UserError: a `_target_` is missing or not allowed, or the object refuses its arguments.
+    """
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
+    if problems := target_problems(config):
+        raise UserError(problems)
+    if "_target_" not in config:
+        raise UserError(f"_target_ is missing in {dict(config)!r}: expected the class to build")
+    try:
+        return hydra.utils.instantiate(config, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, Exception) and not isinstance(cause, RuntimeError | MemoryError | AssertionError):
+            raise UserError(f"{config.get('_target_')}: {cause}") from error
+        raise
+
+
+def is_aeon(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a plain config is a reference classifier, and not a network."""
+    return (config.get("model") or {}).get("_target_") == AEON_CLASSIFIER

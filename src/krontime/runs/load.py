@@ -1,0 +1,123 @@
+"""What a finished run left: its checkpoints, and the module that validation selected."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from krontime.config import resolve, targets
+from krontime.data.series import SeriesSpec
+from krontime.errors import UserError
+from krontime.runs.record import Record
+from krontime.storage import PREDICTIONS, RECORD
+from krontime.training.build import build_module
+from krontime.training.checkpoint import checksum_problem
+from krontime.training.checkpoint_file import read_checkpoint
+from krontime.training.module import FORMAT_VERSION, SeriesClassifier
+
+MAX_COUNT = 1_000
+"""Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
+
+CHECKPOINTS = "checkpoints"
+
+BEST = "best.ckpt"
+
+LAST = "last.ckpt"
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, plain containers and tensors only.
+
+    Raises:
+        UserError: the file is missing, damaged, holds anything else, or is of another format version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
+    try:
+        if problem := checksum_problem(path):
+            raise ValueError(problem)
+        checkpoint = read_checkpoint(path)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({error}); expected one of krontime's, of plain values and tensors"
+        ) from error
+    about = checkpoint.get("krontime") if isinstance(checkpoint, dict) else None
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: not a checkpoint of krontime")
+    if about.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version={about.get('format_version')!r}: this version of krontime reads {FORMAT_VERSION}"
+        )
+    return checkpoint
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that validation selected; the last one where nothing selects."""
+    best = run_dir / CHECKPOINTS / BEST
+    return best if best.is_file() else run_dir / CHECKPOINTS / LAST
+
+
+def _check_counts(config: Mapping[str, Any]) -> None:
+    """Refuse what would be built for ever: no weights are compared before there are layers to hold them."""
+    for key, value in resolve.leaves(config["model"], "model"):
+        if key.rpartition(".")[2].startswith("num_") and isinstance(value, int) and value > MAX_COUNT:
+            raise UserError(f"{key}={value}: expected at most {MAX_COUNT:,} in a checkpoint")
+
+
+class LoadedRun(NamedTuple):
+    """What a finished run left.
+
+    Attributes:
+        module: the selected one.
+        config: resolved, in plain types.
+        spec: sizes of its data.
+        masked: whether its batches carried a mask.
+    """
+
+    module: SeriesClassifier
+    config: dict[str, Any]
+    spec: SeriesSpec
+    masked: bool
+
+
+def load_run(run_dir: Path) -> LoadedRun:
+    """The selected module of a run, and what it was trained on.
+
+    Raises:
+        UserError: the folder is no run's, or its checkpoint cannot be read.
+    """
+    path = best_checkpoint(run_dir)
+    if not path.is_file():
+        _refuse_reference(run_dir)
+        reason = f"there is no {path.relative_to(run_dir)}" if run_dir.is_dir() else "there is no such folder"
+        raise UserError(f"run={str(run_dir)!r}: expected the folder of a finished run ({reason})")
+    checkpoint = load_checkpoint(path)
+    about = checkpoint["krontime"]
+    try:
+        _check_counts(about["config"])
+        spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        with torch.device("meta"):  # sizes are compared before there is memory for them
+            build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)
+        module = build_module(about["config"], spec)
+        module.load_state_dict(checkpoint["state_dict"])
+        run = LoadedRun(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])
+    except UserError as error:
+        raise UserError(f"{path}: {problem}" for problem in error.problems) from error
+    except Exception as error:  # whatever values lead to that no training wrote
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: its parts do not fit together ({reason})") from error
+    return run
+
+
+def _refuse_reference(run_dir: Path) -> None:
+    """Say what a run of a reference classifier left instead of weights.
+
+    Raises:
+        UserError: the folder is one of a reference classifier.
+    """
+    if (run_dir / RECORD).is_file() and targets.is_aeon(Record.read(run_dir / RECORD).config):
+        raise UserError(
+            f"run={str(run_dir)!r}: expected the run of a network; a reference classifier is not kept, since aeon's "
+            f"can only be stored as pickle (its scores are in {RECORD}, its test predictions in {PREDICTIONS})"
+        )
