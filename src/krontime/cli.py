@@ -12,29 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from krontime import __version__
+from krontime.commands import COMMANDS
 from krontime.config import files as config_files
 from krontime.errors import UserError
-
-VERBS = {
-    "train": ("krontime.runs.run:train", "train a model on a data set and score it on the test split"),
-    "evaluate": ("krontime.commands.evaluate:evaluate", "score a finished run on its test split again"),
-    "predict": ("krontime.commands.evaluate:predict", "classify new files with a finished run"),
-    "export": ("krontime.commands.export:export", "write a finished run as a bundle that can be handed on"),
-    "plan": (
-        "krontime.commands.plan:plan",
-        "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
-    ),
-    "benchmark": ("krontime.commands.benchmark:benchmark", "time and memory of models against length"),
-    "overhead": ("krontime.commands.overhead:overhead", "what the framework adds to a bare training loop"),
-    "sweep-status": (
-        "krontime.commands.sweep_status:sweep_status",
-        "how far sweeps have come, and about how long is left",
-    ),
-    "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
-    "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
-    "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
-    "data": ("krontime.commands.data:data", "list the data sets, or inspect one"),
-}
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -54,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"krontime {__version__}\n")
         return
     verb, *overrides = arguments
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    if verb not in COMMANDS:
+        near = difflib.get_close_matches(verb, COMMANDS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        fail([f"{verb!r} is not a verb: expected one of {', '.join(VERBS)}{hint}"])
+        fail([f"{verb!r} is not a verb: expected one of {', '.join(COMMANDS)}{hint}"])
     if "-h" in overrides or "--help" in overrides:
         sys.stdout.write(_verb_help(verb, overrides))
         return
@@ -112,8 +92,8 @@ def fail(problems: Sequence[str]) -> NoReturn:
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {meaning}" for verb, (_, meaning) in VERBS.items())
+    width = max(map(len, COMMANDS))
+    verbs = "\n".join(f"  {verb:<{width}}  {meaning}" for verb, (_, meaning) in COMMANDS.items())
     return (
         "krontime: classify long time series with Kronecker-decomposed attention.\n\n"
         f"usage: krontime VERB [key=value ...]\n\nverbs:\n{verbs}\n\n"
@@ -135,7 +115,7 @@ def _verb_help(verb: str, overrides: Sequence[str]) -> str:
         own = {group: given[group] for group in defaults if group in given and files_of(group, given[group])}
         return {**defaults, **own}
 
-    lines = [f"krontime {verb}: {VERBS[verb][1]}", "", config_files.summary(config), ""]
+    lines = [f"krontime {verb}: {COMMANDS[verb][1]}", "", config_files.summary(config), ""]
     lines.append(f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
     groups = chosen(
         {group: choice for group, choice in config_files.default_groups(config).items() if group != "hydra"}

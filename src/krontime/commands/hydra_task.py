@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.cli import VERBS, fail
+from krontime.cli import fail
+from krontime.commands import COMMANDS
 from krontime.config.resolve import register_resolvers
 from krontime.errors import UserError
 
@@ -54,5 +55,5 @@ class Task:
 
 def function(verb: str) -> Callable[[DictConfig], Any]:
     """The function of a verb; what it needs is imported now."""
-    module, name = VERBS[verb][0].split(":")
+    module, name = COMMANDS[verb][0].split(":")
     return getattr(importlib.import_module(module), name)

@@ -1,37 +1,30 @@
-"""The verb `train`: one config, one run folder, one record."""
+"""One run in one folder: train, select on validation, score the test split once, and leave a record."""
 
-import gc
 import logging
-import os
-import signal
 import threading
 import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig
-
-from krontime.config import resolve, targets
+from krontime.config import targets
 from krontime.config.identity import config_hash
-from krontime.config.schema import check_train
 from krontime.console import show
 from krontime.errors import Terminated, UserError
 from krontime.runs import failures, prepare
 from krontime.runs.classical_fit import ClassicalFit
 from krontime.runs.environment import environment
 from krontime.runs.fit import Fit
-from krontime.runs.lock import Busy, run_lock
+from krontime.runs.lock import run_lock
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.predictions import write_predictions
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import MetricName, Metrics, Record, Status
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
+from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
 from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.training import build
 from krontime.training.predict import named
@@ -40,45 +33,6 @@ from krontime.training.quiet import quiet_lightning
 log = logging.getLogger(__name__)
 
 BY_SIGTERM = "ended by SIGTERM; the same command goes on"
-
-
-def train(config: DictConfig) -> float | None:
-    """Train, select on validation, score the test split once, and leave a record.
-
-    Returns:
-        The validation score that selected the checkpoint; None on any rank but the first.
-
-    Raises:
-        UserError: something the user gave cannot work; no record is written.
-        Busy: another process is training in the run's folder.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    try:
-        options = resolve.plain(config)
-        check_train(options, is_multirun=hydra.mode == RunMode.MULTIRUN)
-        record = train_in(options, run_dir)
-    except Busy:
-        raise  # the folder is another process's
-    except BaseException:
-        _remove_empty(run_dir, Path(str(config.paths.output)))
-        raise
-    metric = record.protocol.selection_metric if record and record.protocol else None
-    return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
-
-
-def _remove_empty(run_dir: Path, output: Path) -> None:
-    """Remove the folders that Hydra makes before anything is checked, where nothing came into them."""
-    for folder in (run_dir, *run_dir.parents):
-        if not folder.resolve().is_relative_to(output.resolve()):
-            return
-        try:
-            folder.rmdir()
-        except OSError:  # something is in it, or another process of a sweep was faster
-            return
 
 
 def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
@@ -96,8 +50,8 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         KeyboardInterrupt: the user interrupted; the record says so.
         Terminated: a SIGTERM came; the record says so.
     """
-    is_first = _is_first_rank()
-    with _ending_on_sigterm() as sigterm, run_lock(run_dir) if is_first else nullcontext():
+    is_first = is_first_rank()
+    with ending_on_sigterm() as sigterm, run_lock(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
             set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
@@ -111,55 +65,10 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
         try:
             return _train_in(config, run_dir, sigterm, is_first=is_first)
         except Exception as error:
-            _release(error)
+            release(error)
             if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
                 raise told from error  # where nothing was begun that a record could tell of
             raise
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the one that writes, as far as its launcher has told it."""
-    from lightning.fabric.utilities.rank_zero import _get_rank
-
-    # A launcher that knows no global rank gives that within the node, and which node it is.
-    return not _get_rank() and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
-
-
-@contextmanager
-def _ending_on_sigterm() -> Iterator[threading.Event]:
-    """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind.
-
-    Yields:
-        Set once there was one: compiled code may answer to it with an error of its own.
-    """
-    came = threading.Event()
-
-    def end(*_: object) -> None:
-        came.set()
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _release(error: BaseException) -> None:
-    """Free what the frames of an error hold, the network and its gradients above all, for the next job of a process."""
-    chain: list[BaseException | None] = [error]
-    seen: set[int] = set()  # an error that is raised again can stand in its own chain
-    while chain:
-        if (link := chain.pop()) is not None and id(link) not in seen:
-            seen.add(id(link))
-            traceback.clear_frames(link.__traceback__)
-            chain += (link.__cause__, link.__context__)
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event, *, is_first: bool) -> Record | None:

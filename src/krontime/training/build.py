@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krontime.data.normalizer import Normalizer
 from krontime.errors import UserError
-from krontime.training.augment import Augment
-from krontime.training.module import SeriesClassifier
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
 
     from krontime.data.series import SeriesSpec
     from krontime.models.read_out import KernelReadOut
+    from krontime.training.module import SeriesClassifier
 
 from krontime.config.targets import instantiate, is_aeon
 
@@ -136,7 +134,7 @@ def trainer(
         raise UserError(f"trainer: {error}") from error
 
 
-def build_module(config: Mapping[str, Any], spec: SeriesSpec, **extra: Any) -> SeriesClassifier:
+def build_module(config: Mapping[str, Any], spec: "SeriesSpec", **extra: Any) -> "SeriesClassifier":
     """The untrained module of a plain config, for data of the given sizes.
 
     Args:
@@ -144,6 +142,10 @@ def build_module(config: Mapping[str, Any], spec: SeriesSpec, **extra: Any) -> S
         spec: sizes of the data.
         extra: further arguments of `SeriesClassifier`.
     """
+    from krontime.data.normalizer import Normalizer
+    from krontime.training.augment import Augment
+    from krontime.training.module import SeriesClassifier
+
     augment = config["augment"]
     return SeriesClassifier(
         network=network(config, spec),

@@ -21,7 +21,7 @@ from krontime.runs.predictions import Outcomes, write_outcomes
 from krontime.runs.record import Record
 from krontime.runs.sweep import Job, Sweep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results"
 TEXTS = (".md", ".tex", ".csv")
 PLOTS = (".png", ".svg")

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 
 from krontime.runs import run
 from krontime.training.module import SeriesClassifier
-from tests.run.small import NETWORKS, labelled, write_npz, write_ts
+from tests.cli.run.small import NETWORKS, labelled, write_npz, write_ts
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from krontime import cli
+from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.identity import config_hash
 from krontime.data.new_series import read_series
@@ -30,7 +31,7 @@ from krontime.runs import load
 from krontime.runs.record import Record
 from krontime.training import build
 from krontime.training.module import FORMAT_VERSION
-from tests.fuzz import mutate
+from tests.security.fuzz import mutate
 
 CLASSES = ("a", "b")
 TS = "@problemName x\n@timestamps false\n@univariate {}\n@equalLength {}\n@classLabel {}\n@data\n{}"
@@ -237,8 +238,8 @@ def _load_checkpoint(path: Path) -> None:
 def _command_line(path: Path) -> None:
     """Any verb but those that would find nothing to read; a command that is right ends after its checks."""
     arguments = path.read_bytes().decode("utf-8", "replace").split("\0")
-    verbs = dict(cli.VERBS)
-    cli.VERBS["train"] = ("tests.fuzz.targets:checked", "check")
+    verbs = dict(COMMANDS)
+    COMMANDS["train"] = ("tests.security.fuzz.targets:checked", "check")
     sys.argv = ["krontime"]
     try:
         with (
@@ -253,7 +254,7 @@ def _command_line(path: Path) -> None:
         if stopped.code:  # Hydra's own options, such as --version, end with 0
             raise AssertionError(f"exit code {stopped.code}: {screen.getvalue()[-500:]}") from None
     finally:
-        cli.VERBS.update(verbs)
+        COMMANDS.update(verbs)
 
 
 TARGETS = {

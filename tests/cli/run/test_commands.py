@@ -15,7 +15,7 @@ from krontime import cli
 from krontime.commands import evaluate
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.run.small import SMALL, command, equal, train, verb, weights
+from tests.cli.run.small import SMALL, command, equal, train, verb, weights
 
 
 class TestCommand:

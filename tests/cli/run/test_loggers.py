@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from krontime.config.identity import config_hash
 from krontime.runs import run
 from krontime.training import build
-from tests.run.small import train
+from tests.cli.run.small import train
 
 
 class TestLoggers:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from krontime.commands import evaluate
+from krontime.commands import evaluate, predict
 from krontime.config.identity import config_hash
 from krontime.errors import UserError
 from krontime.runs import run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
+from tests.cli.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
 
 
 class TestFolder:
@@ -135,7 +135,7 @@ class TestRepeats:
         assert record.protocol is not None
         assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
         output = tmp_path / "out.parquet"
-        verb(evaluate.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
+        verb(predict.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
         stored, found = (read_predictions(path) for path in (tmp_path / "run" / "test_predictions.parquet", output))
         assert (found.probabilities == stored.probabilities).all()
         assert found.labels == stored.labels
@@ -147,7 +147,7 @@ class TestRepeats:
         train(config("TRAIN.ts", f"data.test={files / 'TEST.ts'}", "trainer.max_epochs=1"), tmp_path / "run")
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         output = tmp_path / "out.csv"
-        verb(evaluate.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
+        verb(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
         names = output.read_text().splitlines()[0].split(",")
         rows = np.genfromtxt(output, delimiter=",", names=True, dtype=None, encoding="utf-8")
         assert names == ["index", "label", "predicted", "p_a", "p_b", "p_c"]
@@ -169,7 +169,7 @@ class TestRepeats:
         )
         train(options, tmp_path / "run")
         output = tmp_path / "out.parquet"
-        verb(evaluate.predict, run=tmp_path / "run", input=path, split="test", output=output)
+        verb(predict.predict, run=tmp_path / "run", input=path, split="test", output=output)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
 
@@ -179,8 +179,8 @@ class TestRepeats:
             np.save(tmp_path / "bare.npy", given["X_flat"].reshape(42, 1, 80)[30:])
         options = {"run": tmp_path / "run", "input": tmp_path / "bare.npy", "output": tmp_path / "out.parquet"}
         with pytest.raises(UserError, match=r"sampling_rate_hz=None.*bare\.npy.*resampled to 50 Hz"):
-            verb(evaluate.predict, **options)
-        verb(evaluate.predict, **options, sampling_rate_hz=100.0)
+            verb(predict.predict, **options)
+        verb(predict.predict, **options, sampling_rate_hz=100.0)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(tmp_path / "out.parquet").probabilities == stored.probabilities).all()
 
@@ -189,10 +189,10 @@ class TestRepeats:
         output.write_text("mine")
         options = {"run": finished[0], "input": files / "equal.npz", "output": output}
         with pytest.raises(UserError, match=r"mine\.csv.*force=true"):
-            verb(evaluate.predict, **options)
+            verb(predict.predict, **options)
         assert output.read_text() == "mine"
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluate.predict(
+            predict.predict(
                 OmegaConf.create(
                     {**{key: str(value) for key, value in options.items()}}
                     | {"force": True, "split": "all", "sampling_rate_hz": None, "accelerator": None}

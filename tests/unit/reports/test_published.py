@@ -8,7 +8,7 @@ from krontime.errors import UserError
 from krontime.reports.published import Published, read_published
 
 HEADER = "data,model,metric,value,source,protocol\n"
-COMMITTED = Path(__file__).parents[2] / "docs" / "results" / "published.csv"
+COMMITTED = Path(__file__).parents[3] / "docs" / "results" / "published.csv"
 
 
 def test_rows_keep_the_digits_that_were_stated(tmp_path):

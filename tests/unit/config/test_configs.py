@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import Strategy
 
 from krontime import cli
+from krontime.commands import COMMANDS
 from krontime.config import files as config_files
 from krontime.config import resolve, schema, targets
 from krontime.data.series import SeriesSpec
@@ -40,13 +41,13 @@ NEEDED_BY_VERB = {
     "probe": ["run=RUN"],
 }
 
-VERBS = sorted(path.stem for path in ROOT.glob("*.yaml"))
+PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))
 
 
 def groups() -> dict[str, str]:
     """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
     found: dict[str, str] = {}
-    for verb in sorted(VERBS, key=lambda verb: verb != "train"):
+    for verb in sorted(PRIMARY, key=lambda verb: verb != "train"):
         own = config_files.default_groups(ROOT / f"{verb}.yaml")
         nested = [
             config_files.default_groups(ROOT / "model" / f"{name}.yaml") for name in config_files.options("model")
@@ -73,10 +74,10 @@ def test_no_group_is_left_out():
     assert folders - {".", "hydra", "hydra/job_logging", "data/base"} == set(groups())
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_composes(compose, verb):
     compose(*NEEDED_BY_VERB.get(verb, []), verb=verb)
-    assert verb in cli.VERBS
+    assert verb in COMMANDS
     assert len(config_files.summary(ROOT / f"{verb}.yaml")) > 20
 
 
@@ -162,7 +163,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     assert len(shown) == len(set(shown))
 
 
-@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+@pytest.mark.parametrize("verb", sorted(COMMANDS))
 def test_the_help_of_every_verb_has_its_keys(capsys, verb):
     cli.main([verb, "--help"])
     out = capsys.readouterr().out

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from krontime import __version__, cli
-from krontime.commands import hydra_task
+from krontime.commands import COMMANDS, hydra_task
 from krontime.config import files as config_files
 from krontime.config.overrides import quoted
 
@@ -34,8 +34,8 @@ def stopped(arguments: Sequence[str]) -> int:
 def test_overview_has_one_line_for_each_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(arguments)
     lines = capsys.readouterr().out.splitlines()
-    width = max(map(len, cli.VERBS))
-    for verb, (_, meaning) in cli.VERBS.items():
+    width = max(map(len, COMMANDS))
+    for verb, (_, meaning) in COMMANDS.items():
         assert [line for line in lines if line.split()[:1] == [verb]] == [f"  {verb:<{width}}  {meaning}"]
 
 
@@ -44,7 +44,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"krontime {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main([verb, flag])
@@ -79,7 +79,7 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
         assert capsys.readouterr().out == default
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_has_its_function_and_config(verb: str) -> None:
     assert callable(hydra_task.function(verb))
     assert (config_files.config_dir() / f"{verb}.yaml").is_file()

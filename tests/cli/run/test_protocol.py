@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from lightning.pytorch.callbacks import Timer
 
-from krontime.commands import evaluate
+from krontime.commands import evaluate, predict
 from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
 from krontime.runs import prepare, run
 from krontime.runs.record import Status
-from tests.run.small import train, verb
+from tests.cli.run.small import train, verb
 
 
 class TestProtocol:
@@ -86,7 +86,7 @@ class TestProtocol:
         assert not (tmp_path / "run" / "test_predictions.parquet").exists()
         with pytest.raises(UserError, match="no test split"):
             verb(evaluate.evaluate, run=tmp_path / "run")
-        verb(evaluate.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
+        verb(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
         assert len((tmp_path / "out.csv").read_text().splitlines()) == 13
 
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from krontime import cli
-from krontime.commands import evaluate
+from krontime.commands import evaluate, predict
 from krontime.commands.export import export
 from krontime.errors import UserError
 from krontime.runs import bundle, prepare, run
@@ -95,7 +95,7 @@ def test_the_model_card_says_the_scores_the_classes_and_the_protocol(folder: Pat
 
 def test_predicts_and_scores_as_the_run_does(folder: Path, tmp_path: Path) -> None:
     options = {"input": folder / "data" / "two.npz", "split": "test", "sampling_rate_hz": None, "accelerator": None}
-    verb(evaluate.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
+    verb(predict.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
     stored = read_predictions(folder / "run" / "test_predictions.parquet")
     found = read_predictions(tmp_path / "out.parquet")
     assert (found.probabilities == stored.probabilities).all()

@@ -13,7 +13,7 @@ import pytest
 
 from krontime.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CORPUS = sorted((ROOT / "tests" / "fuzz" / "corpus").glob("*/*"))
 
 
@@ -21,7 +21,7 @@ CORPUS = sorted((ROOT / "tests" / "fuzz" / "corpus").glob("*/*"))
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The driver, which is a program of its own."""
     monkeypatch.syspath_prepend(str(ROOT))
-    import tests.fuzz.__main__ as driver
+    import tests.security.fuzz.__main__ as driver
 
     return driver
 
@@ -72,7 +72,7 @@ def test_inputs_are_a_function_of_the_seed(fuzz):
 
 @pytest.mark.slow
 def test_a_short_run_finds_nothing(tmp_path):
-    command = [sys.executable, "-m", "tests.fuzz", "--minutes", "0.3", "--seed", "1"]
+    command = [sys.executable, "-m", "tests.security.fuzz", "--minutes", "0.3", "--seed", "1"]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

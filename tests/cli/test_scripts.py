@@ -18,10 +18,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from krontime import cli
+from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.files import config_dir
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.sh"))
+SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.sh"))
 SIZES = ("smoke", "cpu", "full")
 
 NOTE = """#!/usr/bin/env bash
@@ -83,7 +84,7 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
             assert code == 0
             assert found
             for verb, *overrides in found:
-                assert verb in cli.VERBS
+                assert verb in COMMANDS
                 is_multirun = overrides[0] == "-m"
                 for job in jobs(overrides[is_multirun:]):
                     if seen >= (new := {(verb, text) for text in job}):

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from krontime import cli
+from krontime.commands import COMMANDS
 from krontime.config import files as config_files
 from krontime.config import hydra_guard
 
@@ -122,7 +123,7 @@ def test_what_hydra_is_for_stays(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_every_verbs_own_part_passes() -> None:
-    for verb in cli.VERBS:
+    for verb in COMMANDS:
         with initialize_config_dir(str(config_files.config_dir()), version_base="1.3"):
             config = compose(verb, return_hydra_config=True)
         assert isinstance(config, DictConfig)

@@ -17,7 +17,7 @@ from krontime.errors import Terminated, UserError
 from krontime.runs import prepare, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.run.small import SMALL, equal, train, verb, weights
+from tests.cli.run.small import SMALL, equal, train, verb, weights
 
 
 def stumbling(*_: Any, **__: Any) -> None:

@@ -1,8 +1,8 @@
-"""Feed broken inputs to everything that reads them, for some minutes: `python -m tests.fuzz --minutes 10`.
+"""Feed broken inputs to everything that reads them, for some minutes: `python -m tests.security.fuzz --minutes 10`.
 
 Every input is a function of the seed and its number. What may come of it is a result or a `UserError`, within bounds of
 time and memory; anything else is a finding, and its input is kept in `outputs/fuzz`. One that is mended goes to
-`tests/fuzz/corpus/TARGET`, whose files are tried first.
+`tests/security/fuzz/corpus/TARGET`, whose files are tried first.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import torch
 
 from krontime.config import resolve
 from krontime.errors import UserError
-from tests.fuzz.targets import TARGETS, Target
+from tests.security.fuzz.targets import TARGETS, Target
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_CPU_S = 10
@@ -44,7 +44,7 @@ class TooSlow(BaseException):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split(":")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.security.fuzz", description=__doc__.split(":")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)

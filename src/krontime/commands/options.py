@@ -1,0 +1,28 @@
+"""What the commands on a finished run share: checks of their options."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from krontime.config.schema import accelerator_problem
+from krontime.config.signatures import type_problem
+from krontime.errors import UserError
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse values of the wrong type or range, and a device that is not there."""
+    problems = [
+        type_problem(key, options[key], annotation)
+        for key, annotation in (("accelerator", str | None), ("force", bool), ("sampling_rate_hz", float | None))
+        if key in options
+    ]
+    problems.append(accelerator_problem("accelerator", options["accelerator"]))
+    rate = options.get("sampling_rate_hz")
+    if isinstance(rate, int | float) and not rate > 0:
+        problems.append(f"sampling_rate_hz={rate}: expected a rate above 0, or null")
+    if found := [problem for problem in problems if problem]:
+        raise UserError(found)
+
+
+def folder_of(value: Any) -> Path:
+    return Path(str(value)).expanduser()
