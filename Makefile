@@ -38,7 +38,8 @@ test: $(INSTALLED_DEV)  ## run the fast tests
 test-all: $(INSTALLED_DEV)  ## run all tests, the slow ones included
 	$(BIN)/python -m pytest $(WORKERS)
 
-lint: $(INSTALLED_DEV)  ## check style and types
+lint: $(INSTALLED_DEV)  ## check style, types and the direction of imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -5,18 +5,17 @@ Nothing heavy is imported here; each verb imports what it needs when it runs.
 
 import difflib
 import faulthandler
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from krontime import __version__
 from krontime.commands import COMMANDS
 from krontime.config import files as config_files
+from krontime.console import fail
 from krontime.errors import UserError
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -78,17 +77,6 @@ def _run(verb: str, arguments: list[str]) -> None:
         fail(explained(verb, arguments, error))
     finally:
         sys.argv = task.command_line
-
-
-def fail(problems: Sequence[str]) -> NoReturn:
-    """Print what is wrong, all of it, and exit; with KRONTIME_TRACEBACK set, the traceback too."""
-    if os.environ.get("KRONTIME_TRACEBACK"):
-        logging.getLogger(__name__).error("traceback asked for by KRONTIME_TRACEBACK", exc_info=True)
-    lines = [f"krontime: {problems[0]}"] if len(problems) == 1 else ["krontime: problems found:"]
-    if len(problems) > 1:
-        lines += [f"  - {problem}" for problem in problems]
-    sys.stderr.write("\n".join(lines) + "\n")
-    sys.exit(EXIT_USER_ERROR)
 
 
 def _overview() -> str:

@@ -10,8 +10,9 @@ from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import show
 from krontime.errors import UserError
+from krontime.metrics import MetricName
 from krontime.runs import bundle, prepare
-from krontime.runs.record import MetricName, Record, Status
+from krontime.runs.record import Record, Status
 from krontime.runs.screen import evaluation
 from krontime.storage import RECORD
 from krontime.training.predict import Scorer, scores

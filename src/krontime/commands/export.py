@@ -8,9 +8,10 @@ from krontime.config import resolve
 from krontime.console import show
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
+from krontime.metrics import METRICS
 from krontime.runs import load
 from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
-from krontime.runs.record import METRICS, Record, Status
+from krontime.runs.record import Record, Status
 from krontime.storage import RECORD
 
 

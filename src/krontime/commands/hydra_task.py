@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.cli import fail
 from krontime.commands import COMMANDS
 from krontime.config.resolve import register_resolvers
+from krontime.console import fail
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)

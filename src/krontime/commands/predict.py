@@ -19,8 +19,8 @@ from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
 from krontime.runs import bundle
 from krontime.runs.load import LoadedRun
-from krontime.runs.predictions import check_output, write_predictions
-from krontime.training.predict import Scorer, named
+from krontime.runs.predictions import check_output, named, write_predictions
+from krontime.training.predict import Scorer
 
 log = logging.getLogger(__name__)
 

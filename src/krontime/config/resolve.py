@@ -30,7 +30,7 @@ def _user_cache() -> str:
 
 
 def _root_hash(*, _root_: DictConfig) -> str:
-    from krontime.runs.record import config_hash
+    from krontime.config.identity import config_hash
 
     return config_hash(plain(_root_))
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from krontime.config.signatures import argument_problems, worded
 from krontime.config.targets import is_aeon, target_problems
 from krontime.errors import UserError
-from krontime.runs.record import METRICS
+from krontime.metrics import METRICS
 
 BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS} | {"train/loss": "min"}
 """Metrics that can be monitored, and which way is better."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from krontime.errors import Problems, UserError
+from krontime.metrics import METRICS
 from krontime.reports import probes
 from krontime.reports.benchmark import report
 from krontime.reports.comparison.collect import Damaged, Stored, collect
@@ -29,7 +30,6 @@ from krontime.reports.comparison.statistics import intervals, mean_ranks, on_eac
 from krontime.reports.comparison.tables import SCORES, write_scores
 from krontime.reports.published import read_published
 from krontime.runs.plot.figures import FORMATS
-from krontime.runs.record import METRICS
 from krontime.runs.remarks import Remarks, read_remarks
 from krontime.storage import replacing
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from krontime.errors import UserError
-from krontime.runs.record import METRICS
+from krontime.metrics import METRICS
 
 
 @dataclass(frozen=True)

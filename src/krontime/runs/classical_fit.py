@@ -18,11 +18,12 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer, Scaling
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
+from krontime.metrics import MetricName
 from krontime.models.aeon import AeonClassifier
 from krontime.runs.environment import reset_peak_memory
 from krontime.runs.fit import Fit
 from krontime.runs.prepare import PreparedData
-from krontime.runs.record import MetricName, Protocol
+from krontime.runs.record import Protocol
 from krontime.training import build
 
 NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from krontime.metrics import MetricName
 from krontime.runs.environment import peak_memory_bytes
 from krontime.runs.prepare import PreparedData
-from krontime.runs.record import MetricName
 from krontime.runs.resume import clear_unfinished
 from krontime.storage import CONFIG, replacing
 from krontime.training.predict import scores

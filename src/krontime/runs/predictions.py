@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.storage import OUTCOMES, PREDICTIONS, replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PROBABILITY = "p_"
 ENDINGS = (".csv", ".parquet")
@@ -181,3 +186,8 @@ def write_outcomes(outcomes: Outcomes, folder: Path) -> None:
         table[_PROBABILITY + outcomes.positive] = outcomes.probability
     with replacing(folder / OUTCOMES) as temporary:
         table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def named(probability: "Tensor", data: SeriesData, indices: np.ndarray) -> Predictions:
+    """Probabilities beside true and predicted class names."""
+    return Predictions.from_codes(indices, data.labels[indices], probability.numpy(), data.class_names)

@@ -26,14 +26,12 @@ from pydantic import (
 
 from krontime.config.identity import config_hash, plain_json, without_folders
 from krontime.errors import UserError
+from krontime.metrics import MetricName
 from krontime.storage import replacing
 
 SchemaVersion = Literal[1, 2]
 SCHEMA_VERSIONS: tuple[SchemaVersion, ...] = get_args(SchemaVersion)
 """Of record files that can be read; 1 is from before `inference_ms_per_series`."""
-
-MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 
 _ROUNDING = 1e-3  # scores are computed in float32

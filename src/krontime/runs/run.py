@@ -13,21 +13,21 @@ from krontime.config import targets
 from krontime.config.identity import config_hash
 from krontime.console import show
 from krontime.errors import Terminated, UserError
+from krontime.metrics import MetricName
 from krontime.runs import failures, prepare
 from krontime.runs.classical_fit import ClassicalFit
 from krontime.runs.environment import environment
 from krontime.runs.fit import Fit
 from krontime.runs.lock import run_lock
 from krontime.runs.network_fit import NetworkFit
-from krontime.runs.predictions import write_predictions
+from krontime.runs.predictions import named, write_predictions
 from krontime.runs.prepare import PreparedData
-from krontime.runs.record import MetricName, Metrics, Record, Status
+from krontime.runs.record import Metrics, Record, Status
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
 from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
 from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 from krontime.training import build
-from krontime.training.predict import named
 from krontime.training.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from krontime.runs.record import METRICS, MetricName, Protocol, Record, Status
+from krontime.metrics import METRICS, MetricName
+from krontime.runs.record import Protocol, Record, Status
 from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
 
 _WIDTH = 96

@@ -10,8 +10,7 @@ import torch
 from krontime.data.datamodule import SeriesDataModule
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.runs.predictions import Predictions
-from krontime.runs.record import MetricName
+from krontime.metrics import MetricName
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
@@ -77,8 +76,3 @@ def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, fl
     metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
     found = metrics.compute()
     return {name: round(float(found[name]), 7) for name in get_args(MetricName)}  # what float32 holds
-
-
-def named(probability: torch.Tensor, data: SeriesData, indices: np.ndarray) -> Predictions:
-    """Probabilities beside true and predicted class names."""
-    return Predictions.from_codes(indices, data.labels[indices], probability.numpy(), data.class_names)

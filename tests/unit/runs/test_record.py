@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from krontime.config.identity import config_hash, without_folders
 from krontime.errors import UserError
-from krontime.runs.record import METRICS, Metrics, Record, Status
+from krontime.metrics import METRICS
+from krontime.runs.record import Metrics, Record, Status
 from krontime.storage import replacing
 
 # The schema that readers elsewhere rely on; a change needs a new schema version.

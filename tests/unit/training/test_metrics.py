@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from krontime.runs.record import METRICS
+from krontime.metrics import METRICS
 from krontime.training.metrics import metric_collection
 
 

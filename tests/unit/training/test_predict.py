@@ -8,10 +8,11 @@ from torch import nn
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.runs.record import METRICS
+from krontime.metrics import METRICS
+from krontime.runs.predictions import named
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
-from krontime.training.predict import Scorer, named, scores
+from krontime.training.predict import Scorer, scores
 
 LENGTHS = [20, 7, 13, 20, 1, 9, 20, 16]
 LABELS = [0, 2, 1, 0, 1, 2, 0, 1]

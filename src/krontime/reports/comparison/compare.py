@@ -17,10 +17,11 @@ from typing import Any
 
 from krontime.config.identity import config_hash, job_identity
 from krontime.errors import UserError
+from krontime.metrics import METRICS, MetricName
 from krontime.reports.comparison.collect import Damaged, Stored, newest
 from krontime.reports.comparison.differences import NONE, differing, option, without_seeds
 from krontime.reports.comparison.protocols import SEEDS, by_protocol, first_protocol
-from krontime.runs.record import METRICS, MetricName, Record, Status
+from krontime.runs.record import Record, Status
 from krontime.runs.remarks import Note, Remarks, Unrecorded, Variant
 
 AUTO = "auto"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from krontime.metrics import MetricName
 from krontime.runs.predictions import Outcomes
-from krontime.runs.record import MetricName
 
 _ROUNDING = 1e-6  # of scores and probabilities in float32
 _AREA_ROUNDING = 1e-5  # of an area, which is summed in float32
