@@ -83,7 +83,11 @@ class SeriesClassifier(pl.LightningModule):
         self.val_metrics = metric_collection(num_classes)
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is no number has to show
         # Decided here, since a strategy that shards parameters flattens them.
-        self._matrices = {id(parameter) for parameter in self.parameters() if parameter.ndim >= 2}
+        self._matrices = {
+            id(parameter)
+            for parameter in self.parameters()
+            if parameter.ndim >= 2 and not getattr(parameter, "no_weight_decay", False)
+        }
         self._batch_ended_s = 0.0
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self.left_out: dict[int, Tensor] = {}
@@ -167,7 +171,7 @@ class SeriesClassifier(pl.LightningModule):
         return torch.stack([self.left_out[index] for index in batch.index.tolist()]).to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser, with weight decay on matrices only, and a learning rate for each step."""
+        """The optimiser, with weight decay on matrices that do not refuse it, and a learning rate for each step."""
         assert self.optimizer is not None
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]

@@ -177,6 +177,15 @@ def test_weight_decay_on_matrices_only(tmp_path):
     assert len(decay) == len(learned)
 
 
+def test_a_matrix_can_refuse_weight_decay(tmp_path):
+    module = make_module()
+    module.network.head.weight.no_weight_decay = True
+    groups = make_module(network=module.network)
+    decay = fit(tmp_path, groups, epochs=1).optimizers[0].param_groups
+    refusing = next(group for group in decay if any(p is module.network.head.weight for p in group["params"]))
+    assert refusing["weight_decay"] == 0
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_rate_follows_the_schedule_by_optimiser_steps(tmp_path, accumulate):
     rates = []
