@@ -222,7 +222,7 @@ def test_the_combinations_are_all_there():
     assert {"model=tcn"} in found
 
 
-@pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
+@pytest.mark.parametrize("model", ["inception", "krontime", "patchtst", "s4d", "tcn"])
 def test_every_network_takes_every_read_out(compose, model):
     read_out = build.read_out(compose(f"model={model}", "read_out=kernels"), SPEC)
     assert read_out(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from krontime.errors import UserError
+from krontime.models.layers.norm import MaskedBatchNorm
 from krontime.models.layers.tokenizers import LinearPatch
-from krontime.models.patchtst import MaskedBatchNorm, PatchTST
+from krontime.models.patchtst import PatchTST
 
 PATCH, STRIDE = 16, 8
 D_MODEL, NUM_HEADS, NUM_LAYERS, FFN_DIM = 12, 3, 2, 20
