@@ -5,6 +5,7 @@ Shape letters: n series, C channels, L time points, K classes.
 
 import inspect
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,8 @@ class Arrays:
         self.batch_size = batch_size
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """float32 `(len(indices), C, L)`, in that order."""
-        out = np.zeros((len(indices), self.dataset.data.num_channels, self.length), np.float32)
+        """float64 `(len(indices), C, L)`, in that order: some of aeon's features are compiled for nothing else."""
+        out = np.zeros((len(indices), self.dataset.data.num_channels, self.length))
         for start in range(0, len(indices), self.batch_size):
             batch = self.dataset.__getitems__(indices[start : start + self.batch_size].tolist())
             scaled = self.normalizer(batch.x, batch.mask).numpy()[..., : self.length]
@@ -102,7 +103,7 @@ class ClassicalFit(Fit):
         )
         self._estimator = reference.estimator
         try:
-            with _same_threads():
+            with _contained():
                 self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
         except (ValueError, TypeError) as error:  # aeon's words for data or options that it can't work with
             raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
@@ -115,7 +116,7 @@ class ClassicalFit(Fit):
         batch_size = self._arrays.batch_size
         for start in range(0, len(indices), batch_size):
             rows = slice(start, start + batch_size)
-            with _same_threads():
+            with _contained():
                 probability = self._estimator.predict_proba(self._arrays.read(indices[rows]))
             found[rows, self._estimator.classes_] = probability
         return torch.from_numpy(found)
@@ -128,11 +129,15 @@ class ClassicalFit(Fit):
 
 
 @contextmanager
-def _same_threads() -> Iterator[None]:
-    """Undo what some classifiers of aeon set for the whole process."""
+def _contained() -> Iterator[None]:
+    """Undo what some classifiers of aeon set for the whole process, and hide what numba says of their code."""
+    from numba.core.errors import NumbaWarning
+
     num_threads = torch.get_num_threads()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaWarning)
+            yield
     finally:
         torch.set_num_threads(num_threads)
 

@@ -1,7 +1,6 @@
 """Classifiers of aeon under the protocol of the networks: what they are fitted on, what they leave and refuse."""
 
 import contextlib
-import inspect
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from aeon.classification import DummyClassifier
 from aeon.classification.interval_based import QUANTClassifier
-from hydra.utils import get_class
 
 from krontime import cli
 from krontime.config import files as config_files
@@ -273,9 +271,10 @@ def test_verbs_for_networks_say_so(finished, file, command, says):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.filterwarnings("ignore:Some invalid values .* were converted to zeros:UserWarning")  # of aeon's shapelets
 def test_every_reference_learns(config, tmp_path, name):
-    record = train(config(f"model={name}"), tmp_path / "run")
+    limit = ["model.estimator.time_limit_in_minutes=0.05"] if name == "aeon_hc2" else []
+    record = train(config(f"model={name}", *limit), tmp_path / "run")
     assert record.metrics.test["accuracy"] > 0.8
-    defined = record.metrics.test["nll"] is not None
-    target = get_class(record.config["model"]["classifier"])
-    assert defined == ("n_jobs" not in inspect.signature(target).parameters)  # ridge classifiers only name a class
+    # ridge classifiers only name a class
+    assert (record.metrics.test["nll"] is not None) == (name in {"aeon_quant", "aeon_rist", "aeon_rstsf", "aeon_hc2"})
