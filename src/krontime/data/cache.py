@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -208,6 +209,17 @@ def _stat(path: Path) -> dict[str, int]:
 
 def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def with_checksum(data: SeriesData) -> SeriesData:
+    """The same data with the checksum of its content, which is that of its cached copy."""
+    arrays = {
+        name: {"sha256": _sha256(np.ascontiguousarray(array, dtype=dtype))}
+        for name, dtype in ARRAYS.items()
+        if (array := getattr(data, name)) is not None
+    }
+    named = {name: getattr(data, name) for name in PLAIN} | {"class_names": list(data.class_names)}
+    return replace(data, sha256=_content_sha256({"arrays": arrays, **named}))
 
 
 def _content_sha256(meta: dict[str, Any]) -> str:

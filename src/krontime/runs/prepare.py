@@ -45,21 +45,25 @@ class PreparedData:
         )
 
 
-def prepare(config: Mapping[str, Any]) -> PreparedData:
+def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> PreparedData:
     """Read (or parse) the data set of a plain config and split it.
+
+    Args:
+        config: resolved, in plain types.
+        data: series that are in memory already, with their checksum; None to read what the config names.
 
     Raises:
         UserError: the data cannot be read, or cannot be split as asked.
     """
     options = config["data"]
-    data = load_data(config)
+    data = load_data(config) if data is None else data
     split = split_indices(data, **options["validation"], seed=config["seed"])
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
     configured = configured_protocol(config)
     fit_on = configured["fitted_on"]
     fitted = np.concatenate([split.train, split.validation]) if fit_on == "train_and_validation" else split.train
-    assert data.sha256 is not None  # cached data has a checksum
+    assert data.sha256 is not None  # of what was read, or of what the caller has in memory
     protocol = Protocol(
         data_sha256=data.sha256,
         split_method=split.protocol["method"],

@@ -12,6 +12,7 @@ from typing import Any
 from krontime.config import targets
 from krontime.config.identity import config_hash
 from krontime.console import show
+from krontime.data.series import SeriesData
 from krontime.errors import Terminated, UserError
 from krontime.metrics import MetricName
 from krontime.runs import failures, prepare
@@ -35,12 +36,13 @@ log = logging.getLogger(__name__)
 BY_SIGTERM = "ended by SIGTERM; the same command goes on"
 
 
-def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
+def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None = None) -> Record | None:
     """Train in a folder, or return the record of the finished run that is there.
 
     Args:
         config: resolved and checked, in plain types.
         run_dir: where everything goes. A run that was cut off there goes on from its last checkpoint.
+        data: series that are in memory already; None to read what the config names.
 
     Returns:
         The record; None on any rank but the first.
@@ -63,7 +65,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             show(already_done(found, run_dir))
             return found
         try:
-            return _train_in(config, run_dir, sigterm, is_first=is_first)
+            return _train_in(config, run_dir, sigterm, data, is_first=is_first)
         except Exception as error:
             release(error)
             if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
@@ -71,14 +73,16 @@ def train_in(config: Mapping[str, Any], run_dir: Path) -> Record | None:
             raise
 
 
-def _train_in(config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event, *, is_first: bool) -> Record | None:
+def _train_in(
+    config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event, data: SeriesData | None, *, is_first: bool
+) -> Record | None:
     """Train in a folder that holds no finished run; see `train_in`."""
     from lightning.pytorch import seed_everything
 
     quiet_lightning()
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
-    job = prepare.prepare(config)
+    job = prepare.prepare(config, data)
     fit = (ClassicalFit if targets.is_aeon(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
 

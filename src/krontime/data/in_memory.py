@@ -1,0 +1,88 @@
+"""Series that a program has in memory: an array, or a list of arrays of unequal length.
+
+Shape letters: C channels, L time points, n series, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from krontime.data.assemble import class_order, flatten, label_texts, value_problems
+from krontime.data.cache import with_checksum
+from krontime.data.series import UNKNOWN_LABEL, SeriesData
+
+
+def as_series(X: Any) -> list[np.ndarray]:
+    """Each series as `(C, L_i)`.
+
+    Args:
+        X: an array `(n, L)` of one channel or `(n, C, L)`, or a sequence of arrays `(L_i,)` or `(C, L_i)`. NaN is a
+            missing value.
+
+    Raises:
+        ValueError: it is none of these, or the series differ in their channels.
+    """
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim not in (2, 3):
+        raise ValueError(f"X has shape {X.shape}: expected (series, points) or (series, channels, points)")
+    if not isinstance(X, np.ndarray | Sequence) or isinstance(X, str | bytes):
+        raise ValueError(f"X is of type {type(X).__name__}: expected an array, or a list of arrays")
+    series = []
+    for position, values in enumerate(X):
+        array = np.asarray(values)
+        if array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
+            raise ValueError(
+                f"X[{position}] has shape {array.shape}, type {array.dtype}: expected numbers, (points,) or "
+                "(channels, points)"
+            )
+        series.append(array[None] if array.ndim == 1 else array)
+    if len(channels := sorted({len(array) for array in series})) > 1:
+        raise ValueError(f"X holds series of {' and '.join(map(str, channels))} channels: expected the same number")
+    return series
+
+
+def labelled_series(X: Any, y: Any) -> SeriesData:
+    """Training series from memory, with their checksum, in the order that a file of them would have.
+
+    Args:
+        X: see `as_series`.
+        y: `(n,)` classes: text or whole numbers.
+
+    Raises:
+        ValueError: X or y can't be used, or their numbers differ; there is one class alone.
+    """
+    series, labels = as_series(X), np.asarray(y)
+    if labels.shape != (len(series),):
+        raise ValueError(f"y has shape {labels.shape}: expected ({len(series)},), a class for each series of X")
+    texts = label_texts(labels)
+    names = class_order(texts)
+    if len(names) < 2:
+        raise ValueError(f"y holds {len(names)} class: expected at least two classes")
+    codes = {name: code for code, name in enumerate(names)}
+    return with_checksum(_data(series, np.array([codes[text] for text in texts.tolist()], np.int64), tuple(names)))
+
+
+def unlabelled_series(X: Any, class_names: Sequence[str]) -> SeriesData:
+    """New series from memory, to be classified.
+
+    Raises:
+        ValueError: X can't be used.
+    """
+    series = as_series(X)
+    return _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names))
+
+
+def _data(series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[str, ...]) -> SeriesData:
+    values, offsets = flatten(series)
+    num_channels = len(series[0]) if series else 0
+    if problems := value_problems(values, offsets, num_channels):
+        raise ValueError(f"X: {'; '.join(problems)}")
+    return SeriesData(
+        values=values,
+        offsets=offsets,
+        labels=labels,
+        is_test=np.zeros(len(labels), bool),
+        class_names=class_names,
+        num_channels=num_channels,
+        has_missing=bool(np.isnan(values).any()),
+    )

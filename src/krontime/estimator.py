@@ -1,0 +1,215 @@
+"""`KronTimeClassifier`: the models of `krontime train` as an estimator of aeon and scikit-learn."""
+
+import contextlib
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from aeon.classification.base import BaseClassifier
+from sklearn.exceptions import DataConversionWarning
+
+from krontime.config import resolve, targets
+from krontime.config.files import config_dir
+from krontime.config.schema import check_train
+from krontime.data.in_memory import labelled_series
+from krontime.data.series import SeriesData
+from krontime.runs.run import train_in
+from krontime.runs.trained_model import TrainedModel
+
+
+class KronTimeClassifier(BaseClassifier):
+    """Train a model as `krontime train` does, on series in memory, and classify with it.
+
+    The same config and seed give the same weights and probabilities as the command line, to the last bit. Series may
+    have several channels, unequal lengths and missing values (NaN). A part of the training series is set apart for
+    validation, as `data.validation` says; there is no test split.
+
+    Args:
+        model: name of a config of `configs/model`, such as `krontime`, `patchtst` or `tcn`.
+        options: further config keys with their values, as on the command line:
+            `{"trainer.max_epochs": 5, "model.depth": 3}`.
+        cv: None for one run; a number of folds for as many runs, each with another fold for validation, whose
+            probabilities are averaged.
+        random_state: the run's seed; None for 0.
+        verbose: whether to show progress and scores.
+
+    Attributes:
+        classes_: `(K,)` classes, sorted.
+        models_: the trained model of each run.
+
+    Examples:
+        >>> from krontime import KronTimeClassifier  # doctest: +SKIP
+        >>> KronTimeClassifier(random_state=1).fit(X, y).predict_proba(X_new)  # doctest: +SKIP
+    """
+
+    _tags = {  # noqa: RUF012  # aeon's way to state capabilities
+        "capability:multivariate": True,
+        "capability:unequal_length": True,
+        "capability:missing_values": True,
+        "X_inner_type": ["np-list", "numpy3D"],
+        "algorithm_type": "deeplearning",
+        "non_deterministic": False,
+        "cant_pickle": False,
+    }
+
+    def __init__(
+        self,
+        model: str = "krontime",
+        options: Mapping[str, Any] | None = None,
+        cv: int | None = None,
+        random_state: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.cv = cv
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    def _preprocess_collection(self, X: Any, store_metadata: bool = True) -> Any:
+        """Take what scikit-learn calls array-like beside aeon's own types."""
+        is_first = store_metadata and not self.metadata_
+        X = _collection(X)
+        if is_first:
+            self.n_features_in_ = X.shape[-1] if not isinstance(X, list) else max(len(np.atleast_2d(x)[0]) for x in X)
+        return super()._preprocess_collection(X, store_metadata)
+
+    def _check_y(self, y: Any, n_cases: int, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Take any 1-D array-like of classes."""
+        if y is None:
+            raise ValueError("y should be a 1d array: it requires y to be passed, but the target y is None")
+        labels = np.asarray(y)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected", DataConversionWarning, stacklevel=3
+            )
+            labels = labels.ravel()
+        if labels.dtype == object:
+            labels = labels.astype(str)
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            raise ValueError("y contains NaN or infinity: expected a class for each series")
+        if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+            raise ValueError("Unknown label type: continuous; expected classes as text or whole numbers")
+        if len(np.unique(labels)) < 2:
+            raise ValueError(f"y holds 1 class alone: expected at least two classes in {len(labels)} series")
+        checked: np.ndarray = super()._check_y(labels, n_cases, *args, **kwargs)
+        return checked
+
+    def _fit(self, X: Any, y: np.ndarray) -> "KronTimeClassifier":
+        data = labelled_series(X, y)
+        folds: list[dict[str, Any]] = [{}]
+        if self.cv is not None:
+            if not isinstance(self.cv, int) or self.cv < 2:
+                raise ValueError(f"cv={self.cv!r}: expected None, or a number of folds of at least 2")
+            method = {"data.validation.method": "kfold", "data.validation.num_folds": self.cv}
+            folds = [{**method, "data.validation.fold": fold} for fold in range(self.cv)]
+        self.models_ = [self._train(data, fold) for fold in folds]
+        texts = self.models_[0].classes_.tolist()
+        named = {text: position for position, text in enumerate(texts)}
+        self._columns = [named[_text(name)] for name in self.classes_]
+        return self
+
+    def _predict_proba(self, X: Any) -> np.ndarray:
+        with _silent(not self.verbose):
+            probability = np.mean([model.predict_proba(X) for model in self.models_], axis=0)
+        return probability[:, self._columns]
+
+    def _predict(self, X: Any) -> np.ndarray:
+        return np.asarray(self.classes_)[self._predict_proba(X).argmax(axis=1)]
+
+    def _train(self, data: SeriesData, fold: Mapping[str, Any]) -> TrainedModel:
+        """One run, in a folder of its own that is gone afterwards."""
+        with tempfile.TemporaryDirectory() as folder, _silent(not self.verbose):
+            run_dir = Path(folder) / "run"
+            train_in(self._config(fold, folder), run_dir, data)
+            return TrainedModel.load(run_dir)
+
+    def _config(self, fold: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """The config of `krontime train` with these options, checked."""
+        from hydra import compose, initialize_config_dir
+
+        seed = 0 if self.random_state is None else self.random_state
+        given = {"seed": seed, "logger": [], "trainer.enable_progress_bar": self.verbose, **(self.options or {})}
+        overrides = [f"model={self.model}", "data=npz", f"data.path={folder}/series.npz"]
+        overrides += [f"{key}={_value(value)}" for key, value in {**given, **fold, "paths.output": folder}.items()]
+        resolve.register_resolvers()
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = resolve.plain(compose("train", overrides))
+        if targets.is_aeon(config):
+            raise ValueError(f"model={self.model!r}: expected a model of krontime; use aeon's classifier itself")
+        check_train(config, is_multirun=False)
+        return config
+
+    @classmethod
+    def _get_test_params(cls, parameter_set: str = "default") -> dict[str, Any]:
+        """Small networks, for aeon's checks."""
+        small = {"model.d_model": 8, "model.num_heads": 2, "model.num_layers": 1, "model.ffn_dim": 8}
+        return {"options": {**small, "trainer.max_epochs": 1}}
+
+
+def _collection(X: Any) -> Any:
+    """X as an array or a list of arrays, as aeon takes them.
+
+    Raises:
+        ValueError: it holds no numbers, or no series.
+    """
+    if hasattr(X, "sparse") or hasattr(X, "tocsr"):
+        raise TypeError("X is a sparse matrix: expected a dense array, or a list of arrays")
+    if isinstance(X, list) and X and all(isinstance(series, np.ndarray) for series in X):
+        return X
+    if not isinstance(X, np.ndarray):
+        X = X.to_numpy() if isinstance(X, pd.DataFrame) else np.asarray(X)
+    if X.dtype.kind == "c":
+        raise ValueError("Complex data not supported: X holds complex numbers")
+    if X.dtype == object:
+        X = X.astype(np.float64)
+    if X.ndim < 2:
+        raise ValueError(
+            f"X has shape {X.shape}. Reshape your data: expected (series, points) or (series, channels, points)"
+        )
+    if not X.size:
+        raise ValueError(f"0 feature(s) (shape={X.shape}) while a minimum of 1 is required: X is empty")
+    return X
+
+
+def _text(label: Any) -> str:
+    """A class as its name in a run: 1 and 1.0 are the same."""
+    is_number = isinstance(label, int | float | np.number | np.bool_)
+    return str(int(label)) if is_number else str(label).strip()
+
+
+def _value(value: Any) -> str:
+    """A value as an override of Hydra's."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return repr(value)
+    return str(value)
+
+
+@contextlib.contextmanager
+def _silent(is_silent: bool) -> Iterator[None]:
+    """Neither screens nor notices; warnings stay."""
+    if not is_silent:
+        yield
+        return
+    log = logging.getLogger("krontime")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,174 @@
+"""The Python API: the command's numbers, the inputs that a notebook has, and what aeon and scikit-learn check."""
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.model_selection import cross_val_score
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import krontime
+from krontime.errors import UserError
+from krontime.estimator import KronTimeClassifier
+from krontime.runs.run import train_in
+
+SMALL = {
+    "model.d_model": 8,
+    "model.num_heads": 2,
+    "model.num_layers": 1,
+    "model.ffn_dim": 8,
+    "trainer.max_epochs": 1,
+}
+
+NOT_APPLICABLE = {
+    "check_no_attributes_set_in_init": "aeon's base class sets classes_, is_fitted, metadata_ and n_classes_ there",
+    "check_dont_overwrite_parameters": "aeon's base class changes is_fitted",
+    "check_n_features_in_after_fitting": "series of another length than in training are classified, not refused",
+    "check_classifiers_train": "the same: it expects that shorter series are refused",
+}
+
+
+def classifier(**changes: Any) -> KronTimeClassifier:
+    return KronTimeClassifier(options={**SMALL, **changes})
+
+
+def labelled(num_series: int = 24, length: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, with a sine wave in every second series."""
+    y = np.array(["hum", "quiet"])[np.arange(num_series) % 2]
+    X = np.random.default_rng(0).normal(size=(num_series, 1, length)).astype(np.float32)
+    X[y == "hum"] += np.sin(np.arange(length) / 3).astype(np.float32)
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def fitted() -> KronTimeClassifier:
+    return classifier().fit(*labelled())
+
+
+def test_the_import_is_light():
+    code = "import krontime, sys; print(krontime.__version__, 'torch' in sys.modules, 'aeon' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == [krontime.__version__, "False", "False"]
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = krontime.nonsense
+
+
+def test_the_numbers_are_those_of_the_command(fitted, compose, tmp_path):
+    X, y = labelled()
+    np.savez(tmp_path / "series.npz", X=X, y=y, split=np.zeros(len(y), int))
+    options = [f"{key}={value}" for key, value in SMALL.items()]
+    train_in(compose("data=npz", f"data.path={tmp_path / 'series.npz'}", "logger=[]", *options), tmp_path / "run")
+    loaded = krontime.load(tmp_path / "run")
+    assert loaded.classes_.tolist() == fitted.classes_.tolist() == ["hum", "quiet"]
+    assert np.array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert np.array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_pickled_classifier_gives_the_same_numbers(fitted):
+    X, _ = labelled(6)
+    assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
+
+
+def test_every_form_of_input_is_classified_alike(fitted):
+    X, _ = labelled(4)
+    expected = fitted.predict_proba(X)
+    assert np.array_equal(fitted.predict_proba(X[:, 0]), expected)
+    assert np.array_equal(fitted.predict_proba(X[:, 0].tolist()), expected)
+    assert np.array_equal(fitted.predict_proba(list(X)), expected)
+
+
+def test_unequal_lengths_and_gaps_are_trained_on_and_classified():
+    X, y = labelled()
+    series = [values[:, : 40 + position % 20].copy() for position, values in enumerate(X)]
+    series[3][0, 5:9] = np.nan
+    probability = classifier().fit(series, y).predict_proba(series)
+    assert np.isfinite(probability).all()
+    assert np.allclose(probability.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("y", [[3, 1], ["10", "9"]])
+def test_columns_are_in_the_order_of_the_classes(y):
+    X, names = labelled()
+    labels = np.array(y)[(names == "quiet").astype(int)]
+    fitted = classifier(**{"trainer.max_epochs": 4}).fit(X, labels)
+    assert fitted.classes_.tolist() == sorted(y)
+    assert (fitted.predict(X) == labels).mean() > 0.8
+
+
+def test_folds_are_averaged():
+    X, y = labelled()
+    folds = KronTimeClassifier(options=SMALL, cv=2).fit(X, y)
+    each = [model.predict_proba(X) for model in folds.models_]
+    assert len(each) == 2
+    assert not np.array_equal(*each)
+    assert np.allclose(folds.predict_proba(X), np.mean(each, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"model.d_modle": 8}}, "d_modle"),
+        ({"options": {"trainer.max_epochs": -5}}, "trainer.max_epochs"),
+        ({"cv": 1}, "cv=1"),
+        ({"model": "aeon_quant"}, "aeon_quant"),
+    ],
+)
+def test_options_that_cannot_work_are_named(changes, message):
+    with pytest.raises(Exception, match=message):
+        KronTimeClassifier(**changes).fit(*labelled())
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((2, 2, 60)), "2 channels"),
+        (np.zeros((2, 1, 61)), "at most 60"),
+        (np.full((2, 1, 60), np.inf), "infinite"),
+        ([np.zeros(5), np.zeros((2, 5))], "channels"),
+    ],
+)
+def test_series_that_do_not_fit_are_refused(fitted, X, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.models_[0].predict_proba(X)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected the folder of a finished run"):
+        krontime.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_checks_of_scikit_learn_that_apply_pass():
+    failed = {}
+    for estimator, check in estimator_checks_generator(classifier()):
+        name = getattr(check, "func", check).__name__
+        if name in NOT_APPLICABLE:
+            continue
+        try:
+            check(estimator)
+        except AssertionError as error:
+            failed[name] = error
+        except Exception as error:
+            if type(error).__name__ != "SkipTest":
+                failed[name] = error
+    assert failed == {}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_checks_of_aeon_pass():
+    from aeon.testing.estimator_checking import check_estimator
+
+    results = check_estimator(KronTimeClassifier, raise_exceptions=False, verbose=False)
+    assert {name: said for name, said in results.items() if said != "PASSED"} == {}
+    assert len(results) > 20
+
+
+@pytest.mark.slow
+def test_it_is_cross_validated_like_any_estimator():
+    scores = cross_val_score(classifier(**{"trainer.max_epochs": 5}), *labelled(), cv=3)
+    assert scores.mean() > 0.6
