@@ -120,7 +120,8 @@ def _train_in(
                 raise
             log.warning("%s: the record can't be written either (%s)", run_dir, unwritable)
             return written
-        show(final_screen(written, run_dir))
+        if status is not Status.COMPLETED:
+            show(final_screen(written, run_dir))
         return written
 
     try:
@@ -153,8 +154,9 @@ def _train_in(
         raise told from error
     finally:
         build.finish_wandb(exit_code=int(not is_scored))
-    if is_first:
+    if completed is not None:
         clear_spares(run_dir)
+        show(final_screen(completed, run_dir))  # out here, where nothing makes a failure of a completed run any more
     return completed
 
 

@@ -1,23 +1,27 @@
 """A run that is interrupted, fails, runs out of memory or diverges: what is left, and how it goes on."""
 
 import contextlib
+import io
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from krontime import console
 from krontime.commands import evaluate
 from krontime.errors import Terminated, UserError
-from krontime.runs import prepare, run
+from krontime.runs import fitted_module, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.cli.run.small import SMALL, equal, train, verb, weights
+from tests.cli.run.small import SMALL, equal, labelled, train, verb, weights, write_npz
 
 
 def stumbling(*_: Any, **__: Any) -> None:
@@ -181,10 +185,49 @@ class TestEndings:
         def exhausted(*_: Any) -> None:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-        monkeypatch.setattr(prepare, "fitted_module", exhausted)
+        monkeypatch.setattr(fitted_module, "fitted_module", exhausted)
         with pytest.raises(UserError, match="out of memory"):
             train(config("equal.npz"), tmp_path / "run")
         assert Record.read(tmp_path / "run" / "record.json").status is Status.OUT_OF_MEMORY
+
+
+class TestPrinting:
+    @pytest.mark.parametrize("where", ["full", "no reader", "ascii"])
+    def test_a_completed_run_stays_one_whatever_becomes_of_its_screen(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
+        names = np.array(["正常", "異常", "ノイズ"])
+        path = tmp_path / "classes.npz"
+        (train_series, y), (test_series, y_test) = labelled(24, 3, seed=0), labelled(9, 3, seed=1)
+        write_npz(path, train_series, test_series, np.r_[y, y_test], classes=names)
+        with contextlib.ExitStack() as stack:
+            if where == "full":
+                stream: Any = stack.enter_context(open("/dev/full", "w", buffering=1))
+            elif where == "no reader":
+                reading, writing = os.pipe()
+                os.close(reading)
+                stream = stack.enter_context(open(writing, "w", buffering=1))
+            else:
+                stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+            monkeypatch.setattr(sys, "stdout", stream)
+            record = run.train_in(config(str(path), "trainer.max_epochs=1"), tmp_path / "run")
+            again = run.train_in(config(str(path), "trainer.max_epochs=1"), tmp_path / "run")
+            console.SafeStream(stream).settle()
+        assert record == again == Record.read(tmp_path / "run" / "record.json")
+        assert record is not None
+        assert record.status is Status.COMPLETED
+        assert record.metrics.test
+
+    def test_an_interruption_while_the_screen_is_printed_comes_too_late_to_unmake_the_run(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "final_screen", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config("equal.npz", "trainer.max_epochs=1"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").status is Status.COMPLETED
 
 
 class TestDivergence:
