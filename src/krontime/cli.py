@@ -13,7 +13,7 @@ from typing import Any
 from krontime import __version__
 from krontime.commands import COMMANDS
 from krontime.config import files as config_files
-from krontime.console import fail
+from krontime.console import fail, safe_streams
 from krontime.errors import UserError
 
 EXIT_INTERRUPTED = 130
@@ -25,7 +25,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     An interruption ends the process by SIGINT, once all is cleaned up: a shell script that runs it then ends too, which
     it would not after an exit with a code. With `argv`, in a process of another program, it is a `SystemExit` with 130.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    spin_briefly()
+    with safe_streams(is_last=argv is None):
+        _main(list(sys.argv[1:] if argv is None else argv), is_last=argv is None)
+
+
+def spin_briefly() -> None:
+    """Let threads that wait for work give their core away soon, unless the user has set how long they hold on to it.
+
+    PyTorch's OpenMP reads it once, when it is imported. Threads that spin slow each step down several times where other
+    processes want the cores too.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def _main(arguments: list[str], *, is_last: bool) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_overview())
         return
@@ -44,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _run(verb, overrides)
     except KeyboardInterrupt:
         sys.stderr.write("krontime: interrupted\n")
-        if argv is not None:
+        if not is_last:
             sys.exit(EXIT_INTERRUPTED)
         sys.excepthook = lambda *_: None  # no traceback; Python sends itself the signal at its end
         raise

@@ -196,3 +196,25 @@ def test_arguments_of_the_process_come_back(monkeypatch: pytest.MonkeyPatch) -> 
     cli.main()
     assert seen == [["/somewhere/krontime", "evaluate", "run=x"]]
     assert sys.argv == seen[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}),
+    ],
+)
+def test_idle_threads_spin_briefly_unless_the_user_says_how_long(
+    given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is set before PyTorch is imported, which `test_help_imports_nothing_heavy` sees to."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for name in names:
+        monkeypatch.setenv(name, given.get(name, ""))
+        if name not in given:
+            monkeypatch.delenv(name)
+    cli.main(["--version"])
+    assert {name: os.environ[name] for name in names if name in os.environ} == expected
