@@ -21,6 +21,7 @@ from krontime import cli
 from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.files import config_dir
+from krontime.console import EXIT_USER_ERROR
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.sh"))
 SIZES = ("smoke", "cpu", "full")
@@ -99,7 +100,7 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
 def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_path: Path) -> None:
     """A sweep with a failed job exits with 2."""
     _, whole = calls(script, "smoke", tmp_path / "whole")
-    assert calls(script, "smoke", tmp_path / "failed", code=cli.EXIT_USER_ERROR) == (0, whole)
+    assert calls(script, "smoke", tmp_path / "failed", code=EXIT_USER_ERROR) == (0, whole)
     for code in (1, cli.EXIT_INTERRUPTED, 137):
         stopped, found = calls(script, "smoke", tmp_path / str(code), code=code)
         assert stopped != 0
@@ -111,8 +112,8 @@ def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_pat
     "script", [s for s in SCRIPTS if "krontime data" in s.read_text()], ids=lambda script: script.stem
 )
 def test_a_missing_file_ends_a_script_before_anything_is_trained(script: Path, tmp_path: Path) -> None:
-    code, found = calls(script, "cpu", tmp_path, data=cli.EXIT_USER_ERROR)
-    assert code == cli.EXIT_USER_ERROR
+    code, found = calls(script, "cpu", tmp_path, data=EXIT_USER_ERROR)
+    assert code == EXIT_USER_ERROR
     assert [call[0] for call in found] == ["data"]
 
 

@@ -32,7 +32,7 @@ from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imp
 from krontime.config import resolve
 from krontime.config.files import config_dir
 from krontime.config.identity import without_folders
-from krontime.runs import prepare, run
+from krontime.runs import load, run
 from krontime.runs.plot import curves  # noqa: F401
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
@@ -251,7 +251,7 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
         if found not in (Status.INTERRUPTED, Status.COMPLETED):
             problems.append(f"after SIGTERM the record says {found}")
     for checkpoint in (run_dir / "checkpoints").glob("*.ckpt"):
-        prepare.load_checkpoint(checkpoint)  # every one that has a final name is whole
+        load.load_checkpoint(checkpoint)  # every one that has a final name is whole
     return problems
 
 
@@ -259,7 +259,7 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
     """Names of what two finished runs do not share to the last bit; times, and commits made meanwhile, are left out."""
     found = []
     for name in ("last.ckpt", "best.ckpt"):
-        one, two = (prepare.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
+        one, two = (load.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state", "averaging_state"):
             if not same(one.get(part), two.get(part)):
                 found.append(f"{name}: {part}")

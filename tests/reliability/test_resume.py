@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.runs import prepare, run
+from krontime.runs import load, prepare, run
 from krontime.runs.record import Record
 from krontime.runs.resume import resume_from
 from krontime.training.checkpoint import ChecksummedCheckpointIO, previous
@@ -72,7 +72,7 @@ def folder(cut: Path, tmp_path: Path) -> Path:
 
 
 def state(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return prepare.load_checkpoint(folder / "checkpoints" / name)["state_dict"]
+    return load.load_checkpoint(folder / "checkpoints" / name)["state_dict"]
 
 
 def ends_as(folder: Path, twin: Path, options: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def damage(path: Path) -> None:
 def write_best(folder: Path, score: float) -> Path:
     """A later best checkpoint, as it is when the last one that knows of it was not written yet."""
     best = folder / "checkpoints" / "best.ckpt"
-    checkpoint = prepare.load_checkpoint(best)
+    checkpoint = load.load_checkpoint(best)
     for key, value in checkpoint["callbacks"].items():
         if key.startswith("ModelCheckpoint") and value["monitor"]:
             value["best_model_score"] = torch.tensor(score)
@@ -126,7 +126,7 @@ def test_a_best_checkpoint_that_came_too_early_gives_way_to_the_one_before(
     best = write_best(folder, score=-1.0)
     resumed = resume_from(folder, prepare.prepare(options).protocol, 1, mend=True)
     assert resumed is not None
-    found = prepare.load_checkpoint(best)["state_dict"]
+    found = load.load_checkpoint(best)["state_dict"]
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert not previous(best).exists()
     ends_as(folder, twin, options)

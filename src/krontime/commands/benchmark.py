@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 MEMORY = "memory"
 GIBIBYTE = 2**30
 PACKAGE = Path(__file__).parents[1]
-_MEASURED_CODE = ("models", "ops", "benchmark_cell.py")
+_MEASURED_CODE = ("models", "ops", "commands/benchmark_cell.py")
 _DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 _PRECISIONS = ("32-true", "bf16-mixed")
 

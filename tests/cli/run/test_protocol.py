@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Timer
 from krontime.commands import evaluate, predict
 from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
-from krontime.runs import prepare, run
+from krontime.runs import fitted_module, prepare, run
 from krontime.runs.record import Status
 from tests.cli.run.small import train, verb
 
@@ -92,7 +92,7 @@ class TestProtocol:
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:
         options = config("equal.npz", "loss.class_weights=balanced")
         job = prepare.prepare(options)
-        weight = prepare.fitted_module(options, job).class_weights
+        weight = fitted_module.fitted_module(options, job).class_weights
         counts = np.bincount(job.data.labels[job.split.train])
         assert weight is not None
         np.testing.assert_allclose(weight.numpy(), counts.sum() / (len(counts) * counts), rtol=1e-6)

@@ -18,6 +18,7 @@ from krontime import cli
 from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.identity import config_hash
+from krontime.console import EXIT_USER_ERROR
 from krontime.data.new_series import read_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
@@ -249,7 +250,7 @@ def _command_line(path: Path) -> None:
         ):
             cli.main(["train", *arguments[1:]])
     except SystemExit as stopped:
-        if stopped.code == cli.EXIT_USER_ERROR and "Traceback" not in screen.getvalue():
+        if stopped.code == EXIT_USER_ERROR and "Traceback" not in screen.getvalue():
             raise UserError(screen.getvalue()) from None
         if stopped.code:  # Hydra's own options, such as --version, end with 0
             raise AssertionError(f"exit code {stopped.code}: {screen.getvalue()[-500:]}") from None

@@ -18,7 +18,7 @@ from krontime import cli
 from krontime.commands import evaluate, predict
 from krontime.commands.export import export
 from krontime.errors import UserError
-from krontime.runs import bundle, prepare, run
+from krontime.runs import bundle, load, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
 
@@ -70,7 +70,7 @@ def sealed(folder: Path) -> None:
 def test_holds_what_was_selected_and_nothing_of_the_machine(folder: Path) -> None:
     files = {path.name: path for path in (folder / "bundle").iterdir()}
     assert set(files) == {"model.safetensors", "bundle.json", "record.json", "README.md", "SHA256SUMS"}
-    selected = prepare.load_run(folder / "run").module.state_dict()
+    selected = load.load_run(folder / "run").module.state_dict()
     stored = load_file(files["model.safetensors"])
     assert stored.keys() == selected.keys()
     assert all(torch.equal(stored[name], selected[name]) for name in selected)

@@ -16,7 +16,7 @@ from krontime.commands.probe import cross_validated, level_features_of
 from krontime.errors import UserError
 from krontime.reports.folder import refresh
 from krontime.reports.probes import Probe
-from krontime.runs import prepare, run
+from krontime.runs import load, prepare, run
 from krontime.training.predict import Scorer
 
 SMALL = (
@@ -42,7 +42,7 @@ def finished(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Te
 
 
 def test_features_of_all_levels_are_what_the_head_sees(finished):
-    found = prepare.load_run(finished)
+    found = load.load_run(finished)
     job = prepare.prepare(found.config)
     indices = np.array([7, 3, 20])
     scorer = Scorer.of(found.config)

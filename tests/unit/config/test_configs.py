@@ -181,7 +181,7 @@ def test_the_help_of_every_verb_has_its_keys(capsys, verb):
 def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
-    source = build.source(config["data"])
+    source = targets.instantiate(config["data"]["source"])
     if name in ("ucr", "synthetic"):
         assert source.describe()["name"] == config["data"]["name"]
         return
@@ -400,5 +400,5 @@ def test_a_mistake_is_found_before_anything_is_built_or_read(compose, monkeypatc
     def never(*args: Any, **options: Any) -> None:
         raise AssertionError("built")
 
-    monkeypatch.setattr(build, "instantiate", never)
+    monkeypatch.setattr("hydra.utils.instantiate", never)
     problems(compose("data=npz", "data.path=/nowhere.npz", "data.batch_size=0"))

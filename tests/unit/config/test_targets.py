@@ -177,7 +177,7 @@ def test_the_class_that_was_checked_is_the_class_that_is_built(tmp_path: Path, m
     (package / "__init__.py").write_text("class part:\n    class Thing: pass\n")
     (package / "part.py").write_text("class Thing: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(build, "ALLOWED_TARGETS", ("krontime_double.part.",))
+    monkeypatch.setattr(targets, "ALLOWED_TARGETS", ("krontime_double.part.",))
     # Hydra would build the nested class, whose module is the package: not on the list.
     assert hydra.utils.get_class("krontime_double.part.Thing").__module__ == "krontime_double"
     assert targets.refusal("krontime_double.part.Thing") is not None

@@ -6,10 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from krontime.config import resolve
+from krontime.config import resolve, targets
 from krontime.config.files import config_dir, options, summary
 from krontime.data.prepare import Prepare
-from krontime.training import build
 
 NAMES = options("data")
 
@@ -65,7 +64,7 @@ def test_a_config_composes_into_a_source(composed, name):
     train, path = "data.train=a/Some", "data.path=a/Some"
     given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}.get(name, [])
     data = composed(f"data={name}", *given)
-    source = build.source(data)
+    source = targets.instantiate(data["source"])
     assert callable(source.load)
     assert isinstance(data["name"], str)
     if given:

@@ -9,7 +9,7 @@ import torch
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
-from krontime.runs import fitted_module, load, prepare
+from krontime.runs import fitted_module, load
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Protocol
 
@@ -99,11 +99,11 @@ def test_no_more_series_than_needed_are_read(compose, monkeypatch):
     monkeypatch.setattr("krontime.models.krontime.KronTime.fit_tokens", lambda self, x, mask: seen.append(x.shape))
     job = make_job(train=[0, 1, 2, 5, 6, 7], labels=LABELS)
     fitted_module.fitted_module(config, job)
-    monkeypatch.setattr(prepare, "FIT_SERIES", 4)
+    monkeypatch.setattr(fitted_module, "FIT_SERIES", 4)
     fitted_module.fitted_module(config, job)
-    monkeypatch.setattr(prepare, "FIT_POINTS", 3 * 2 * 40)
+    monkeypatch.setattr(fitted_module, "FIT_POINTS", 3 * 2 * 40)
     fitted_module.fitted_module(config, job)
-    monkeypatch.setattr(prepare, "FIT_POINTS", 1)
+    monkeypatch.setattr(fitted_module, "FIT_POINTS", 1)
     fitted_module.fitted_module(config, job)
     assert seen == [(count, 2, 40) for count in (6, 4, 3, 1)]
 
@@ -149,7 +149,7 @@ class TestReadOut:
     def test_no_more_series_than_needed_are_fitted(self, compose, monkeypatch):
         seen = []
         monkeypatch.setattr("krontime.models.read_out.KernelReadOut.fit", lambda self, f, y, w: seen.append(y.tolist()))
-        monkeypatch.setattr(prepare, "READ_OUT_SERIES", 3)
+        monkeypatch.setattr(fitted_module, "READ_OUT_SERIES", 3)
         module = self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
         assert [len(labels) for labels in seen] == [3, 6]
         assert seen[1][:3] == seen[0]
