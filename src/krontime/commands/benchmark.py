@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from krontime.commands.plan import Cost, cost
 from krontime.config import resolve, targets
 from krontime.config.identity import config_hash
+from krontime.data.memory import available_memory_bytes
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.reports.benchmark.report import CSV, ENVIRONMENT, write_report
@@ -333,22 +334,11 @@ def _write_result(result: Mapping[str, Any], path: Path) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _memory_limit_bytes(memory_gib: float | None) -> int | None:
-    """What one process may take: as asked, or nine tenths of what is free; None where the system does not tell."""
+def _memory_limit_bytes(memory_gib: float | None) -> int:
+    """What one process may take: as asked, or nine tenths of what is free."""
     if memory_gib is not None:
         return int(memory_gib * GIBIBYTE)
-    free = []
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
-        control = Path("/sys/fs/cgroup")  # the limit of a container
-        limit, used = ((control / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        if limit != "max":
-            free.append(int(limit) - int(used))
-    except OSError:
-        pass  # not Linux, or no container
-    return int(0.9 * min(free)) if free else None
+    return int(0.9 * available_memory_bytes())
 
 
 def _may_end_otherwise(result: Mapping[str, Any], timeout_s: float) -> bool:

@@ -1,5 +1,6 @@
-"""The verb `data`: list the data sets, or look into one."""
+"""The command `data`: list the data sets, or look into one."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from krontime.config import resolve
 from krontime.config.schema import inspect_problems
 from krontime.console import show
 from krontime.errors import Problems, UserError
+
+log = logging.getLogger(__name__)
 
 
 def data(config: DictConfig) -> None:
@@ -29,17 +32,18 @@ def data(config: DictConfig) -> None:
         raise UserError(problems)
 
     from krontime.data.split import split_indices
-    from krontime.data.summary import plot, summary
+    from krontime.data.summary import plot, summary, what_was_read
     from krontime.runs.prepare import load_data
 
     chosen = options["data"]
-    found = load_data(options)
-    split = split_indices(found, **chosen["validation"], seed=options["seed"])
-    show(summary(found, name=chosen["name"], split=split))
+    loaded = load_data(options)
+    split = split_indices(loaded, **chosen["validation"], seed=options["seed"])
+    log.info("%s", what_was_read(loaded, name=chosen["name"], split=split))
+    show(summary(loaded, name=chosen["name"], split=split))
     if plot_file is not None:
         path = Path(plot_file).expanduser()
         try:
-            plot(found, split, path, series_per_class=options["series_per_class"])
+            plot(loaded, split, path, series_per_class=options["series_per_class"])
         except OSError as error:
             raise UserError(f"plot={plot_file!r}: cannot be written ({error.strerror or error})") from error
         show(f"plot: {path}")

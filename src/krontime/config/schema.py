@@ -51,7 +51,7 @@ class _Window(_Section):
 
 
 class _Validation(_Section):
-    method: Literal["auto", "stratified", "group", "kfold"]
+    method: Literal["auto", "given", "stratified", "group", "kfold"]
     fraction: float = Field(gt=0, lt=1)
     num_folds: int = Field(ge=2)
     fold: int = Field(ge=0)

@@ -2,8 +2,10 @@
 
 import hashlib
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +51,7 @@ def label_texts(y: np.ndarray) -> np.ndarray:
             raise UserError(f"labels such as {error.object!r} are bytes that are no UTF-8: expected text") from error
         if (empty := np.flatnonzero(texts == "")).size:
             raise UserError(f"the label of {_these(empty)} is missing")
-        return texts
+        return composed(texts)
     if y.dtype.kind == "f":
         if (missing := np.flatnonzero(np.isnan(y))).size:
             raise UserError(f"the label of {_these(missing)} is missing")
@@ -58,6 +60,11 @@ def label_texts(y: np.ndarray) -> np.ndarray:
     elif y.dtype.kind not in "iub":
         raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
     return y.astype(np.int64).astype(str)
+
+
+def composed(texts: np.ndarray) -> np.ndarray:
+    """Text in Unicode's composed form (NFC): `é` is one class, whichever way a file or a file system writes it."""
+    return np.array([unicodedata.normalize("NFC", text) for text in texts.tolist()], dtype=np.str_)
 
 
 def _no_text(y: np.ndarray) -> np.ndarray:
@@ -129,10 +136,18 @@ def encode_labels(y: np.ndarray, is_test: np.ndarray, classes: np.ndarray | None
     if classes is not None:
         used = set(names)
         names = [name for name in label_texts(classes).tolist() if name in used]
-    if unseen := [name for name in names if name not in set(texts[~is_test].tolist())]:
-        raise UserError(f"class {', '.join(map(repr, unseen[:5]))} has test series but no training series")
     number = {name: i for i, name in enumerate(names)}
-    return Labels(np.array([number[t] for t in texts.tolist()], dtype=np.int64), tuple(names))
+    codes = np.array([number[t] for t in texts.tolist()], dtype=np.int64)
+    if problems := unseen_problems(codes, is_test, names):
+        raise UserError(problems)
+    return Labels(codes, tuple(names))
+
+
+def unseen_problems(codes: np.ndarray, is_test: np.ndarray, names: Sequence[str]) -> list[str]:
+    """A line where only test series have a class."""
+    if not (unseen := sorted(set(codes.tolist()) - set(codes[~is_test].tolist()))):
+        return []
+    return [f"class {', '.join(repr(names[code]) for code in unseen[:5])} has test series but no training series"]
 
 
 def encode_groups(group: np.ndarray) -> np.ndarray:
@@ -165,7 +180,8 @@ def checked(data: SeriesData, where: str) -> SeriesData:
     """
     problems = value_problems(data.values, data.offsets, data.num_channels)
     if len(data):
-        train = data.labels[~data.is_test]
+        aside = data.is_test if data.is_validation is None else data.is_test | data.is_validation
+        train = data.labels[~aside]
         if not len(train):
             problems.append("there is no training series")
         elif len(np.unique(train)) < 2:
@@ -173,6 +189,9 @@ def checked(data: SeriesData, where: str) -> SeriesData:
                 f"all {len(train)} training series are of class {data.class_names[train[0]]!r}: "
                 "expected at least two classes"
             )
+        elif unseen := sorted(set(data.labels.tolist()) - set(train.tolist())):
+            names = ", ".join(repr(data.class_names[label]) for label in unseen[:5])
+            problems.append(f"class {names} has validation series but no training series")
         assert (data.labels != UNKNOWN_LABEL).all()
     if problems:
         raise UserError(f"{where}: {p}" for p in problems)
@@ -186,6 +205,7 @@ def labelled_data(
     *,
     where: str,
     sampling_rate_hz: float | None = None,
+    **more: Any,
 ) -> SeriesData:
     """Checked data from series `(C, L_i)`, at least one, of the same number of channels, and their labels.
 
@@ -195,6 +215,7 @@ def labelled_data(
         is_test: bool `(n,)`.
         where: the file or folder, for messages.
         sampling_rate_hz: of all of them, where it is known.
+        more: further fields of `SeriesData`.
 
     Raises:
         UserError: names every problem, each beginning with `where`.
@@ -213,18 +234,30 @@ def labelled_data(
         num_channels=series[0].shape[0],
         has_missing=bool(np.isnan(values).any()),
         sampling_rate_hz=sampling_rate_hz,
+        **more,
     )
     return checked(data, where)
 
 
-def tested_in_training(data: SeriesData) -> np.ndarray:
-    """Positions of the test series whose values are those of a training series, to the last bit."""
+def series_digests(data: SeriesData) -> np.ndarray:
+    """uint64 `(n,)`: a number for the values of each series, the same for the same values to the last bit."""
 
     def digest(index: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(data.series(index)).data).digest()
+        return hashlib.sha256(np.ascontiguousarray(data.series(index)).data).digest()[:8]
 
-    trained = {digest(index) for index in np.flatnonzero(~data.is_test).tolist()}
-    return np.array([i for i in np.flatnonzero(data.is_test).tolist() if digest(i) in trained], np.int64)
+    return np.frombuffer(b"".join(map(digest, range(len(data)))), np.uint64)
+
+
+def also_trained_on(data: SeriesData, digests: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the test series whose values are those of a training series.
+
+    Args:
+        data: the series.
+        digests: `series_digests` of them, where they are known.
+    """
+    digests = series_digests(data) if digests is None else digests
+    tested = np.flatnonzero(data.is_test)
+    return tested[np.isin(digests[tested], digests[~data.is_test])]
 
 
 def _these(indices: np.ndarray) -> str:

@@ -15,18 +15,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from krontime.data.assemble import checked, tested_in_training
+from krontime.data.assemble import also_trained_on, checked, series_digests
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every folder's name: raise it when the arrays, or what sources make of a file, change."""
 
 ARRAYS = {
@@ -35,8 +35,15 @@ ARRAYS = {
     "labels": np.int64,
     "is_test": np.bool_,
     "groups": np.int64,
+    "is_validation": np.bool_,
+    "given_lengths": np.int64,
 }
-PLAIN = ("class_names", "num_channels", "has_missing", "group_name", "sampling_rate_hz")
+DIGESTS = "digests"
+"""`series_digests`, beside the arrays of `SeriesData`."""
+
+PLAIN = ("num_channels", "has_missing", "group_name", "sampling_rate_hz", "header")
+TEXTS = ("class_names", "group_names", "notes")
+NOT_CONTENT = ("given_lengths", DIGESTS)
 
 
 class Source(Protocol):
@@ -47,6 +54,25 @@ class Source(Protocol):
 
     def load(self) -> SeriesData:
         """Read everything into memory; raises `UserError` with all problems of the files."""
+
+
+@runtime_checkable
+class MixedRates(Protocol):
+    """A source whose files may have different sampling rates."""
+
+    def load_mixed(self) -> SeriesData:
+        """As `load`, with `rates_hz` where the rates differ: the caller resamples."""
+
+
+@runtime_checkable
+class ChoosesTest(Protocol):
+    """A source that chooses its test series after parsing, so that every choice shares what was parsed."""
+
+    def load_unchosen(self) -> SeriesData:
+        """As `load`, before the choice."""
+
+    def test_series(self, data: SeriesData) -> np.ndarray | None:
+        """Bool `(n,)`, which series are tested on; None for those that `load` said. Raises `UserError`."""
 
 
 class _DamagedError(Exception):
@@ -77,7 +103,7 @@ def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> Seri
     cache_dir = Path(cache_dir)
     folder = cache_dir / f"{kind}-{key}"
     with contextlib.suppress(FileNotFoundError, _DamagedError):
-        return _open(folder, refresh=False)
+        return _chosen(source, *_open(folder, refresh=False))
 
     from filelock import FileLock
 
@@ -87,23 +113,41 @@ def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> Seri
         lock.acquire()
     try:
         try:
-            return _open(folder, refresh=True)
+            return _chosen(source, *_open(folder, refresh=True))
         except FileNotFoundError:
             pass
         except _DamagedError as error:
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
-        data = checked(prepare.apply(source.load()), kind)
-        if (shared := tested_in_training(data)).size:
-            log.warning(
-                "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
-                *(kind, len(shared), data.is_test.sum(), ", ".join(map(str, shared[:5]))),
-            )
+        data = checked(prepare.apply(_loaded(source, prepare)), kind)
         with _cache_errors(cache_dir):
             _build(folder, data, identity)
-            return _open(folder, refresh=False)
+            opened = _open(folder, refresh=False)
     finally:
         lock.release()
+    return _chosen(source, *opened)
+
+
+def _loaded(source: Source, prepare: Prepare) -> SeriesData:
+    if isinstance(source, ChoosesTest):
+        return source.load_unchosen()
+    if prepare.resample_hz is not None and isinstance(source, MixedRates):
+        return source.load_mixed()
+    return source.load()
+
+
+def _chosen(source: Source, data: SeriesData, meta: dict[str, Any], digests: np.ndarray) -> SeriesData:
+    """The opened data set with the test series that its source chooses, and a warning where some were trained on."""
+    if isinstance(source, ChoosesTest) and (is_test := source.test_series(data)) is not None:
+        meta["arrays"]["is_test"]["sha256"] = _sha256(is_test)
+        data = replace(data, is_test=is_test, sha256=_content_sha256(meta))
+    if (shared := also_trained_on(data, digests)).size:
+        log.warning(
+            "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
+            *(meta["identity"]["source"].get("name", "data"), len(shared), data.is_test.sum()),
+            ", ".join(map(str, shared[:5])),
+        )
+    return data
 
 
 @contextlib.contextmanager
@@ -126,10 +170,11 @@ def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
     building.mkdir()  # unlike tempfile's, readable to whom the user's umask allows
     try:
         arrays = {}
-        for name, dtype in ARRAYS.items():
-            if (array := getattr(data, name)) is None:
+        fields: dict[str, tuple[Any, Any]] = {name: (getattr(data, name), dtype) for name, dtype in ARRAYS.items()}
+        for name, (field, dtype) in {**fields, DIGESTS: (series_digests(data), np.uint64)}.items():
+            if field is None:
                 continue
-            array = np.ascontiguousarray(array, dtype=dtype)
+            array = np.ascontiguousarray(field, dtype=dtype)
             with open(building / f"{name}.npy", "wb") as file:
                 np.save(file, array, allow_pickle=False)
                 file.flush()
@@ -140,8 +185,7 @@ def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
                 "shape": list(array.shape),
                 **_stat(building / f"{name}.npy"),
             }
-        plain = {name: getattr(data, name) for name in PLAIN}
-        meta = {"identity": identity, "arrays": arrays, **plain, "class_names": list(data.class_names)}
+        meta = {"identity": identity, "arrays": arrays, **{name: getattr(data, name) for name in (*PLAIN, *TEXTS)}}
         _write_meta(building, {**meta, "sha256": _content_sha256(meta)})
         if folder.exists():
             shutil.rmtree(folder)
@@ -150,8 +194,8 @@ def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _open(folder: Path, *, refresh: bool) -> SeriesData:
-    """Memory-map the folder's arrays.
+def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], np.ndarray]:
+    """Memory-map the folder's arrays; with the data set come what `meta.json` holds and the digests of the series.
 
     Args:
         folder: the cached data set.
@@ -184,13 +228,15 @@ def _open(folder: Path, *, refresh: bool) -> SeriesData:
                 moved = True
             noted.update(found)
             arrays[name] = array
-        plain = {name: meta[name] for name in PLAIN} | {"class_names": tuple(meta["class_names"])}
+        plain = {name: meta[name] for name in PLAIN}
+        plain |= {name: None if meta[name] is None else tuple(meta[name]) for name in TEXTS}
+        digests = arrays.pop(DIGESTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
     if moved:
         with contextlib.suppress(OSError):  # a read-only cache is hashed at each opening
             _write_meta(folder, meta)
-    return SeriesData(**arrays, **plain, sha256=meta["sha256"])
+    return SeriesData(**arrays, **plain, sha256=meta["sha256"]), meta, digests
 
 
 def _write_meta(folder: Path, meta: dict[str, Any]) -> None:
@@ -224,6 +270,6 @@ def with_checksum(data: SeriesData) -> SeriesData:
 
 def _content_sha256(meta: dict[str, Any]) -> str:
     """Checksum of the data set's content: the same wherever and from whichever file it was made."""
-    content = {name: noted["sha256"] for name, noted in meta["arrays"].items()}
+    content = {name: noted["sha256"] for name, noted in meta["arrays"].items() if name not in NOT_CONTENT}
     content |= {name: meta[name] for name in ("class_names", "num_channels", "sampling_rate_hz")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

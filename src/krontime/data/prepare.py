@@ -64,34 +64,50 @@ class Prepare:
         if self.resample_hz is None and self.resample_length is None and self.crop_length is None:
             return data
         rate = data.sampling_rate_hz
-        ratio = None
+        ratios: list[Fraction | None] = [None] * len(data)
+        given = data.lengths
         if self.resample_hz is not None:
-            if rate is None:
-                raise UserError(
-                    f"data.prepare.resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
-                    "use data.prepare.resample_length, or state the rate in the file (key fs of an .npz container)"
-                )
-            ratio = Fraction(self.resample_hz / rate).limit_denominator(MAX_RATIO_TERM)
-            if not ratio:
-                raise UserError(
-                    f"data.prepare.resample_hz={self.resample_hz}: expected at least {rate / MAX_RATIO_TERM:g}, "
-                    f"for data of {rate:g} Hz"
-                )
-            rate = float(rate * ratio)
+            old = [rate] * len(data) if data.rates_hz is None else data.rates_hz.tolist()
+            ratio_of = {hz: self._ratio(hz) for hz in set(old)}
+            ratios = [ratio_of[hz] for hz in old]
+            points = [
+                -(-n * ratio_of[hz].numerator // ratio_of[hz].denominator) for n, hz in zip(given, old, strict=True)
+            ]
+            given = np.array(points, np.int64)
+            new = {float(hz * ratio) for hz, ratio in ratio_of.items() if hz is not None}
+            rate = new.pop() if len(new) == 1 else self.resample_hz
         elif self.resample_length is not None:
             lengths = data.lengths
             equal = lengths.size > 0 and bool((lengths == lengths[0]).all())
             rate = rate * self.resample_length / int(lengths[0]) if rate is not None and equal else None
-
-        values, offsets = flatten([self._one(data.series(i), ratio) for i in range(len(data))])
+        values, offsets = flatten([self._one(data.series(i), ratios[i]) for i in range(len(data))])
+        changed = self.resample_length is not None or self.crop_length is not None
         return replace(
             data,
             values=values,
             offsets=offsets,
             sampling_rate_hz=rate,
+            rates_hz=None,
+            given_lengths=given if changed else None,
             has_missing=bool(np.isnan(values).any()),
             sha256=None,
         )
+
+    def _ratio(self, rate: float | None) -> Fraction:
+        """New points for each old one, of series of `rate` points per second."""
+        assert self.resample_hz is not None
+        if rate is None:
+            raise UserError(
+                f"data.prepare.resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
+                "use data.prepare.resample_length, or state the rate in the file (key fs of an .npz container)"
+            )
+        ratio = Fraction(self.resample_hz / rate).limit_denominator(MAX_RATIO_TERM)
+        if not ratio:
+            raise UserError(
+                f"data.prepare.resample_hz={self.resample_hz}: expected at least {rate / MAX_RATIO_TERM:g}, "
+                f"for data of {rate:g} Hz"
+            )
+        return ratio
 
     def _one(self, x: np.ndarray, ratio: Fraction | None) -> np.ndarray:
         """One series `(C, L)` to `(C, L')`."""

@@ -3,7 +3,8 @@
 Shape letters: B batch, C channels, L time points, n series.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,10 @@ class SeriesSpec:
         num_classes: number of classes in the training split.
         class_names: one name per class, in label order.
         sampling_rate_hz: points per second, where the source knows it.
+        min_length: shortest series, in time points; None where it is not known.
+        given_lengths: (shortest, longest) as the series were given, before they were cut to `crop_length` or resampled
+            to `resample_length`; None where neither was done.
+        header: names of the columns that the points came from, as a line of CSV; None where they had no names.
     """
 
     num_channels: int
@@ -30,6 +35,30 @@ class SeriesSpec:
     num_classes: int
     class_names: tuple[str, ...]
     sampling_rate_hz: float | None = None
+    min_length: int | None = None
+    given_lengths: tuple[int, int] | None = None
+    header: str | None = None
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "SeriesSpec":
+        """From `to_plain`, which JSON and checkpoints hold with lists or tuples."""
+        given = plain.get("given_lengths")
+        return cls(
+            **{
+                **plain,
+                "class_names": tuple(plain["class_names"]),
+                "given_lengths": None if given is None else (int(given[0]), int(given[1])),
+            }
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The attributes in JSON's own types."""
+        given = self.given_lengths
+        return {
+            **asdict(self),
+            "class_names": list(self.class_names),
+            "given_lengths": None if given is None else list(given),
+        }
 
 
 class _MappedFile(NamedTuple):
@@ -55,7 +84,14 @@ class SeriesData:
         has_missing: whether any value is NaN.
         groups: int64 `(n,)` codes of what must not straddle a split (speaker, patient), or None.
         group_name: what a group is, for the record.
+        group_names: one name per code of `groups`, where known.
         sampling_rate_hz: points per second, where known.
+        rates_hz: float64 `(n,)`, points per second of each series where they differ; else None.
+        is_validation: bool `(n,)`, true where the source puts a series aside for validation; None where it does not.
+        given_lengths: int64 `(n,)`, points before the series were cut to `crop_length` or resampled to
+            `resample_length`; None where neither was done.
+        header: names of the columns that the points came from, as a line of CSV; None where they had no names.
+        notes: what the reader left out, took for granted or put in order, for the line that says what was read.
         sha256: checksum of the content (values, labels, split, names), wherever it is stored; None outside the cache.
     """
 
@@ -68,7 +104,13 @@ class SeriesData:
     has_missing: bool
     groups: np.ndarray | None = None
     group_name: str | None = None
+    group_names: tuple[str, ...] | None = None
     sampling_rate_hz: float | None = None
+    rates_hz: np.ndarray | None = None
+    is_validation: np.ndarray | None = None
+    given_lengths: np.ndarray | None = None
+    header: str | None = None
+    notes: tuple[str, ...] = ()
     sha256: str | None = None
 
     def __len__(self) -> int:
@@ -101,12 +143,17 @@ class SeriesData:
     @property
     def spec(self) -> SeriesSpec:
         """The sizes a model is built from."""
+        known = ~self.is_test if not self.is_test.all() else self.is_test
+        given = None if self.given_lengths is None else self.given_lengths[known]
         return SeriesSpec(
             num_channels=self.num_channels,
             length=int(self.lengths.max()),
             num_classes=len(self.class_names),
             class_names=self.class_names,
             sampling_rate_hz=self.sampling_rate_hz,
+            min_length=int(self.lengths[known].min()),
+            given_lengths=None if given is None else (int(given.min()), int(given.max())),
+            header=self.header,
         )
 
     def series(self, index: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, Strat
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 from krontime.errors import Problems, UserError
 
-METHODS = ("auto", "stratified", "group", "kfold")
+METHODS = ("auto", "given", "stratified", "group", "kfold")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ def split_indices(
 
     Args:
         data: the series.
-        method: `stratified` (a random part of each class), `group` (whole groups, classes balanced as well as they
-            allow), `kfold` (fold `fold` of `num_folds` stratified folds; ignores groups), or `auto` (`group` where the
+        method: `given` (the series that the source puts aside for it), `stratified` (a random part of each class),
+            `group` (whole groups, classes balanced as well as they allow), `kfold` (fold `fold` of `num_folds`
+            stratified folds; ignores groups), or `auto` (`given` where the source puts series aside, `group` where the
             data has groups, unless the test series come from groups of the training series too; else `stratified`):
             validation is to training as test is.
         fraction: share of the training series that validates (`stratified`, `group`); with few groups as near as
@@ -79,9 +80,19 @@ def split_indices(
     train = np.flatnonzero(~data.is_test)
     y = data.labels[train]
     assert (y != UNKNOWN_LABEL).all()
+    if method == "given" and data.is_validation is None:
+        raise UserError(
+            "data.validation.method='given': the data has no validation part of its own; expected auto, stratified, "
+            "group or kfold"
+        )
+    if method == "auto" and data.is_validation is not None:
+        method = "given"
     if method == "auto":
         method = "group" if data.groups is not None and not _groups_straddle(data) else "stratified"
-    if method == "stratified":
+    if method == "given":
+        assert data.is_validation is not None
+        validates = np.flatnonzero(data.is_validation[train])
+    elif method == "stratified":
         validates = _stratified(y, fraction, seed)
     elif method == "group":
         if data.groups is None:
@@ -109,7 +120,8 @@ def split_indices(
         num_train=len(split.train),
         num_validation=len(split.validation),
         num_test=len(split.test),
-        **({"num_folds": num_folds, "fold": fold} if method == "kfold" else {"fraction": fraction}),
+        **({"num_folds": num_folds, "fold": fold} if method == "kfold" else {}),
+        **({"fraction": fraction} if method in ("stratified", "group") else {}),
         **_group_facts(data, split),
     )
     return split

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from krontime.data.assemble import tested_in_training
+from krontime.data.assemble import also_trained_on
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
 
@@ -14,6 +14,45 @@ if TYPE_CHECKING:
 
 MAX_PLOTTED_POINTS = 800
 MAX_PLOTTED_CLASSES = 12
+MAX_NAMES = 8
+"""Most classes that the line on what was read names."""
+
+MAX_NAME = 30
+"""Longest name of a class there."""
+
+
+def what_was_read(data: SeriesData, *, name: str, split: Split | None = None) -> str:
+    """One line on series that were read, whatever from: how many, how long, of what, and what the reader left out.
+
+    Args:
+        data: the series.
+        name: what to call them.
+        split: their train, validation and test parts; None for new files.
+    """
+    lengths = data.lengths
+    low, high = int(lengths.min()), int(lengths.max())
+    length = f"{high:,} points" if low == high else f"{low:,} to {high:,} points"
+    if data.sampling_rate_hz is not None:
+        seconds = f"{high / data.sampling_rate_hz:.4g} s"
+        if low != high:
+            seconds = f"{low / data.sampling_rate_hz:.4g} to {seconds}"
+        length += f" ({seconds} at {data.sampling_rate_hz:,.6g} Hz)"
+    elif data.rates_hz is not None:
+        length += f" ({data.rates_hz.min():,.6g} to {data.rates_hz.max():,.6g} Hz)"
+    parts = [f"{_count(len(data), 'series', 'series')} of {length}, {_count(data.num_channels, 'channel')}"]
+    if data.has_missing:
+        parts.append("some values missing")
+    if split is not None:
+        names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..." for name in data.class_names]
+        more = ", ..." if len(names) > MAX_NAMES else ""
+        parts.append(f"{_count(len(names), 'class', 'classes')} ({', '.join(names[:MAX_NAMES])}{more})")
+        sizes = (("train", split.train), ("validation", split.validation), ("test", split.test))
+        parts.append(", ".join(f"{len(indices):,} {part}" for part, indices in sizes))
+    return f"{name}: " + "; ".join([*parts, *data.notes])
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
@@ -33,7 +72,7 @@ def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
     facts.add_column(overflow="fold")
     low, middle, high = (f"{n:,.0f}" for n in (lengths.min(), np.median(lengths), lengths.max()))
     equal = lengths.min() == lengths.max()
-    shared = tested_in_training(data)
+    shared = also_trained_on(data)
     rate = data.sampling_rate_hz
     protocol = ", ".join(f"{key} {value}" for key, value in split.protocol.items() if value is not None)
     for key, value in (

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -54,7 +53,7 @@ def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> Non
         "format_version": FORMAT_VERSION,
         "krontime": __version__,
         "config": record.config,
-        "spec": {**asdict(run.spec), "class_names": list(run.spec.class_names)},
+        "spec": run.spec.to_plain(),
         "masked": run.masked,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +87,7 @@ def read_bundle(folder: Path) -> LoadedRun:
     _check_sums(folder)
     about = _about(folder / ABOUT)
     try:
-        spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        spec = SeriesSpec.from_plain(about["spec"])
         module = build.build_module(about["config"], spec)
         module.load_state_dict(load_file(folder / WEIGHTS))
         masked = bool(about["masked"])

@@ -1,7 +1,6 @@
 """The module of a run before its first step: what depends on training data is fitted to the training series."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
         weights = counts.sum() / (len(counts) * counts)
     about = {
         "config": dict(config),
-        "spec": {**asdict(prepared.spec), "class_names": list(prepared.spec.class_names)},
+        "spec": prepared.spec.to_plain(),
         "protocol": prepared.protocol.model_dump(mode="json"),
         "masked": SeriesDataset(data).masked,
     }

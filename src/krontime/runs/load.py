@@ -96,7 +96,7 @@ def load_run(run_dir: Path) -> LoadedRun:
     about = checkpoint["krontime"]
     try:
         _check_counts(about["config"])
-        spec = SeriesSpec(**{**about["spec"], "class_names": tuple(about["spec"]["class_names"])})
+        spec = SeriesSpec.from_plain(about["spec"])
         with torch.device("meta"):  # sizes are compared before there is memory for them
             build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)
         module = build_module(about["config"], spec)

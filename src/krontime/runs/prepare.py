@@ -1,5 +1,6 @@
 """From a plain config to the data and the protocol of one run."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from krontime.data.datamodule import SeriesDataModule
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
+from krontime.data.summary import what_was_read
 from krontime.runs.record import Protocol, configured_protocol
+from krontime.runs.signals import is_first_rank
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     options = config["data"]
     data = load_data(config) if data is None else data
     split = split_indices(data, **options["validation"], seed=config["seed"])
+    if is_first_rank():
+        log.info("%s", what_was_read(data, name=options["name"], split=split))
     spec = data.spec
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
     configured = configured_protocol(config)

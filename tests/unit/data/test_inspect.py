@@ -1,6 +1,7 @@
 """The summary states what the data holds; the plot keeps every burst."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from krontime.data.split import split_indices
-from krontime.data.summary import envelope, missing_share, plot, summary
+from krontime.data.summary import envelope, missing_share, plot, summary, what_was_read
 
 
 @pytest.fixture
@@ -55,3 +56,25 @@ def test_the_envelope_of_a_missing_stretch_is_missing():
     values[20:50] = np.nan
     _, low, _ = envelope(values, 10)
     assert np.isnan(low).tolist() == [False, False, True, True, True] + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "demo: 24 series of 30 to 2,000 points, 2 channels; some values missing; 3 classes (class 0, class 1, "),
+        ({"sampling_rate_hz": 100.0}, "30 to 2,000 points (0.3 to 20 s at 100 Hz), 2 channels"),
+        ({"rates_hz": np.linspace(8000, 16000, 24)}, "points (8,000 to 16,000 Hz), 2 channels"),
+        ({"notes": ("3 files beside", "and more")}, " test; 3 files beside; and more"),
+        ({"class_names": ("a" * 99, "b", "c")}, f"({'a' * 27}..., b, c)"),
+    ],
+)
+def test_one_line_says_what_was_read(data, changes, said):
+    line = what_was_read(replace(data, **changes), name="demo", split=split_indices(data))
+    assert said in line
+    assert "\n" not in line
+    assert " 6 test" in line
+
+
+def test_the_line_on_new_files_has_no_split(make_data):
+    data = make_data(lengths=[7], labels=[0])
+    assert what_was_read(data, name="new.csv") == "new.csv: 1 series of 7 points, 1 channel"

@@ -94,3 +94,26 @@ def test_all_wrong_options_are_named_at_once():
 def test_a_rate_for_data_without_one_is_refused(make_data):
     with pytest.raises(UserError, match="sampling rate of the data is not known"):
         Prepare(resample_hz=10).apply(make_data(lengths=[10], labels=[0]))
+
+
+@pytest.mark.parametrize("rates", [(4000, 2000, 4000), (8000, 11025, 500), (1000, 1000, 3000)])
+def test_each_series_is_resampled_from_its_own_rate(make_data, rates):
+    from dataclasses import replace
+
+    data = make_data(lengths=[rate // 5 for rate in rates], labels=[0, 1, 0])
+    mixed = replace(data, rates_hz=np.array(rates, float))
+    out = Prepare(resample_hz=1000, crop_length=150).apply(mixed)
+    assert (out.sampling_rate_hz, out.rates_hz) == (1000, None)
+    assert out.lengths.tolist() == [150] * 3
+    assert out.given_lengths.tolist() == [200] * 3
+    for i, rate in enumerate(rates):
+        alone = replace(make_data(lengths=[rate // 5], labels=[0]), values=data.series(i)[0], sampling_rate_hz=rate)
+        np.testing.assert_array_equal(out.series(i), Prepare(resample_hz=1000, crop_length=150).apply(alone).series(0))
+
+
+def test_what_the_lengths_were_is_kept_for_the_training_series_alone(make_data):
+    data = make_data(lengths=[50, 90, 700], labels=[0, 1, 0], is_test=[False, False, True])
+    assert data.spec.given_lengths is None
+    assert data.spec.min_length == 50
+    assert Prepare(crop_length=40).apply(data).spec.given_lengths == (50, 90)
+    assert Prepare(resample_length=30).apply(data).spec.given_lengths == (50, 90)

@@ -229,3 +229,16 @@ def test_a_fold_without_a_group_is_never_validation():
     labels = [0] * 43 + [1] * 5 + [2] * 3 + [3] * 2 + [4] * 3
     with pytest.raises(UserError, match="takes a whole class out"):
         split_indices(labelled(labels, [False] * len(labels), labels), fraction=0.125)
+
+
+def test_a_validation_part_of_the_source_is_taken_unless_another_way_is_asked_for(make_data):
+    data = make_data(lengths=[9] * 20, labels=[0, 1] * 10, is_test=[False] * 16 + [True] * 4)
+    data = replace(data, is_validation=np.isin(np.arange(20), (4, 5, 9)))
+    for method in ("auto", "given"):
+        split = split_indices(data, method=method)
+        assert split.validation.tolist() == [4, 5, 9]
+        assert sorted([*split.train, *split.validation, *split.test]) == list(range(20))
+        assert split.protocol["method"] == "given"
+    assert split_indices(data, method="stratified", fraction=0.5).protocol["num_validation"] == 8
+    with pytest.raises(UserError, match="no validation part of its own"):
+        split_indices(replace(data, is_validation=None), method="given")

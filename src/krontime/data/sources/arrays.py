@@ -10,9 +10,11 @@ import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
+
+from krontime.data.memory import require_memory
 
 MAX_HEADER_BYTES = 10_000
 """Longest header that is parsed, as in NumPy."""
@@ -23,6 +25,11 @@ FREE_BYTES = 2**28
 
 MAX_EMPTY = 2**20
 """Most that the other sizes of an array may come to where one of its sizes is 0."""
+
+MIN_SUSPICIOUS = 4
+"""Fewest channels that may be points in truth; a series of fewer points is not worth the question."""
+
+Layout = Literal["channels_first", "channels_last"]
 
 BYTES_OF_A_VALUE = 5
 """Memory that a value takes besides the array it is read into: one float32 and one flag."""
@@ -129,25 +136,42 @@ def _read_member(archive: zipfile.ZipFile, key: str, file_size: int) -> np.ndarr
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
-def require_memory(num_bytes: int) -> None:
-    """Refuse what cannot fit; raises `ValueError`."""
-    available = available_memory_bytes()
-    if available is not None and num_bytes > available:
-        raise ValueError(f"it takes {num_bytes / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} are available")
+def channels_first(values: np.ndarray, layout: Layout | None, key: str) -> np.ndarray:
+    """Values as `(series, channels, points)`; an array of other than two or three dimensions stays as it is.
+
+    Args:
+        values: `(series, points)` of one channel, or of three dimensions.
+        layout: which axis has the channels; None for the second, unless there are more channels than points.
+        key: config key of `layout`, for the message.
+
+    Raises:
+        ValueError: the second axis is longer than the third, as where the channels come last, and nobody said so.
+    """
+    if values.ndim == 2:
+        return values[:, None, :]
+    if values.ndim != 3:
+        return values
+    if layout == "channels_last":
+        return values.transpose(0, 2, 1)
+    _, second, third = values.shape
+    if layout is None and second > third and second >= MIN_SUSPICIOUS:
+        raise ValueError(
+            f"has shape {values.shape}: read as (series, channels, points), it has {second} channels of {third} "
+            f"point{'s' * (third != 1)}; expected {key}=channels_last for (series, points, channels), or "
+            f"{key}=channels_first where it is so"
+        )
+    return values
 
 
-def available_memory_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the operating system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+def shape_notes(values: np.ndarray | None, layout: Layout | None) -> tuple[str, ...]:
+    """What was taken for granted of an array of series, after `channels_first`."""
+    if values is None:
+        return ()
+    said = {"channels_last": "channels last", "channels_first": "channels first"}
+    notes = [said[layout]] if layout is not None else []
+    if values.dtype.kind in "iub":
+        notes.append(f"values of type {values.dtype}")
+    return tuple(notes)
 
 
 def _reason(error: BaseException) -> str:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from krontime.data.assemble import labelled_data
+from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
-from krontime.data.sources.arrays import require_memory
 from krontime.errors import UserError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64")

@@ -8,15 +8,16 @@ when reading.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import Labels, checked, encode_groups, encode_labels, label_texts
+from krontime.data.assemble import Labels, checked, encode_groups, encode_labels, label_texts, unseen_problems
+from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
-from krontime.data.sources.arrays import read_npz, require_memory
+from krontime.data.sources.arrays import Layout, channels_first, read_npz, shape_notes
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
 
@@ -34,6 +35,8 @@ class NpzSource:
         group_name: what a group is (speaker, patient), for the record.
         test_group: the group whose series are the test split, all others being trained on, whatever `split` says; None
             for the split of the file.
+        layout: `channels_first` for values of `(series, channels, points)`, `channels_last` for those of `(series,
+            points, channels)`; None for the former, refused where it looks like the latter.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class NpzSource:
         missing_channels: list[int] | None = None,
         group_name: str = "group",
         test_group: str | int | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self.path = Path(path).expanduser()
         self.missing_value = missing_value
         self.missing_channels = None if missing_channels is None else [int(c) for c in missing_channels]
         self.group_name = group_name
         self.test_group = None if test_group is None else str(test_group)
+        self.layout = layout
 
     def describe(self) -> dict[str, Any]:
         """Identity of the file and the options; raises `UserError` where the file is missing."""
@@ -59,11 +64,23 @@ class NpzSource:
             "missing_value": self.missing_value,
             "missing_channels": self.missing_channels,
             "group_name": self.group_name,
-            **({} if self.test_group is None else {"test_group": self.test_group}),
+            # Which group makes no difference to what is parsed, so that all of them share it.
+            **({} if self.test_group is None else {"test_group": "chosen after parsing"}),
+            **({} if self.layout is None else {"layout": self.layout}),
         }
 
     def load(self) -> SeriesData:
         """Read the container.
+
+        Raises:
+            UserError: names all problems of the file.
+        """
+        data = self.load_unchosen()
+        is_test = self.test_series(data)
+        return data if is_test is None else replace(data, is_test=is_test)
+
+    def load_unchosen(self) -> SeriesData:
+        """Read the container; with `test_group` no series is tested on yet.
 
         Raises:
             UserError: names all problems of the file.
@@ -73,10 +90,12 @@ class NpzSource:
             missing_value=self.missing_value,
             missing_channels=self.missing_channels,
             required=("y", "split" if self.test_group is None else "group"),
+            layout=self.layout,
         )
         assert raw.y is not None
-        is_test = raw.is_test if self.test_group is None else self._of_test_group(raw.group)
+        is_test = raw.is_test if self.test_group is None else np.zeros(len(raw.y), bool)
         assert is_test is not None
+        groups, group_names = (None, None) if raw.group is None else self._groups(raw.group)
         try:
             labels: Labels = encode_labels(raw.y, is_test, raw.classes)
         except UserError as error:
@@ -89,25 +108,45 @@ class NpzSource:
             class_names=labels.class_names,
             num_channels=raw.num_channels,
             has_missing=bool(np.isnan(raw.values).any()),
-            groups=None if raw.group is None else encode_groups(raw.group),
+            groups=groups,
             group_name=None if raw.group is None else self.group_name,
+            group_names=group_names,
             sampling_rate_hz=raw.sampling_rate_hz,
+            notes=raw.notes,
         )
         return checked(data, str(self.path))
 
-    def _of_test_group(self, group: np.ndarray | None) -> np.ndarray:
-        """Bool `(n,)`: which series belong to the group that is tested on."""
-        assert group is not None
+    def test_series(self, data: SeriesData) -> np.ndarray | None:
+        """Bool `(n,)`, which series belong to the group that is tested on; None for the split of the file.
+
+        Raises:
+            UserError: there is no such group, or without it a class has no training series.
+        """
+        if self.test_group is None:
+            return None
+        assert data.groups is not None
+        assert data.group_names is not None
+        if self.test_group not in data.group_names:
+            known = ", ".join(data.group_names[:20])
+            raise UserError(
+                f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}"
+            )
+        is_test = data.groups == data.group_names.index(self.test_group)
+        problems = unseen_problems(data.labels, is_test, data.class_names)
+        if problems:
+            raise UserError(f"{self.path}: {problem}" for problem in problems)
+        checked(replace(data, is_test=is_test), str(self.path))
+        return is_test
+
+    def _groups(self, group: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
+        """Codes of the groups; their names too where one of them is asked for."""
+        if self.test_group is None:
+            return encode_groups(group), None
         try:
             names = label_texts(group)
         except UserError as error:
             raise UserError(f"{self.path}: group: {problem}" for problem in error.problems) from error
-        if not (is_test := names == self.test_group).any():
-            known = ", ".join(np.unique(names)[:20].tolist())
-            raise UserError(
-                f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}"
-            )
-        return is_test
+        return encode_groups(names), tuple(np.unique(names).tolist())
 
 
 @dataclass(frozen=True)
@@ -122,6 +161,7 @@ class Container:
     classes: np.ndarray | None
     group: np.ndarray | None
     sampling_rate_hz: float | None
+    notes: tuple[str, ...] = ()
 
 
 def read_container(
@@ -130,6 +170,8 @@ def read_container(
     missing_value: float | None,
     missing_channels: list[int] | None,
     required: tuple[str, ...],
+    layout: Layout | None = None,
+    layout_key: str = "data.source.layout",
 ) -> Container:
     """Read and check a container's arrays; pickled objects are never loaded.
 
@@ -138,6 +180,8 @@ def read_container(
         missing_value: code of a missing value, besides NaN, before scaling.
         missing_channels: channels that use the code; None for all.
         required: keys that must be there besides the values.
+        layout: where the channels are; see `NpzSource`.
+        layout_key: config key of `layout`, for messages.
 
     Raises:
         UserError: names all problems of the file.
@@ -157,6 +201,13 @@ def read_container(
     if problems:
         raise UserError(f"{path}: {p}" for p in problems)
 
+    if layout == "channels_last" and "X_flat" in arrays:
+        problems.append(f"{layout_key}='channels_last': expected null, since X_flat has its channels first")
+    elif "X" in arrays:
+        try:
+            arrays["X"] = channels_first(arrays["X"], layout, layout_key)
+        except ValueError as error:
+            problems.append(f"X {error}")
     values, offsets, num_channels = _shape_problems(arrays, problems)
     num_series = len(offsets) - 1
     try:
@@ -201,6 +252,7 @@ def read_container(
         classes=arrays.get("classes"),
         group=arrays.get("group"),
         sampling_rate_hz=None if rate is None else float(rate.item()),
+        notes=shape_notes(arrays.get("X"), layout),
     )
 
 
@@ -227,8 +279,6 @@ def _shape_problems(arrays: dict[str, np.ndarray], problems: list[str]) -> tuple
     if values.dtype.kind not in "iufb":
         problems.append(f"{key} is of type {values.dtype}: expected real numbers")
     if key == "X":
-        if values.ndim == 2:
-            values = values[:, None, :]
         if values.ndim != 3:
             problems.append(f"X has shape {values.shape}: expected (series, channels, time points)")
             return values, np.zeros(1, np.int64), 1

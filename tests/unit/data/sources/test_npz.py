@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from krontime.data.cache import load_cached
+from krontime.data.prepare import Prepare
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
@@ -279,3 +281,69 @@ def test_real_containers_as_the_plain_reader_gives_them(real_data, name):
         np.testing.assert_array_equal(data.series(i), (x.astype(np.float32) * np.float64(scale)).astype(np.float32))
     assert data.is_test.tolist() == (raw["split"] == 1).tolist()
     assert [data.class_names[i] for i in data.labels] == raw["classes"][raw["y"]].tolist()
+
+
+@pytest.mark.parametrize("shape", [(6, 60, 1), (6, 50, 3), (6, 4, 2)])
+def test_channels_that_come_last_are_refused_unless_said(tmp_path, shape):
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    path = tmp_path / "keras.npz"
+    np.savez(path, X=values, y=np.arange(6) % 2, split=np.zeros(6, int))
+    with pytest.raises(UserError, match=r"data\.source\.layout=channels_last") as caught:
+        NpzSource(str(path)).load()
+    assert f"{shape[1]} channels of {shape[2]} point" in str(caught.value)
+    data = NpzSource(str(path), layout="channels_last").load()
+    assert (data.num_channels, set(data.lengths.tolist())) == (shape[2], {shape[1]})
+    np.testing.assert_array_equal(data.series(4), values[4].T)
+    assert "channels last" in data.notes
+    many = NpzSource(str(path), layout="channels_first").load()
+    np.testing.assert_array_equal(many.series(4), values[4])
+
+
+def test_whole_numbers_are_said_and_flat_values_have_no_layout(tmp_path):
+    np.savez(tmp_path / "codes.npz", X=np.arange(60, dtype=np.int16).reshape(4, 15), y=[0, 1, 0, 1], split=[0] * 4)
+    assert NpzSource(str(tmp_path / "codes.npz")).load().notes == ("values of type int16",)
+    np.savez(tmp_path / "flat.npz", X_flat=np.ones((1, 8)), offsets=[0, 2, 4, 6, 8], y=[0, 1, 0, 1], split=[0] * 4)
+    with pytest.raises(UserError, match="expected null, since X_flat"):
+        NpzSource(str(tmp_path / "flat.npz"), layout="channels_last").load()
+
+
+def test_every_test_group_shares_what_was_parsed(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((9, 20))
+    values[3] = values[1]  # of another group
+    path = tmp_path / "set.npz"
+    group = np.array(["ann", "bob", "cy"])[np.arange(9) % 3]
+    np.savez(path, X=values, y=np.arange(9) // 3 % 2, group=group, split=np.arange(9) % 2)
+    parses = []
+    parse = NpzSource.load_unchosen
+    monkeypatch.setattr(NpzSource, "load_unchosen", lambda self: parses.append(1) or parse(self))
+    sums, cache = set(), tmp_path / "cache"
+    for name in ("ann", "bob", "cy", "ann"):
+        source = NpzSource(str(path), test_group=name)
+        data = load_cached(source, Prepare(), cache)
+        assert data.is_test.tolist() == (group == name).tolist()
+        sums.add(data.sha256)
+    assert len(parses) == 1
+    assert len(sums) == 3
+    np.savez(tmp_path / "same.npz", X=values, y=np.arange(9) // 3 % 2, group=group, split=group == "bob")
+    alone = load_cached(NpzSource(str(tmp_path / "same.npz")), Prepare(), cache)
+    assert alone.sha256 in sums  # the checksum is of the content, however the split came about
+    with pytest.raises(UserError, match=r"expected a group of .*: ann, bob, cy"):
+        load_cached(NpzSource(str(path), test_group="dan"), Prepare(), cache)
+
+
+def test_a_group_that_has_a_class_to_itself_cannot_be_left_out(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, X=np.eye(6), y=[0, 1, 0, 1, 2, 2], group=[1, 1, 2, 2, 3, 3])
+    assert NpzSource(str(path), test_group=2).load().is_test.sum() == 2
+    with pytest.raises(UserError, match="class '2' has test series but no training series"):
+        NpzSource(str(path), test_group=3).load()
+
+
+def test_series_that_are_tested_and_trained_on_are_told_for_each_group(tmp_path, caplog):
+    values = np.random.default_rng(0).standard_normal((8, 20))
+    values[6] = values[1]
+    np.savez(tmp_path / "set.npz", X=values, y=np.arange(8) % 2, group=np.repeat(["a", "b", "c", "d"], 2))
+    for name, told in (("b", False), ("a", True), ("d", True)):
+        caplog.clear()
+        load_cached(NpzSource(str(tmp_path / "set.npz"), test_group=name), Prepare(), tmp_path / "cache")
+        assert ("1 of 2 test series stand in the training split" in caplog.text) == told
