@@ -38,7 +38,8 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that tells one job from another.
 
     Left out are the top-level keys `paths`, `hydra`, `force`, `logger` and `checkpoint_every_n_steps`, and
-    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`. A path that starts with one of the folders of
+    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`; and `data.resample` where it is 0, the official
+    split, which configs from before there were others do not name. A path that starts with one of the folders of
     `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
 
     Args:
@@ -47,6 +48,8 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in without_folders(config).items() if key not in _NOT_IDENTITY}
     if isinstance(trainer := identity.get("trainer"), dict):
         identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
+    if isinstance(data := identity.get("data"), dict) and data.get("resample") == 0:
+        identity["data"] = {key: value for key, value in data.items() if key != "resample"}
     return identity
 
 

@@ -73,6 +73,7 @@ class _Data(_Section):
 
     name: _FolderName
     source: dict[str, JsonValue]
+    resample: int = Field(default=0, ge=0, lt=2**32)
     prepare: _Prepare
     window: _Window
     validation: _Validation

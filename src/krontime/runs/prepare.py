@@ -12,6 +12,7 @@ from krontime.config.targets import instantiate
 from krontime.data.cache import load_cached
 from krontime.data.datamodule import SeriesDataModule
 from krontime.data.prepare import Prepare
+from krontime.data.resample import resample_method, resampled
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.data.summary import what_was_read
@@ -73,6 +74,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     assert data.sha256 is not None  # of what was read, or of what the caller has in memory
     protocol = Protocol(
         data_sha256=data.sha256,
+        resampled_by=resample_method(data, options.get("resample", 0)),
         split_method=split.protocol["method"],
         fold=split.protocol.get("fold"),
         group=data.group_name if split.protocol["method"] == "group" else None,
@@ -89,11 +91,12 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
 
 
 def load_data(config: Mapping[str, Any]) -> SeriesData:
-    """The data set of a plain config, from `paths.cache`, or parsed into it.
+    """The data set of a plain config, from `paths.cache`, or parsed into it, in the split that it asks for.
 
     Raises:
-        UserError: it cannot be read, or the cache cannot be written.
+        UserError: it cannot be read or split so, or the cache cannot be written.
     """
     options = config["data"]
     cache = Path(config["paths"]["cache"]).expanduser()
-    return load_cached(instantiate(options["source"]), Prepare(**options["prepare"]), cache)
+    data = load_cached(instantiate(options["source"]), Prepare(**options["prepare"]), cache)
+    return resampled(data, options.get("resample", 0))

@@ -60,7 +60,9 @@ class Protocol(_Strict):
     """How the data was split, prepared, normalised and selected on.
 
     Attributes:
-        data_sha256: of the parsed data set, train and test.
+        data_sha256: of the parsed data set, train and test in their official split.
+        resample: which split into train and test: 0 the official one, 1 and more a resample.
+        resampled_by: `stratified` (aeon's resample, by class) or `group` (whole groups); None for the official split.
         split_method: how validation was carved from train: `stratified`, `group` or `kfold`.
         split_seed: seed of that split.
         fold: which fold was validation, for `kfold`.
@@ -80,6 +82,8 @@ class Protocol(_Strict):
     """
 
     data_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    resample: NonNegativeInt = 0
+    resampled_by: Literal["stratified", "group"] | None = None
     split_method: Annotated[str, Field(min_length=1)]
     split_seed: int
     fold: NonNegativeInt | None = None
@@ -274,6 +278,8 @@ def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a run's protocol that its config alone decides, as far as the config has their keys."""
     data, model = (_mapping(config, key) for key in ("data", "model"))
     found = {"split_seed": config["seed"]} if config.get("seed") is not None else {}
+    if "resample" in data:
+        found["resample"] = data["resample"]
     if "scaling" in data:
         found["scaling"] = data["scaling"]
     if prepare := _mapping(data, "prepare"):
@@ -301,11 +307,14 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
         expected["fold"] = validation.get("fold", 0) if protocol.split_method == "kfold" else None
         if isinstance(most := validation.get("max_train"), int):
             expected["num_train"] = min(most, protocol.num_train)
-    return [
+    problems = [
         f"protocol.{name} is {found!r} but the config gives {value!r}"
         for name, value in expected.items()
         if (found := getattr(protocol, name)) != value
     ]
+    if (protocol.resample == 0) != (protocol.resampled_by is None):
+        problems.append(f"protocol.resample is {protocol.resample} but resampled_by {protocol.resampled_by!r}")
+    return problems
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -183,7 +183,12 @@ def _protocol_line(protocol: Protocol) -> str:
     )
     if protocol.fitted_on is not None:
         selection = f"fitted on {protocol.fitted_on.replace('_', ' ')}, nothing selected"
+    resample = []
+    if protocol.resample:
+        by = "whole groups" if protocol.resampled_by == "group" else "class"
+        resample = [f"resample {protocol.resample} of train and test, by {by}"]
     parts = [
+        *resample,
         f"{split}, seed {protocol.split_seed})",
         selection,
         f"scaling {protocol.scaling.replace('_', ' ')}",

@@ -278,6 +278,7 @@ def _entries(
 ) -> list[RunGroup]:
     """Those of one data set under one protocol."""
     expected = {run.record.seed for run in group} if seeds is None else set(seeds)
+    resamples = {_resample(run) for run in group}
     by_variant: dict[Variant, list[Stored]] = defaultdict(list)
     for run in group:
         by_variant[_variant(run.record, keys)].append(run)
@@ -302,13 +303,21 @@ def _entries(
             configs = [job_identity(without_seeds(runs[0].record.config)) for runs in by_config.values()]
             note(f"configs differ ({differing(configs)}); one line each.")
         for alike in by_config.values():
-            alike.sort(key=lambda run: run.record.seed)
+            alike.sort(key=lambda run: (_resample(run), run.record.seed))
             if missing := expected - {run.record.seed for run in alike}:
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
+            if missing := resamples - {_resample(run) for run in alike}:
+                note(f"no run on resample {', '.join(map(str, sorted(missing)))}.")
             if versions := _differing_software(alike):
                 note(f"runs of several versions ({versions}).")
             found.append(RunGroup(data, number, variant, metric, tuple(alike)))
     return found
+
+
+def _resample(run: Stored) -> int:
+    """Which split into train and test a run asked for."""
+    resample = option(run.record.config, "data.resample", 0)
+    return resample if isinstance(resample, int) else 0
 
 
 def _several_protocols(data: str, runs: Sequence[Stored], keys: Sequence[str]) -> list[Note]:

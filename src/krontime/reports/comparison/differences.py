@@ -24,7 +24,7 @@ def without_seeds(value: Any) -> Any:
         return {
             key: without_seeds(item)
             for key, item in value.items()
-            if key not in ("seed", "fold") and not key.endswith("_seed")
+            if key not in ("seed", "fold", "resample") and not key.endswith("_seed")
         }
     return [without_seeds(item) for item in value] if isinstance(value, list) else value
 

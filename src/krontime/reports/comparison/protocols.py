@@ -8,15 +8,17 @@ from typing import Any
 from krontime.reports.comparison.collect import Stored
 from krontime.runs.record import Protocol
 
-_COUNTS = ("num_train", "num_val", "train_class_counts", "groups_in_train_and_validation")
+_COUNTS = ("num_train", "num_val", "num_test", "train_class_counts", "groups_in_train_and_validation")
 """These may follow the seed of a split by group."""
 
-SEEDS = ("split_seed", "fold")
+SEEDS = ("split_seed", "fold", "resample", "resampled_by")
 """Fields of a protocol that only say which repetition a run is."""
 
 _BLANK: dict[str, Any] = {
     "split_seed": 0,
     "fold": None,
+    "resample": 0,
+    "resampled_by": None,
     "num_train": 0,
     "num_val": 0,
     "train_class_counts": {},
@@ -33,13 +35,15 @@ def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
     groups: dict[str, list[Stored]] = defaultdict(list)
     lost = []
     usual = _usual_selection(runs)
+    by_group = any(run.record.protocol and run.record.protocol.resampled_by == "group" for run in runs)
+    always = {**_BLANK, "num_test": 0} if by_group else _BLANK  # whole groups are tested on, large or small
     for run in runs:
         if run.record.protocol is None:
             lost.append(run)
         else:
-            blank = _BLANK
+            blank = always
             if run.record.protocol.fitted_on is not None:  # a reference, which selects nothing where networks select
-                blank = {**_BLANK, "fitted_on": None, "series_length": None, "selection_metric": usual}
+                blank = {**always, "fitted_on": None, "series_length": None, "selection_metric": usual}
             groups[run.record.protocol.model_copy(update=blank).model_dump_json()].append(run)
     apart: list[list[Stored]] = []
     for group in groups.values():

@@ -7,6 +7,7 @@ The p-values of a family are corrected together by Holm's method. The interval o
 test series too.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -196,26 +197,45 @@ def _repetitions(entry: RunGroup) -> dict[Any, float]:
     keys = []
     for run in entry.scored:
         protocol = run.record.protocol
-        keys.append((run.record.seed, protocol and protocol.split_seed, protocol and protocol.fold))
+        keys.append((run.record.seed, protocol and (protocol.split_seed, protocol.fold, protocol.resample)))
     return dict(zip(keys, entry.scores, strict=True)) if len(set(keys)) == len(keys) else {}
 
 
+def _resamples(*entries: RunGroup) -> set[int]:
+    """Of the scored runs; more than one where their test series differ."""
+    return {run.record.protocol.resample for entry in entries for run in entry.scored if run.record.protocol}
+
+
 def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
-    """A paired t-test over the repetitions that both have; None where they are few or all differ by the same."""
-    from scipy.stats import ttest_rel
+    """A paired t-test over the repetitions that both have; None where they are few or all differ by the same.
+
+    Over resamples, which share series, it is the corrected one of Nadeau and Bengio (2003).
+    """
+    from scipy.stats import t, ttest_rel
 
     a, b = _repetitions(first), _repetitions(second)
     common = sorted(a.keys() & b.keys(), key=str)
     x, y = (np.array([scores[key] for key in common]) for scores in (a, b))
     if len(common) < MIN_SEEDS or np.allclose(x - y, (x - y)[0], rtol=0, atol=1e-9):
         return None
+    difference = float((x - y).mean())
+    pair = (first.data, first.variant, second.variant)
+    if len(_resamples(first, second)) > 1:
+        spread = math.sqrt(float((x - y).var(ddof=1)) * (1 / len(x) + _tested_per_trained(first)))
+        law = t(df=len(x) - 1, loc=0, scale=spread)
+        far = float(law.ppf(1 - LEVEL / 2))
+        p = float(2 * law.sf(abs(difference)))
+        return PairedTest(*pair, difference, difference - far, difference + far, len(x), "t-test, resamples", p)
     found = ttest_rel(x, y)
     interval = found.confidence_interval(1 - LEVEL)
-    low, high, difference = float(interval.low), float(interval.high), float((x - y).mean())
-    name = "t-test, seeds"
-    return PairedTest(
-        first.data, first.variant, second.variant, difference, low, high, len(x), name, float(found.pvalue)
-    )
+    low, high = float(interval.low), float(interval.high)
+    return PairedTest(*pair, difference, low, high, len(x), "t-test, seeds", float(found.pvalue))
+
+
+def _tested_per_trained(entry: RunGroup) -> float:
+    """Test series for each series of train, validation included."""
+    protocols = [run.record.protocol for run in entry.scored if run.record.protocol is not None]
+    return sum(p.num_test for p in protocols) / sum(p.num_train + p.num_val for p in protocols)
 
 
 def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
@@ -224,7 +244,7 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if first.metric not in ("accuracy", "balanced_accuracy"):
+    if first.metric not in ("accuracy", "balanced_accuracy") or len(_resamples(first, second)) > 1:
         return None
     known = _outcomes(first, second)
     if known is None or (groups := _groups(known[0][0], first.metric)) is None:
@@ -245,7 +265,7 @@ def _interval(entry: RunGroup) -> Interval | None:
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if entry.mean is None or (known := _outcomes(entry)) is None:
+    if entry.mean is None or len(_resamples(entry)) > 1 or (known := _outcomes(entry)) is None:
         return None
     (runs,) = known
     if (groups := _groups(runs[0], entry.metric)) is None:

@@ -281,9 +281,10 @@ def _caption(comparison: Comparison, published: Sequence[Published]) -> str:
     commits = sorted({record.git.short for record in records if record.git is not None})
     where += f"; commit {', '.join(commits)}" if commits else ""
     lower = any(entry.metric in LOWER_IS_BETTER for entry in comparison.entries)
+    repeated = "seeds and resamples" if any(r.protocol and r.protocol.resample for r in records) else "seeds"
     parts = [
-        f"Mean ± sample standard deviation over n seeds; {'lower' if lower else 'higher'} is better, best in bold, "
-        "second best underlined.",
+        f"Mean ± sample standard deviation over n {repeated}; {'lower' if lower else 'higher'} is better, "
+        "best in bold, second best underlined.",
         "Costs are means over the completed runs.",
     ]
     if any(entry.num_out_of_time for entry in comparison.entries):

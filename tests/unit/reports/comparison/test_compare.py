@@ -113,6 +113,32 @@ def test_folds_of_one_seed_all_count(make_protocol, make_record):
     assert entries(records) == [("ACSF1", 0, "krontime", 3, 0.4)]
 
 
+def resample(make_record, make_protocol, resample: int, by: str | None, **changes):
+    """A record of one resample."""
+    fields = {"resample": resample, "resampled_by": by, **changes.pop("protocol", {})}
+    config = {"seed": 0, "data": {"resample": resample}}
+    return make_record(config=config, protocol=make_protocol(**fields), **changes)
+
+
+def test_resamples_of_one_seed_all_count(make_protocol, make_record):
+    records = [
+        resample(make_record, make_protocol, number, "stratified" if number else None, accuracy=accuracy)
+        for number, accuracy in enumerate((0.2, 0.4, 0.6))
+    ]
+    assert entries(records) == [("ACSF1", 0, "krontime", 3, 0.4)]
+    assert notes(records) == []
+    alone = resample(make_record, make_protocol, 0, None, model="tcn")
+    assert notes([*records, alone]) == ["ACSF1, tcn: no run on resample 1, 2."]
+
+
+def test_resamples_by_group_may_differ_in_their_size(make_protocol, make_record):
+    records = [
+        resample(make_record, make_protocol, number, "group" if number else None, protocol={"num_test": 100 - number})
+        for number in range(3)
+    ]
+    assert entries(records) == [("ACSF1", 0, "krontime", 3, 0.87)]
+
+
 def config(seed: int, depth: int) -> dict:
     return {"seed": seed, "data": {"split_seed": seed}, "model": {"depth": depth, "sizes": [depth, 2]}}
 

@@ -81,6 +81,25 @@ def test_five_seeds_allow_a_paired_t_test(scored):
     assert on_each_data_set(scored({"a": {"D": a}, "b": {"D": [x - 0.1 for x in a]}}))[0] == []  # nothing varies
 
 
+def test_resamples_allow_the_corrected_t_test(make_record, make_protocol):
+    """80 + 20 series train and 100 test: (100 / 100) is added to 1 / n, since resamples share series."""
+    scores = {"a": [0.9, 0.92, 0.91, 0.95, 0.9], "b": [0.8, 0.85, 0.82, 0.8, 0.84]}
+    runs = []
+    for model, accuracies in scores.items():
+        for resample, accuracy in enumerate(accuracies):
+            protocol = make_protocol(resample=resample, resampled_by="stratified" if resample else None)
+            config = {"seed": 0, "data": {"resample": resample}, "model": {"name": model}}
+            record = make_record(model=model, accuracy=accuracy, protocol=protocol, config=config)
+            runs.append(Stored(record, Path("nowhere")))
+    [test], problems = on_each_data_set(compare(runs))
+    differences = np.subtract(*scores.values())
+    expected = differences.mean() / np.sqrt(differences.var(ddof=1) * (1 / 5 + 1))
+    assert (test.name, test.n, problems) == ("t-test, resamples", 5, [])
+    assert test.p == pytest.approx(2 * stats.t.sf(expected, df=4))
+    assert (test.low + test.high) / 2 == pytest.approx(differences.mean())
+    assert (test.high - test.low) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * differences.mean() / expected)
+
+
 @pytest.fixture
 def predicted(make_record, make_protocol, tmp_path):
     """A comparison of runs on one data set from `{model: [which of the series each run got right]}`."""
