@@ -98,8 +98,8 @@ class _Optimizer(_Section):
 
 class _Optim(_Section):
     optimizer: _Optimizer
-    warmup: float = Field(ge=0, le=1)
-    final: float = Field(ge=0, le=1)
+    warmup_fraction: float = Field(ge=0, le=1)
+    min_lr_ratio: float = Field(ge=0, le=1)
 
 
 class _Trainer(_Section):

@@ -21,7 +21,7 @@ from krontime.runs.record import Record
 from krontime.storage import RECORD
 from krontime.training import build
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of `bundle.json` and of what lies beside it."""
 
 WEIGHTS = "model.safetensors"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -27,12 +27,8 @@ from pydantic import (
 from krontime.config.identity import config_hash, plain_json, without_folders
 from krontime.errors import UserError
 from krontime.metrics import MetricName
+from krontime.runs.record_migration import READABLE, SCHEMA_VERSION, migrated
 from krontime.storage import replacing
-
-SchemaVersion = Literal[1, 2]
-SCHEMA_VERSIONS: tuple[SchemaVersion, ...] = get_args(SchemaVersion)
-"""Of record files that can be read; 1 is from before `inference_ms_per_series`."""
-
 
 _ROUNDING = 1e-3  # scores are computed in float32
 
@@ -179,7 +175,7 @@ class Record(_Strict):
         train_time_s: wall-clock seconds of fitting.
         peak_memory_bytes: see `krontime.runs.environment.peak_memory_bytes`.
         inference_ms_per_series: wall-clock milliseconds of classifying the test split in batches, reading included,
-            over its number of series; None without one, and in files of version 1.
+            over its number of series; None without one, and where the file is from before it was measured.
         device: where it ran.
         versions: of the interpreter and the packages that can change a number.
         git: state of the checkout, None for an installed package.
@@ -188,7 +184,7 @@ class Record(_Strict):
         error: message of a failed run; None for a completed one.
     """
 
-    schema_version: SchemaVersion = 2
+    schema_version: Literal[3] = SCHEMA_VERSION
     status: Status
     model: Annotated[str, Field(min_length=1)]
     data: Annotated[str, Field(min_length=1)]
@@ -219,8 +215,6 @@ class Record(_Strict):
             options = self.config.get(key)
             if isinstance(options, dict) and (configured := options.get("name")) not in (None, named):
                 problems.append(f"{key} is {named!r} but config.{key}.name is {configured!r}")
-        if self.schema_version == 1 and self.inference_ms_per_series is not None:
-            problems.append("schema_version 1 has no inference_ms_per_series")
         if self.protocol is not None:
             problems += _contradictions(self.protocol, self.config)
         if self.finished_at is not None and self.finished_at < self.started_at:
@@ -244,30 +238,47 @@ class Record(_Strict):
         """The checked record in `path`.
 
         Raises:
-            UserError: the file is missing, no JSON, of another schema version, or has wrong fields; names the
-                file and every wrong field.
+            UserError: the file is missing, or its text is no record (see `parse`); names the file.
         """
         try:
             text = path.read_text(encoding="utf-8")
-            content = json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON as well as broken UTF-8
+        except (OSError, ValueError) as error:  # ValueError: broken UTF-8
             raise UserError(f"{path}: not a readable record ({error})") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: not a record (the file holds no JSON object)")
-        found = content.get("schema_version")
-        if type(found) is not int or found not in SCHEMA_VERSIONS:
-            known = " and ".join(map(str, SCHEMA_VERSIONS))
-            raise UserError(f"{path}: schema_version={found!r}: this version of krontime reads {known}")
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, place: str) -> Self:
+        """The checked record in a JSON text, in the present schema whatever its own.
+
+        Args:
+            text: one JSON object.
+            place: where it stands, for messages.
+
+        Raises:
+            UserError: it is no JSON, of a schema version that is not known, or has wrong fields; names the place and
+                every wrong field.
+        """
         try:
-            return cls.model_validate_json(text)
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not a readable record ({error})") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{place}: not a record (the file holds no JSON object)")
+        version = content.get("schema_version")
+        if type(version) is not int or version not in READABLE:
+            known = ", ".join(map(str, READABLE))
+            raise UserError(f"{place}: schema_version={version!r}: this version of krontime reads {known}")
+        try:
+            return cls.model_validate_json(json.dumps(migrated(content)))
         except ValidationError as error:
-            raise UserError(_problem_lines(path, error)) from error
+            raise UserError(_problem_lines(place, error)) from error
+        except ValueError as error:
+            raise UserError(f"{place}: {error}") from error
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
-        unknown = {"inference_ms_per_series"} if self.schema_version == 1 else None
         with replacing(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2, exclude=unknown) + "\n", encoding="utf-8")
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def published(self) -> Self:
         """The same record without the folders of the machine that it was made on; its config's hash stays."""
@@ -323,9 +334,9 @@ def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _problem_lines(path: Path, error: ValidationError) -> list[str]:
+def _problem_lines(place: str, error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "record"
-        lines.append(f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}")
+        lines.append(f"{place}: {where}: {problem['msg'].removeprefix('Value error, ')}")
     return lines

@@ -155,8 +155,8 @@ def build_module(config: Mapping[str, Any], spec: "SeriesSpec", **extra: Any) ->
         seed=config["seed"],
         augment=Augment(**augment) if any(augment.values()) else None,
         optimizer=instantiate(config["optim"]["optimizer"]),
-        warmup=config["optim"]["warmup"],
-        final=config["optim"]["final"],
+        warmup_fraction=config["optim"]["warmup_fraction"],
+        min_lr_ratio=config["optim"]["min_lr_ratio"],
         label_smoothing=config["loss"]["label_smoothing"],
         **extra,
     )

@@ -19,7 +19,7 @@ from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
 from krontime.training.schedule import warmup_cosine
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
 
 
@@ -35,8 +35,8 @@ class SeriesClassifier(pl.LightningModule):
         seed: of the run; every training step is seeded from it and the step's number.
         augment: changes to training batches, or None.
         optimizer: makes an optimiser from parameter groups.
-        warmup: share of the steps over which the learning rate rises.
-        final: learning rate at the last step, as a share of the peak.
+        warmup_fraction: fraction of the steps over which the learning rate rises.
+        min_lr_ratio: learning rate at the last step over the peak.
         label_smoothing: share of the target spread over all classes.
         class_weights: `(num_classes,)` weights of the loss, or None.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
@@ -58,8 +58,8 @@ class SeriesClassifier(pl.LightningModule):
         seed: int = 0,
         augment: Augment | None = None,
         optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] | None = None,
-        warmup: float = 0.1,
-        final: float = 0.01,
+        warmup_fraction: float = 0.1,
+        min_lr_ratio: float = 0.01,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
         about: dict[str, Any] | None = None,
@@ -75,8 +75,8 @@ class SeriesClassifier(pl.LightningModule):
         self.seed = seed
         self.augment = augment
         self.optimizer = optimizer
-        self.warmup = warmup
-        self.final = final
+        self.warmup_fraction = warmup_fraction
+        self.min_lr_ratio = min_lr_ratio
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.about = about or {}
@@ -182,8 +182,8 @@ class SeriesClassifier(pl.LightningModule):
         schedule = warmup_cosine(
             optimizer,
             total_steps=total_steps,
-            warmup=self.warmup,
-            final=self.final,
+            warmup_fraction=self.warmup_fraction,
+            min_lr_ratio=self.min_lr_ratio,
             time_share=lambda: _time_share(self.trainer),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -234,7 +234,7 @@ class TestDivergence:
     def test_a_loss_that_is_no_number_ends_the_run_with_a_diagnosis(
         self, config: Callable[..., Any], tmp_path: Path
     ) -> None:
-        diverging = ("optim.optimizer.lr=1e30", "optim.warmup=0", "trainer.gradient_clip_val=null")
+        diverging = ("optim.optimizer.lr=1e30", "optim.warmup_fraction=0", "trainer.gradient_clip_val=null")
         with pytest.raises(UserError, match=r"diverged: in epoch 1 train/loss is .*optim\.optimizer\.lr"):
             train(config("equal.npz", *diverging), tmp_path)
         record = Record.read(tmp_path / "record.json")

@@ -43,7 +43,7 @@ def test_the_file_has_the_fields_of_the_schema(tmp_path, make_record):
     make_record().write(tmp_path / "record.json")
     content = json.loads((tmp_path / "record.json").read_text())
     assert set(content) == set(FIELDS)
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert content["status"] == "completed"
     assert METRICS == ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece")
 
@@ -163,30 +163,14 @@ def test_all_wrong_fields_are_reported_at_once(tmp_path, make_record):
     assert [problem.split(": ")[1] for problem in caught.value.problems] == ["status", "model", "seed"]
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, None, 1.0])
+@pytest.mark.parametrize("version", [0, 4, "3", True, None, 1.0])
 def test_another_schema_version_is_one_clear_error(tmp_path, make_record, version):
     path = tmp_path / "record.json"
     make_record().write(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": version, "new": 1}))
-    with pytest.raises(UserError, match=r"schema_version=.*reads 1 and 2") as caught:
+    with pytest.raises(UserError, match=r"schema_version=.*reads 1, 2, 3") as caught:
         Record.read(path)
     assert len(caught.value.problems) == 1
-
-
-def test_records_of_the_first_version_are_read(tmp_path, make_record):
-    """They do not say how long a series takes to classify."""
-    path = tmp_path / "record.json"
-    make_record().write(path)
-    content = json.loads(path.read_text()) | {"schema_version": 1}
-    del content["inference_ms_per_series"]
-    path.write_text(json.dumps(content))
-    record = Record.read(path)
-    assert record.inference_ms_per_series is None
-    record.published().write(path)
-    assert set(json.loads(path.read_text())) == set(content)
-    path.write_text(json.dumps(content | {"inference_ms_per_series": 1.0}))
-    with pytest.raises(UserError, match="schema_version 1 has no inference_ms_per_series"):
-        Record.read(path)
 
 
 def test_a_missing_damaged_or_partial_file_is_a_user_error(tmp_path, make_record):

@@ -194,7 +194,7 @@ def test_the_rate_follows_the_schedule_by_optimiser_steps(tmp_path, accumulate):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
             rates.append(optimizer.param_groups[0]["lr"])
 
-    module = make_module(warmup=0.5, final=0.1)
+    module = make_module(warmup_fraction=0.5, min_lr_ratio=0.1)
     fit(tmp_path, module, Rates(), epochs=2, num_batches=4, accumulate_grad_batches=accumulate)
     total = 8 // accumulate
     assert len(rates) == total

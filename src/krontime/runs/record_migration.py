@@ -1,0 +1,43 @@
+"""Records of earlier schemas, brought to the present one.
+
+| schema | what changed |
+|---|---|
+| 1 | the first |
+| 2 | `inference_ms_per_series` |
+| 3 | names of config keys and classes (`krontime.config.migration`), and with them the config's hash |
+"""
+
+from typing import Any, Literal
+
+from krontime.config.identity import config_hash
+from krontime.config.migration import migrated_config
+
+SCHEMA_VERSION: Literal[3] = 3
+READABLE = (1, 2, SCHEMA_VERSION)
+
+
+def migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """A record of any schema of `READABLE`, in the present one.
+
+    The hash of an earlier config becomes that of the same config under its present names, so that jobs which were
+    the same, or were not, still are.
+
+    Raises:
+        ValueError: the record contradicts its own schema: its hash is not that of its config, or it has a field that
+            came later. Wrong fields are left for the check of the present schema.
+    """
+    version = content["schema_version"]
+    if version == SCHEMA_VERSION:
+        return content
+    problems = []
+    if version == 1 and "inference_ms_per_series" in content:
+        problems.append("schema_version 1 has no inference_ms_per_series")
+    changed: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    if isinstance(config := content.get("config"), dict):
+        if content.get("config_hash") != (expected := config_hash(config)):
+            problems.append(f"config_hash is {content.get('config_hash')!r} but the config's hash is {expected!r}")
+        changed["config"] = migrated_config(config)
+        changed["config_hash"] = config_hash(changed["config"])
+    if problems:
+        raise ValueError("; ".join(problems))
+    return content | changed
