@@ -11,7 +11,6 @@ from uuid import uuid4
 CONFIG = "config.yaml"
 RECORD = "record.json"
 PREDICTIONS = "test_predictions.parquet"
-OUTCOMES = "test_outcomes.csv"
 CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
 ATTENTION = "attention.png"

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from krontime.config.identity import config_hash
+from krontime.runs.predictions import Outcomes, Predictions, write_predictions
 from krontime.runs.record import Device, GitState, Metrics, Protocol, Record, Status
+from krontime.storage import PREDICTIONS
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -71,3 +75,22 @@ def make_record() -> Callable[..., Record]:
 @pytest.fixture(scope="session")
 def make_protocol() -> Callable[..., Protocol]:
     return protocol
+
+
+def write_outcomes_to(outcomes: Outcomes, folder: Path) -> None:
+    """Predictions in a run folder that give these outcomes."""
+    names = sorted({*outcomes.labels, *outcomes.predicted})
+    if outcomes.probability is None:
+        names += [f"unused {number}" for number in range(3 - len(names))]  # so that there are more than two classes
+        probabilities = np.array(outcomes.predicted)[:, None] == np.array(names, dtype=object)
+    else:
+        assert outcomes.positive is not None
+        names = [next(name for name in names if name != outcomes.positive), outcomes.positive]
+        probabilities = np.stack([1 - outcomes.probability, outcomes.probability], axis=1)
+    predictions = Predictions(outcomes.index, list(outcomes.labels), probabilities.astype(np.float64), tuple(names))
+    write_predictions(predictions, folder / PREDICTIONS)
+
+
+@pytest.fixture(scope="session")
+def write_outcomes() -> Callable[[Outcomes, Path], None]:
+    return write_outcomes_to

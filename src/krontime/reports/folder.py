@@ -29,7 +29,6 @@ from krontime.reports.comparison.significance import SIGNIFICANCE, write_signifi
 from krontime.reports.comparison.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.reports.comparison.tables import SCORES, write_scores
 from krontime.reports.published import read_published
-from krontime.runs.plot.figures import FORMATS
 from krontime.runs.remarks import Remarks, read_remarks
 from krontime.storage import replacing
 
@@ -150,9 +149,9 @@ def write_results(
         plots.append(CRITICAL_DIFFERENCE)
     if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, single, folder, notes):
         written |= {f"{SIGNIFICANCE}.{suffix}" for suffix in ("md", "tex", "csv")}
-    written |= {f"{name}.{suffix}" for name in plots for suffix in FORMATS}
+    written |= {f"{name}.svg" for name in plots}
     for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO):
-        for suffix in ("md", "tex", "csv", *FORMATS):
+        for suffix in ("md", "tex", "csv", "svg"):
             if f"{name}.{suffix}" not in written:
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     return comparison

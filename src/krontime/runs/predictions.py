@@ -9,7 +9,7 @@ import numpy as np
 
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.storage import OUTCOMES, PREDICTIONS, replacing
+from krontime.storage import PREDICTIONS, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,24 +147,20 @@ class Outcomes:
 
 
 def read_outcomes(folder: Path) -> Outcomes | None:
-    """From the predictions in a run folder, or from what `write_outcomes` left; None where there is neither.
+    """What the predictions in a run folder say of the labelled series; None where there are none.
 
     Raises:
         UserError: the file is damaged.
     """
     import pandas as pd
 
-    path = next((folder / name for name in (PREDICTIONS, OUTCOMES) if (folder / name).is_file()), None)
-    if path is None:
+    path = folder / PREDICTIONS
+    if not path.is_file():
         return None
     try:
-        if path.name == PREDICTIONS:
-            table = pd.read_parquet(path).dropna(subset=["label"])
-            probabilities = [name for name in table if name.startswith(_PROBABILITY)]
-            second = probabilities[1] if len(probabilities) == 2 else None
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            second = next((name for name in table if name.startswith(_PROBABILITY)), None)
+        table = pd.read_parquet(path).dropna(subset=["label"])
+        classes = [name for name in table if name.startswith(_PROBABILITY)]
+        second = classes[1] if len(classes) == 2 else None
         table = table.astype({"index": "int64", **({second: "float64"} if second else {})}).sort_values("index")
         return Outcomes(
             index=table["index"].to_numpy(),
@@ -175,17 +171,6 @@ def read_outcomes(folder: Path) -> Outcomes | None:
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a readable file of predictions ({error})") from error
-
-
-def write_outcomes(outcomes: Outcomes, folder: Path) -> None:
-    """Write `index`, `label`, `predicted` and, of two classes, `p_<second>` of each series as CSV into a folder."""
-    import pandas as pd
-
-    table = pd.DataFrame({"index": outcomes.index, "label": outcomes.labels, "predicted": outcomes.predicted})
-    if outcomes.positive is not None:
-        table[_PROBABILITY + outcomes.positive] = outcomes.probability
-    with replacing(folder / OUTCOMES) as temporary:
-        table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def named(probability: "Tensor", data: SeriesData, indices: np.ndarray) -> Predictions:

@@ -1,4 +1,4 @@
-"""Log-log plots of a benchmark: time and memory against length, as PNG and SVG.
+"""Log-log plots of a benchmark: time and memory against length, as SVG.
 
 A cell without a number is missing from its line, and the table says why.
 """
@@ -14,7 +14,7 @@ _WIDTH_PER_LETTER = 0.071  # inches, of the caption's font
 
 
 def write_plots(rows: Sequence[Row], folder: Path, *, caption: str) -> None:
-    """Write `NAME.png` and `NAME.svg` of each report that has numbers.
+    """Write `NAME.svg` of each report that has numbers.
 
     Args:
         rows: of the benchmark.

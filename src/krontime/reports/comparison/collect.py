@@ -1,28 +1,36 @@
-"""The records of run folders: found, checked, and copied to be published."""
+"""The records of run folders and archives: read, checked, and published."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from krontime.errors import UserError
+from krontime.reports.comparison import archive
 from krontime.reports.comparison.recomputed import recomputed
-from krontime.runs.predictions import Outcomes, read_outcomes, write_outcomes
+from krontime.runs.predictions import Outcomes, read_outcomes
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import REMARKS, Remarks
-from krontime.storage import OUTCOMES, RECORD, is_unfinished, replacing_folder
+from krontime.storage import RECORD, is_unfinished, replacing_folder
 
 _ROUNDING = 1e-6  # of an accuracy in float32
-_PUBLISHED = (RECORD, OUTCOMES, REMARKS)
+_PUBLISHED = (archive.RECORDS, archive.PREDICTIONS, REMARKS)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A record and the run folder that it lies in."""
+    """A record, and where it lies.
+
+    Attributes:
+        record: of the run.
+        folder: of the run; in an archive, the run's name below the archive's folder.
+        archived: what the run said of its test series, from an archive.
+    """
 
     record: Record
     folder: Path
+    archived: Outcomes | None = None
 
     @property
     def job(self) -> str:
@@ -32,8 +40,8 @@ class Stored:
 
     @cached_property
     def outcomes(self) -> Outcomes | None:
-        """What the run said of each labelled test series; None where the folder does not tell."""
-        return read_outcomes(self.folder)
+        """What the run said of each labelled test series; None where that is not known."""
+        return read_outcomes(self.folder) if self.archived is None else self.archived
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class Damaged:
     """A record that cannot be believed.
 
     Attributes:
-        path: of the record.
-        place: the same below the folder that was searched.
+        path: of the file that holds it.
+        place: the same below the folder that was searched, and the line in an archive.
         problems: what is wrong with it.
     """
 
@@ -52,49 +60,82 @@ class Damaged:
 
 
 def collect(roots: Iterable[Path]) -> tuple[list[Stored], list[Damaged]]:
-    """Every record below `roots`, in the order of their paths and each file once, and those that are damaged.
+    """Every record below `roots`, in run folders and archives, in the order of their paths and each once.
 
-    Damaged is a record that does not fit its schema or contradicts itself (a config that its hash is not of, a protocol
-    that the config does not make) or the test predictions beside it, or whose accuracy is no share of the test series.
+    Returns:
+        The runs, and the records that are damaged: one that does not fit its schema or contradicts itself (a config
+        that its hash is not of, a protocol that the config does not make) or the test predictions beside it, or whose
+        accuracy is no fraction of the test series.
 
     Raises:
-        UserError: a root is no folder, or there is no record that is whole.
+        UserError: a root is no folder, an archive is not readable, or there is no record that is whole.
     """
-    problems: list[str] = []
-    places: dict[Path, str] = {}
-    for root in roots:
-        if not root.is_dir():
-            problems.append(f"{root}: expected a folder with run folders in it")
-        for path in sorted(root.rglob(RECORD)):
-            if any(map(is_unfinished, path.relative_to(root).parts)):
-                continue  # of a process that was killed while it published
-            places.setdefault(path.resolve(), path.relative_to(root).as_posix())
-    if problems:
+    roots = list(roots)
+    if problems := [f"{root}: expected a folder with run folders in it" for root in roots if not root.is_dir()]:
         raise UserError(problems)
-    found: list[Stored] = []
+    runs: list[Stored] = []
     damaged: list[Damaged] = []
-    for path, place in sorted(places.items()):
-        try:
-            record = Record.read(path)
-            stored = Stored(record, path.parent)
-            wrong = _contradictions(stored)
-        except UserError as error:
-            wrong = error.problems
-        if wrong:
-            said = (text.removeprefix(f"{path}: ").removeprefix("record: ") for text in wrong)
-            damaged.append(Damaged(path, place, tuple(said)))
+    for _, item in sorted(_everything(roots).items()):
+        if isinstance(item, Damaged):
+            damaged.append(item)
         else:
-            found.append(stored)
-    if not found:
+            runs.append(item)
+    if not runs:
         raise UserError(
             [f"no whole {RECORD} found: expected at least one run"]
             + [f"{item.path}: {problem}" for item in damaged for problem in item.problems]
         )
-    return found, damaged
+    return runs, damaged
+
+
+def _everything(roots: Iterable[Path]) -> dict[Path, Stored | Damaged]:
+    """Every record below some folders, by the path that it has or, in an archive, would have in its run folder."""
+    items: dict[Path, Stored | Damaged] = {}
+    for root in roots:
+        for path in sorted([*root.rglob(RECORD), *root.rglob(archive.RECORDS)]):
+            if any(map(is_unfinished, path.relative_to(root).parts)):
+                continue  # of a process that was killed while it published
+            place, path = path.relative_to(root).as_posix(), path.resolve()
+            if path.name == RECORD:
+                if path not in items:
+                    items[path] = _checked(path, place, partial(_stored, path))
+            else:
+                items |= {key: item for key, item in _archived(path, place) if key not in items}
+    return items
+
+
+def _archived(path: Path, place: str) -> Iterator[tuple[Path, Stored | Damaged]]:
+    """Every record of an archive, by the path that it would have in a run folder."""
+    outcomes = archive.read_outcomes(path.parent)
+    for line in archive.read_lines(path):
+        read = partial(_stored_in_archive, path, line, outcomes.get(line.name))
+        yield path.parent / line.name / RECORD, _checked(path, f"{place}, line {line.number}", read)
+
+
+def _stored(path: Path) -> Stored:
+    return Stored(Record.read(path), path.parent)
+
+
+def _stored_in_archive(path: Path, line: archive.ArchivedText, outcomes: Outcomes | None) -> Stored:
+    return Stored(Record.parse(line.record, str(path)), path.parent / line.name, outcomes)
+
+
+def _checked(path: Path, place: str, read: Callable[[], Stored]) -> Stored | Damaged:
+    """A record that is read, or what is wrong with it."""
+    try:
+        stored = read()
+        problems = _contradictions(stored)
+    except UserError as error:
+        problems = error.problems
+    else:
+        if not problems:
+            return stored
+    texts = (text.removeprefix(f"{path}: ").removeprefix("record: ") for text in problems)
+    return Damaged(path, place, tuple(texts))
 
 
 def _contradictions(run: Stored) -> list[str]:
-    """Where an accuracy is no share of the test series, or a test score not that of the predictions beside it."""
+    """Where an accuracy is no fraction of the test series, or a test score not that of the predictions beside it."""
     record = run.record
     scores = record.metrics.test
     accuracy = scores.get("accuracy")
@@ -122,15 +163,15 @@ def newest(job: Sequence[Stored]) -> Stored:
 
 
 def publish(runs: Iterable[Stored], folder: Path, remarks: Remarks | None = None) -> None:
-    """Make `folder` hold the records of these runs and no others, in `DATA/MODEL/seedS-HASH`, each job's newest one.
+    """Make `folder` an archive of these runs and no others, named `DATA/MODEL/seedS-HASH`, each job's newest one.
 
     A job that was run on several states of its data counts as several, each with the start of the data's checksum in
-    its folder's name. Records lose this machine's folders. Beside a record goes what it said of each test series, where
-    that is known: the class, and of two classes the probability of the second. The runs may lie in `folder`.
+    its name. Records lose this machine's folders. Beside them goes what each run said of its test series, where that
+    is known: the class, and of two classes the probability of the second. The runs may lie in `folder`.
 
     Args:
         runs: at least one.
-        folder: the records' own; what was published there before does not stay.
+        folder: the archive's own; what was published there before does not stay.
         remarks: to be kept in `folder`.
 
     Raises:
@@ -145,27 +186,26 @@ def publish(runs: Iterable[Stored], folder: Path, remarks: Remarks | None = None
     jobs: dict[str, list[Stored]] = defaultdict(list)
     for run in runs:
         jobs[run.job].append(run)
+    archived = []
+    for name, job in jobs.items():
+        by_data = _by_checksum(job)
+        for checksum, alike in by_data.items():
+            run = newest(alike)
+            full_name = f"{name}-{checksum[:8]}" if len(by_data) > 1 else name
+            archived.append(archive.ArchivedRun(full_name, run.record.published(), run.outcomes))
     with replacing_folder(folder) as temporary:
         (remarks or Remarks()).write(temporary)
-        for name, job in jobs.items():
-            by_data = _by_checksum(job)
-            for checksum, alike in by_data.items():
-                run = newest(alike)
-                outcomes = run.outcomes
-                target = temporary / (f"{name}-{checksum[:8]}" if len(by_data) > 1 else name)
-                run.record.published().write(target / RECORD)
-                if outcomes is not None:
-                    write_outcomes(outcomes, target)
+        archive.write_archive(archived, temporary)
 
 
 def _by_checksum(job: Iterable[Stored]) -> dict[str, list[Stored]]:
     """Runs of one job by the checksum of their data; one that failed before it had its data goes with the first."""
-    found: dict[str, list[Stored]] = defaultdict(list)
-    lost = []
+    by_data: dict[str, list[Stored]] = defaultdict(list)
+    without_data = []
     for run in job:
         if run.record.protocol is None:
-            lost.append(run)
+            without_data.append(run)
         else:
-            found[run.record.protocol.data_sha256].append(run)
-    found[next(iter(found), "")] += lost
-    return found
+            by_data[run.record.protocol.data_sha256].append(run)
+    by_data[next(iter(by_data), "")] += without_data
+    return by_data

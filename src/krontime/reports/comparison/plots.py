@@ -1,4 +1,4 @@
-"""Plots of a comparison, as PNG and SVG: score against cost, score and time against the number of training series, and
+"""Plots of a comparison, as SVG: score against cost, score and time against the number of training series, and
 the critical-difference diagram."""
 
 import math

@@ -8,7 +8,6 @@ from krontime.storage import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")  # Okabe and Ito's
 _MARKERS = "os^Dv<>PX*hpd"
 _DASHES = ("-", "--", ":", "-.")
@@ -24,10 +23,8 @@ def style(number: int) -> dict[str, Any]:
 
 
 def save(figure: "Figure", folder: Path, name: str, *, words: str, **options: Any) -> None:
-    """Write `NAME.png` and `NAME.svg` with a description in words; the same figure gives the same files."""
+    """Write `NAME.svg` with a description in words; the same figure gives the same file."""
     from matplotlib import rc_context
 
-    for suffix in FORMATS:
-        metadata = {"Description": words, **({"Date": None} if suffix == "svg" else {})}
-        with replacing(folder / f"{name}.{suffix}") as temporary, rc_context({"svg.hashsalt": name}):
-            figure.savefig(temporary, format=suffix, metadata=metadata, **options)
+    with replacing(folder / f"{name}.svg") as temporary, rc_context({"svg.hashsalt": name}):
+        figure.savefig(temporary, format="svg", metadata={"Description": words, "Date": None}, **options)

@@ -10,7 +10,7 @@ import pytest
 from krontime.config.identity import config_hash
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import collect, publish
-from krontime.runs.predictions import Outcomes, Predictions, read_outcomes, write_outcomes, write_predictions
+from krontime.runs.predictions import Outcomes, Predictions, read_outcomes, write_predictions
 from krontime.runs.record import Status
 
 
@@ -55,7 +55,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("kind", TAMPERED)
-def test_a_tampered_record_is_named_and_left_out(make_record, tmp_path, kind):
+def test_a_tampered_record_is_named_and_left_out(make_record, write_outcomes, tmp_path, kind):
     for name, seed in (("good", 1), ("bad", 0)):
         settings = {"seed": seed, "model": {"name": "krontime"}, "data": {"name": "ACSF1"}}
         make_record(seed=seed, accuracy=0.87, config=settings).write(tmp_path / name / "record.json")
@@ -93,7 +93,7 @@ def test_no_whole_record_and_no_folder_are_mistakes(make_record, tmp_path):
     assert any(str(tmp_path / "a" / "record.json") in problem for problem in caught.value.problems)
 
 
-def test_publish_leaves_the_machine_out_and_keeps_the_identity(make_record, tmp_path):
+def test_publish_leaves_the_machine_out_and_keeps_the_identity(make_record, write_outcomes, tmp_path):
     settings = {
         "seed": 0,
         "paths": {"output": "outputs", "data": "/home/me/data", "cache": "/home/me/.cache"},
@@ -115,28 +115,28 @@ def test_publish_leaves_the_machine_out_and_keeps_the_identity(make_record, tmp_
     assert run.record.config["data"] == {"path": "<data>/A.npz", "source": {"folder": "<cache>/ucr"}}
     place = run.folder.relative_to(tmp_path / "published").as_posix()
     assert place == f"ACSF1/krontime/seed0-{again.config_hash}"
-    assert "/home/me" not in (run.folder / "record.json").read_text()
+    assert "/home/me" not in (tmp_path / "published" / "records.jsonl").read_text()
     assert run.outcomes.correct.sum() == 60
 
 
-def test_publish_leaves_the_given_runs_and_no_others(make_record, tmp_path):
+def test_publish_leaves_the_given_runs_and_no_others(make_record, write_outcomes, tmp_path):
     for data in ("A", "B"):
         config = {"seed": 0, "data": {"name": data}}
         make_record(data=data, config=config, accuracy=0.5).write(tmp_path / "runs" / data / "record.json")
         write_outcomes(outcomes(50), tmp_path / "runs" / data)
     published = tmp_path / "published"
 
-    def found():
+    def published_runs():
         return sorted((run.record.data, run.outcomes.correct.sum()) for run in collect([published])[0])
 
     publish(collect([tmp_path / "runs"])[0], published)
-    assert found() == [("A", 50), ("B", 50)]
+    assert published_runs() == [("A", 50), ("B", 50)]
     publish(collect([tmp_path / "runs" / "A"])[0], published)
-    assert found() == [("A", 50)]
+    assert published_runs() == [("A", 50)]
     publish(collect([published, tmp_path / "runs" / "B"])[0], published)  # what lies there may be among the runs
-    assert found() == [("A", 50), ("B", 50)]
-    publish(collect([published / "B"])[0], published)
-    assert found() == [("B", 50)]
+    assert published_runs() == [("A", 50), ("B", 50)]
+    publish([run for run in collect([published])[0] if run.record.data == "B"], published)
+    assert published_runs() == [("B", 50)]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -173,7 +173,7 @@ def test_publish_follows_a_link(make_record, tmp_path):
     (tmp_path / "published").symlink_to("elsewhere")
     publish(collect([tmp_path / "runs"])[0], tmp_path / "published")
     assert (tmp_path / "published").is_symlink()
-    assert len(list((tmp_path / "elsewhere").rglob("record.json"))) == 1
+    assert len((tmp_path / "elsewhere" / "records.jsonl").read_text().splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "elsewhere", "published"}
 
 
@@ -197,17 +197,26 @@ def test_outcomes_of_a_run_folder_are_those_of_its_predictions(tmp_path):
     probabilities = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]], dtype=np.float32)
     written = Predictions(np.array([9, 3, 5, 7]), ["NA", "", None, ""], probabilities, ("", "NA"))
     write_predictions(written, tmp_path / "test_predictions.parquet")
-    found = read_outcomes(tmp_path)
-    assert found.index.tolist() == [3, 7, 9]
-    assert found.labels.tolist() == ["", "", "NA"]
-    assert found.correct.tolist() == [True, False, True]
-    write_outcomes(found, tmp_path / "copy")
-    again = read_outcomes(tmp_path / "copy")
-    for name in ("index", "labels", "predicted", "probability"):
-        assert getattr(again, name).tolist() == getattr(found, name).tolist()
-    assert (found.positive, again.positive) == ("NA", "NA")
-    assert found.probability.tolist() == probabilities[[1, 3, 0], 1].tolist()
+    outcomes = read_outcomes(tmp_path)
+    assert outcomes.index.tolist() == [3, 7, 9]
+    assert outcomes.labels.tolist() == ["", "", "NA"]
+    assert outcomes.correct.tolist() == [True, False, True]
+    assert outcomes.positive == "NA"
+    assert outcomes.probability.tolist() == probabilities[[1, 3, 0], 1].tolist()
     three = Predictions(np.array([1]), ["b"], np.array([[0.1, 0.5, 0.4]]), ("a", "b", "c"))
     write_predictions(three, tmp_path / "test_predictions.parquet")
     assert read_outcomes(tmp_path).probability is None
     assert read_outcomes(tmp_path / "nothing") is None
+
+
+def test_a_damaged_record_of_an_archive_is_named_by_its_line(make_record, tmp_path):
+    for seed in (0, 1, 2):
+        make_record(seed=seed).write(tmp_path / "runs" / str(seed) / "record.json")
+    publish(collect([tmp_path / "runs"])[0], tmp_path / "all" / "records")
+    path = tmp_path / "all" / "records" / "records.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1].replace('"seed": 1', '"seed": 7', 1), lines[2]]))
+    runs, [damaged] = collect([tmp_path / "all"])
+    assert [run.record.seed for run in runs] == [0, 2]
+    assert (damaged.path, damaged.place) == (path, "records/records.jsonl, line 2")
+    assert damaged.problems[0].startswith("seed is 7 but config.seed is 1")

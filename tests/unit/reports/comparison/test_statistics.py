@@ -12,7 +12,7 @@ from krontime.reports.comparison.collect import Stored
 from krontime.reports.comparison.compare import compare
 from krontime.reports.comparison.significance import write_significance
 from krontime.reports.comparison.statistics import Interval, intervals, mean_ranks, on_each_data_set, over_data_sets
-from krontime.runs.predictions import Outcomes, write_outcomes
+from krontime.runs.predictions import Outcomes
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,7 @@ def test_resamples_allow_the_corrected_t_test(make_record, make_protocol):
 
 
 @pytest.fixture
-def predicted(make_record, make_protocol, tmp_path):
+def predicted(make_record, make_protocol, write_outcomes, tmp_path):
     """A comparison of runs on one data set from `{model: [which of the series each run got right]}`."""
 
     def make(rights, labels, balanced=False, index=None, **options):
@@ -167,7 +167,7 @@ def test_the_bootstrap_of_balanced_accuracy_weighs_classes_alike(predicted):
 def test_no_test_over_series_without_the_predictions_of_every_run(predicted, tmp_path):
     right = [np.arange(40) < 30] * 2
     comparison = predicted({"a": right, "b": right}, ["x", "y"] * 20)
-    (tmp_path / "b" / "1" / "test_outcomes.csv").unlink()
+    (tmp_path / "b" / "1" / "test_predictions.parquet").unlink()
     tests, [note] = on_each_data_set(comparison)
     assert tests == []
     assert note.startswith("Pairs without a test")
@@ -207,7 +207,7 @@ def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
     assert intervals(predicted({"a": [np.full(400, True)]}, ["x", "y"] * 200)) == ([], [])  # nothing varies
 
 
-def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
+def test_the_interval_of_the_area_under_the_roc_curve(make_record, write_outcomes, tmp_path):
     """Against the variance of DeLong, DeLong and Clarke-Pearson (1988)."""
     rng = np.random.default_rng(3)
     labels = np.array(["a"] * 150 + ["b"] * 50, dtype=object)
@@ -216,7 +216,8 @@ def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
         probability = 1 / (1 + np.exp(-rng.normal(size=200) - 1.2 * (labels == "b")))
         area = float(roc_auc_score(labels == "b", probability))
         folder = tmp_path / str(seed)
-        write_outcomes(Outcomes(np.arange(200), labels, labels, "b", probability), folder)
+        answers = np.where(probability > 0.5, "b", "a").astype(object)
+        write_outcomes(Outcomes(np.arange(200), labels, answers, "b", probability), folder)
         runs.append(Stored(make_record(seed=seed, auroc=area), folder))
         alone, _ = intervals(compare(runs[-1:], metric="auroc"))
         above = probability[labels == "b"][:, None] > probability[labels == "a"]
@@ -231,7 +232,7 @@ def test_the_interval_of_the_area_under_the_roc_curve(make_record, tmp_path):
     assert both.high - both.low < alone[0].high - alone[0].low  # two runs that err apart
 
 
-def test_runs_on_other_series_have_no_interval(predicted, tmp_path):
+def test_runs_on_other_series_have_no_interval(predicted, write_outcomes, tmp_path):
     comparison = predicted({"a": [np.arange(40) < 30] * 2}, ["x", "y"] * 20)
     labels = np.array(["x", "y"] * 20, dtype=object)
     write_outcomes(Outcomes(np.arange(1, 41), labels, labels), tmp_path / "a" / "1")
