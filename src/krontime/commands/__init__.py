@@ -5,6 +5,7 @@ COMMANDS = {
     "evaluate": ("krontime.commands.evaluate:evaluate", "score a finished run on its test split again"),
     "predict": ("krontime.commands.predict:predict", "classify new files with a finished run"),
     "export": ("krontime.commands.export:export", "write a finished run as a bundle that can be handed on"),
+    "report": ("krontime.commands.report:report", "a finished run, or all runs below a folder, as one HTML page"),
     "plan": (
         "krontime.commands.plan:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",

@@ -39,6 +39,7 @@ NEEDED_BY_VERB = {
     "export": ["run=RUN", "output=BUNDLE"],
     "predict": ["run=RUN", "input=a.npz", "output=b.csv"],
     "probe": ["run=RUN"],
+    "report": ["run=RUN"],
 }
 
 PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))

@@ -1,0 +1,242 @@
+"""What a page on a finished run says, from its record, its predictions and, where it can be read, its data.
+
+Shape letters: n test series, K classes, R resamples.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from krontime.data.series import SeriesData
+from krontime.errors import UserError
+from krontime.runs import prepare
+from krontime.runs.predictions import Predictions, read_predictions
+from krontime.runs.record import Record, Status
+from krontime.storage import PREDICTIONS, RECORD
+
+NUM_RESAMPLES = 2_000
+NUM_BINS = 10
+NUM_EXAMPLES = 3
+
+
+class Interval(NamedTuple):
+    """95 % of the scores that other test series (or groups of them) would have given."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Series whose most probable class has about the same probability."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test series with what the model says of it.
+
+    Attributes:
+        why: what it is an example of.
+        index: position in the data set.
+        label, predicted: class names.
+        probability: of the predicted class.
+        values: `(C, L)`; None where the data could not be read.
+    """
+
+    why: str
+    index: int
+    label: str
+    predicted: str
+    probability: float
+    values: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """What a page on one run says.
+
+    Attributes:
+        folder: of the run.
+        record: of the run.
+        predictions: of the test split; None without one.
+        intervals: of the test scores, by metric.
+        bins: of the reliability plot, from the lowest confidence to the highest.
+        confusion: int64 `(K, K)`, true class by predicted class.
+        curves: by metric, its epochs and values.
+        examples: of the test series.
+        data: the data set; None where it could not be read.
+        missing: why it could not.
+    """
+
+    folder: Path
+    record: Record
+    predictions: Predictions | None
+    intervals: dict[str, Interval]
+    bins: list[Bin]
+    confusion: np.ndarray | None
+    curves: dict[str, tuple[list[int], list[float]]]
+    examples: list[Example]
+    data: SeriesData | None
+    missing: str | None
+
+
+def run_content(folder: Path, paths: Mapping[str, Any]) -> RunContent:
+    """Gather what the page on a run says.
+
+    Args:
+        folder: of the run.
+        paths: folders that have moved since (`data`, `cache`); None for those that have not.
+
+    Raises:
+        UserError: there is no completed run, or a file of it is damaged.
+    """
+    record = Record.read(folder / RECORD)
+    if record.status is not Status.COMPLETED:
+        raise UserError(f"run={str(folder)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}")
+    data, missing = _data(record, paths)
+    predictions = read_predictions(folder / PREDICTIONS) if (folder / PREDICTIONS).is_file() else None
+    intervals: dict[str, Interval] = {}
+    bins: list[Bin] = []
+    confusion, examples = None, []
+    if predictions is not None:
+        truth, predicted = _codes(predictions)
+        groups = None if data is None or data.groups is None else data.groups[predictions.index]
+        intervals = score_intervals(truth, predicted, predictions.probabilities, groups)
+        bins = reliability(truth, predicted, predictions.probabilities)
+        confusion = confusion_counts(truth, predicted, len(predictions.class_names))
+        examples = _examples(predictions, truth, predicted, data)
+    return RunContent(
+        folder, record, predictions, intervals, bins, confusion, learning_curves(folder), examples, data, missing
+    )
+
+
+def _data(record: Record, paths: Mapping[str, Any]) -> tuple[SeriesData | None, str | None]:
+    """The data set of a run, or why it can't be read (again)."""
+    config: dict[str, Any] = dict(record.config)
+    given = {key: value for key, value in paths.items() if value is not None}
+    try:
+        data = prepare.load_data({**config, "paths": {**config["paths"], **given}})
+    except (UserError, KeyError, TypeError) as error:
+        return None, str(error).splitlines()[0]
+    if record.protocol is not None and data.sha256 != record.protocol.data_sha256:
+        return None, "the data set has changed since the run"
+    return data, None
+
+
+def _codes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted classes `(n,)` as positions in the class names."""
+    code = {name: position for position, name in enumerate(predictions.class_names)}
+    truth = np.array([code[label] for label in predictions.labels if label is not None], np.int64)
+    return truth, np.array([code[name] for name in predictions.predicted], np.int64)
+
+
+def score_intervals(
+    truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray, groups: np.ndarray | None, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of accuracy, balanced accuracy and negative log-likelihood by bootstrap.
+
+    That of accuracy is Wilson's where single series are drawn, since a bootstrap of none wrong has no width.
+
+    Args:
+        truth: `(n,)` classes.
+        predicted: `(n,)` classes.
+        probability: `(n, K)`.
+        groups: `(n,)` what series have in common (patient, speaker); whole groups are drawn then. None for series.
+        seed: of the draws.
+    """
+    from scipy.stats import binomtest
+
+    units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num_units = int(units.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(num_units, np.full(num_units, 1 / num_units), NUM_RESAMPLES)
+    weight_Rn = draws[:, units].astype(np.float64)
+    weight_Rn = weight_Rn[weight_Rn.sum(axis=1) > 0]
+    correct = (truth == predicted).astype(np.float64)
+    surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], 1e-12, 1))
+    total = weight_Rn.sum(axis=1)
+    recalls = []
+    for name in np.unique(truth):
+        of_class = weight_Rn[:, truth == name]
+        with np.errstate(invalid="ignore"):
+            recalls.append((of_class @ correct[truth == name]) / of_class.sum(axis=1))
+    scores = {
+        "accuracy": weight_Rn @ correct / total,
+        "balanced_accuracy": np.nanmean(recalls, axis=0),
+        "nll": weight_Rn @ surprise / total,
+    }
+    intervals = {name: Interval(*np.quantile(values, (0.025, 0.975)).tolist()) for name, values in scores.items()}
+    if groups is None:
+        wilson = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+        intervals["accuracy"] = Interval(float(wilson.low), float(wilson.high))
+    return intervals
+
+
+def reliability(truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> list[Bin]:
+    """Confidence against accuracy in bins of equal width; empty bins are left out."""
+    confidence = probability[np.arange(len(truth)), predicted]
+    position = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [
+        Bin(float(confidence[inside].mean()), float((truth == predicted)[inside].mean()), int(inside.sum()))
+        for inside in (position == number for number in range(NUM_BINS))
+        if inside.any()
+    ]
+
+
+def confusion_counts(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 `(K, K)`: series by true class (row) and predicted class (column)."""
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    return counts
+
+
+def learning_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Each metric that the run logged once an epoch: epochs from 1, and values; empty without `metrics.csv`."""
+    files = sorted(folder.rglob("metrics.csv"))
+    if not files:
+        return {}
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    with files[0].open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                if name == "train/loss_epoch" or name.startswith("val/"):
+                    value = float(text) if text else math.nan
+                    if math.isfinite(value) and (row.get("epoch") or "").isdigit():
+                        epochs, values = curves.setdefault(name, ([], []))
+                        epochs.append(int(row["epoch"]) + 1)
+                        values.append(value)
+    return curves
+
+
+def _examples(
+    predictions: Predictions, truth: np.ndarray, predicted: np.ndarray, data: SeriesData | None
+) -> list[Example]:
+    """Wrong with the most confidence, right with the most, and those that the model is least sure of."""
+    confidence = predictions.probabilities[np.arange(len(truth)), predicted]
+    wrong, right = np.flatnonzero(truth != predicted), np.flatnonzero(truth == predicted)
+    chosen = [("wrong, and sure", _highest(confidence, wrong)), ("right, and sure", _highest(confidence, right))]
+    chosen.append(("least sure", _highest(-confidence, np.arange(len(truth)))))
+    return [
+        Example(
+            why,
+            int(predictions.index[row]),
+            predictions.class_names[truth[row]],
+            predictions.class_names[predicted[row]],
+            float(confidence[row]),
+            None if data is None else np.asarray(data.series(int(predictions.index[row]))),
+        )
+        for why, rows in chosen
+        for row in rows
+    ]
+
+
+def _highest(values: np.ndarray, among: np.ndarray) -> Sequence[int]:
+    return among[np.argsort(-values[among], kind="stable")][:NUM_EXAMPLES].tolist()

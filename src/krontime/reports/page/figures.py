@@ -1,0 +1,158 @@
+"""The figures of a page, drawn by Bokeh; each has a description in words, and a table of its numbers beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from krontime.data.summary import envelope
+
+if TYPE_CHECKING:
+    from krontime.reports.page.content import Bin, Example
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
+DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
+MAX_POINTS = 1_200
+
+
+class Figure(NamedTuple):
+    """A figure of a page.
+
+    Attributes:
+        title: above it.
+        plot: Bokeh's model.
+        words: what it shows, for those who do not see it.
+        header: of the table of its numbers.
+        rows: of that table.
+    """
+
+    title: str
+    plot: Any
+    words: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def _figure(x: str, y: str, *, height: int = 300, **options: Any) -> Any:
+    from bokeh.plotting import figure
+
+    plot = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        tools="hover,save,reset,box_zoom",
+        x_axis_label=x,
+        y_axis_label=y,
+        **options,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    plot.axis.axis_label_text_font_style = "normal"
+    return plot
+
+
+def curves(title: str, unit: str, lines: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
+    """Metrics against epochs."""
+    from bokeh.models import DataRange1d
+
+    plot = _figure("epoch", unit, y_range=DataRange1d(min_interval=0.1))
+    for position, (name, (epochs, values)) in enumerate(lines.items()):
+        look = {"color": COLOURS[position % 6], "line_dash": DASHES[position % 6]}
+        plot.line(list(epochs), list(values), legend_label=name, line_width=2, **look)
+    if lines:
+        plot.legend.location = "top_right"
+        plot.legend.click_policy = "hide"
+    last = {name: values[-1] for name, (_, values) in lines.items()}
+    ends = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
+    num_epochs = max((len(epochs) for epochs, _ in lines.values()), default=0)
+    words = f"{title} over {num_epochs} epochs; at the end {ends}"
+    epochs = sorted({epoch for epochs, _ in lines.values() for epoch in epochs})
+    at = [dict(zip(*line, strict=True)) for line in lines.values()]
+    rows = [[str(epoch), *(f"{by[epoch]:.4g}" if epoch in by else "" for by in at)] for epoch in epochs]
+    return Figure(title, plot, words, ["epoch", *lines], rows)
+
+
+def reliability(bins: Sequence["Bin"]) -> Figure:
+    """How often the model is right, against how sure it is."""
+    plot = _figure("probability of the predicted class", "fraction that is right", x_range=(0, 1), y_range=(0, 1.02))
+    plot.line([0, 1], [0, 1], color="#666666", line_dash="dashed", legend_label="as sure as right")
+    sizes = [8 + 16 * (each.count / max(other.count for other in bins)) ** 0.5 for each in bins]
+    source = {
+        "x": [each.confidence for each in bins],
+        "y": [each.accuracy for each in bins],
+        "series": [each.count for each in bins],
+        "size": sizes,
+    }
+    plot.scatter("x", "y", size="size", source=source, color=COLOURS[0], legend_label="test series")
+    plot.legend.location = "top_left"
+    rows = [[f"{each.confidence:.2f}", f"{each.accuracy:.2f}", str(each.count)] for each in bins]
+    words = "; ".join(f"where it says {row[0]}, {row[1]} are right ({row[2]} series)" for row in rows)
+    return Figure("Calibration", plot, words, ["says", "is right", "series"], rows)
+
+
+def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """True classes against predicted ones."""
+    from bokeh.models import BasicTicker, ColumnDataSource, LinearColorMapper
+    from bokeh.models.annotations import ColorBar
+    from bokeh.palettes import Blues256
+    from bokeh.transform import transform
+
+    fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    short = [f"{name[:20]}…" if len(name) > 21 else name for name in names]
+    if len(set(short)) < len(short):
+        short = [f"{position} {name}" for position, name in enumerate(short)]
+    plot = _figure(
+        "predicted", "true", height=min(900, 220 + 26 * len(names)), x_range=short, y_range=list(reversed(short))
+    )
+    rows, columns = np.indices(counts.shape)
+    source = {
+        "predicted": [short[column] for column in columns.ravel()],
+        "true": [short[row] for row in rows.ravel()],
+        "series": counts.ravel().tolist(),
+        "fraction": fraction.ravel().tolist(),
+    }
+    data = ColumnDataSource(source)
+    mapper = LinearColorMapper(palette=list(reversed(Blues256)), low=0, high=1)
+    plot.rect("predicted", "true", 1, 1, source=data, line_color=None, fill_color=transform("fraction", mapper))
+    if len(names) <= 12:
+        dark = ["#ffffff" if value > 0.5 else "#1a1a1a" for value in fraction.ravel()]
+        data.data["ink"] = dark
+        plot.text(
+            "predicted", "true", "series", source=data, text_align="center", text_baseline="middle", text_color="ink"
+        )
+    plot.xaxis.major_label_orientation = 0.9
+    plot.grid.grid_line_color = None
+    plot.add_layout(ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=3), title="fraction"), "right")
+    table = [[name, *map(str, row)] for name, row in zip(names, counts.tolist(), strict=True)]
+    right = int(np.trace(counts))
+    words = f"{right} of {int(counts.sum())} test series lie on the diagonal"
+    return Figure("Confusion matrix of the test split", plot, words, ["true / predicted", *names], table)
+
+
+def series(example: "Example", sampling_rate_hz: float | None) -> Figure:
+    """One series against time; every channel a line, long ones as the envelope of neighbouring points."""
+    assert example.values is not None
+    unit = "time (s)" if sampling_rate_hz else "time (points)"
+    plot = _figure(unit, "value", height=220)
+    for channel, values in enumerate(example.values[:6]):
+        at, low, high = envelope(values, MAX_POINTS)
+        x = np.repeat(at / (sampling_rate_hz or 1), 2)
+        y = np.stack([low, high], axis=1).ravel()
+        shown = np.isfinite(y)
+        options: dict[str, Any] = {"legend_label": f"channel {channel}"} if len(example.values) > 1 else {}
+        plot.line(x[shown], y[shown].astype(float), color=COLOURS[channel % 6], **options)
+    title = f"Series {example.index}: {example.label}, predicted {example.predicted} ({example.probability:.2f})"
+    observed = example.values[np.isfinite(example.values)]
+    extent = f"from {observed.min():.3g} to {observed.max():.3g}" if observed.size else "without an observed point"
+    words = f"{example.why}; {example.values.shape[-1]} points, values {extent}"
+    return Figure(title, plot, words, [], [])
+
+
+def scores(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Figure:
+    """A score of each run with its interval: name, score, low, high."""
+    names = [row[0] for row in rows]
+    plot = _figure(title, "run", height=120 + 30 * len(rows), y_range=list(reversed(names)))
+    plot.segment([row[2] for row in rows], names, [row[3] for row in rows], names, color=COLOURS[0], line_width=3)
+    plot.scatter([row[1] for row in rows], names, size=10, color=COLOURS[1])
+    table = [[name, f"{score:.3f}", f"{low:.3f} to {high:.3f}"] for name, score, low, high in rows]
+    words = "; ".join(f"{name} {score:.3f}" for name, score, *_ in rows)
+    return Figure(f"{title} with 95 % intervals", plot, words, ["run", title, "interval"], table)

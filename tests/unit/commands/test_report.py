@@ -1,0 +1,117 @@
+"""Pages of a run and of several runs: whole, self-contained, readable without the plots."""
+
+import contextlib
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from krontime import cli
+from krontime.runs.run import train_in
+
+SMALL = (
+    "model.d_model=8",
+    "model.num_heads=2",
+    "model.num_layers=1",
+    "model.ffn_dim=8",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+)
+
+
+class Structure(HTMLParser):
+    """Titles, links to elsewhere, and elements that a screen reader needs words for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.elsewhere: list[str] = []
+        self.images: list[str] = []
+        self._in_title = False
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self._in_title = tag == "h2"
+        if tag in ("script", "link", "img", "iframe") and (given.get("src") or given.get("href")):
+            self.elsewhere.append(str(given))
+        if given.get("role") == "img":
+            self.images.append(given.get("aria-label") or "")
+
+    def handle_data(self, data):
+        if self._in_title:
+            self.titles.append(data.strip())
+            self._in_title = False
+
+
+@pytest.fixture(scope="module")
+def runs(compose, tmp_path_factory) -> Path:
+    """A folder with two finished runs on series with awkward class names."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(size=(40, 2, 80)).astype("f4")
+    X[y == 1, 0] += np.sin(np.arange(80) / 3)
+    split = (np.arange(40) >= 28).astype(int)
+    np.savez(folder / "a.npz", X=X, y=y, split=split, classes=np.array(["<b>hum</b>", "異常 & co"]), fs=50.0)
+    for seed in (0, 1):
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = compose("data=npz", f"data.path={folder / 'a.npz'}", f"seed={seed}", *SMALL)
+            train_in(config, folder / "out" / f"seed{seed}")
+    return folder
+
+
+def page(path: Path) -> tuple[str, Structure]:
+    text = path.read_text(encoding="utf-8")
+    structure = Structure()
+    structure.feed(text)
+    return text, structure
+
+
+def test_the_page_of_a_run_is_whole_and_needs_no_network(runs, tmp_path, capsys):
+    cli.main(["report", f"run={runs / 'out' / 'seed0'}", f"output={tmp_path / 'r.html'}"])
+    text, structure = page(tmp_path / "r.html")
+    assert {"Scores", "Errors", "Examples", "Training", "Data", "Protocol"} <= set(structure.titles)
+    assert structure.elsewhere == []
+    assert len(structure.images) >= 4
+    assert all(structure.images)
+    assert "<b>hum</b>" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert "異常 &amp; co" in text
+    assert (tmp_path / "r.html").stat().st_size < 5 * 2**20
+    assert "r.html" in capsys.readouterr().out
+
+
+def test_the_page_of_several_runs_compares_them(runs, tmp_path):
+    cli.main(["report", f"run={runs / 'out'}", f"output={tmp_path / 's.html'}"])
+    text, structure = page(tmp_path / "s.html")
+    assert "2 completed runs of krontime on 1 data set" in text
+    assert "seed0" in text
+    assert "seed1" in text
+    assert structure.elsewhere == []
+
+
+def test_a_page_without_its_data_says_so(runs, tmp_path, monkeypatch):
+    (runs / "a.npz").rename(runs / "moved.npz")
+    try:
+        cli.main(["report", f"run={runs / 'out' / 'seed0'}", f"output={tmp_path / 'r.html'}"])
+    finally:
+        (runs / "moved.npz").rename(runs / "a.npz")
+    assert "The data could not be read for this page" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_mistakes_are_named_before_anything_is_written(runs, tmp_path, capsys):
+    (tmp_path / "there.html").write_text("mine")
+    for overrides, expected in (
+        ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path / 'there.html'}"], "force=true"),
+        ([f"run={runs / 'nothing'}", f"output={tmp_path / 'r.html'}"], "nothing"),
+        ([f"run={tmp_path}", f"output={tmp_path / 'r.html'}"], "finished runs below it"),
+        ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path}"], "this is a folder"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["report", *overrides])
+        assert stopped.value.code == 2
+        assert expected in capsys.readouterr().err
+    assert (tmp_path / "there.html").read_text() == "mine"
+    assert not (tmp_path / "r.html").exists()

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from krontime.reports.page import content
+
+
+def scored(num_series: int = 200, accuracy: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True classes, predicted ones, and probabilities of three classes."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, num_series)
+    predicted = np.where(rng.random(num_series) < accuracy, truth, (truth + 1) % 3)
+    probability = np.full((num_series, 3), 0.1)
+    probability[np.arange(num_series), predicted] = 0.8
+    return truth, predicted, probability
+
+
+def test_an_interval_holds_the_score_and_shrinks_with_more_series():
+    widths = []
+    for num_series in (50, 5000):
+        truth, predicted, probability = scored(num_series)
+        intervals = content.score_intervals(truth, predicted, probability, None)
+        low, high = intervals["accuracy"]
+        assert low < (truth == predicted).mean() < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 5
+
+
+def test_groups_widen_the_interval():
+    truth, predicted, probability = scored(600)
+    groups = np.arange(600) // 60
+    predicted = np.where(groups < 3, (truth + 1) % 3, truth)  # whole groups are wrong
+    alone = content.score_intervals(truth, predicted, probability, None)["accuracy"]
+    grouped = content.score_intervals(truth, predicted, probability, groups)["accuracy"]
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_no_error_at_all_has_an_interval_with_a_width():
+    truth, _, probability = scored(40, accuracy=1.0)
+    low, high = content.score_intervals(truth, truth, probability, None)["accuracy"]
+    assert low < 0.95
+    assert high == pytest.approx(1.0)
+
+
+def test_confusion_counts_every_series_once():
+    truth, predicted, _ = scored()
+    counts = content.confusion_counts(truth, predicted, 3)
+    assert counts.sum() == len(truth)
+    assert np.trace(counts) == (truth == predicted).sum()
+    assert counts[0, 1] == ((truth == 0) & (predicted == 1)).sum()
+
+
+def test_reliability_counts_every_series_once_and_leaves_empty_bins_out():
+    truth, predicted, probability = scored()
+    bins = content.reliability(truth, predicted, probability)
+    assert len(bins) == 1
+    assert (bins[0].confidence, bins[0].count) == (pytest.approx(0.8), len(truth))
+    assert bins[0].accuracy == pytest.approx((truth == predicted).mean())
+
+
+def test_learning_curves_are_read_by_epoch(tmp_path):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "metrics.csv").write_text(
+        "epoch,step,train/loss_epoch,val/nll\n0,4,1.5,\n0,4,,0.9\n1,8,1.0,nan\n"
+    )
+    assert content.learning_curves(tmp_path) == {"train/loss_epoch": ([1, 2], [1.5, 1.0]), "val/nll": ([1], [0.9])}
+    assert content.learning_curves(tmp_path / "nothing") == {}
