@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from krontime.config.signatures import argument_problems, worded
 from krontime.config.targets import is_aeon, target_problems
+from krontime.config.time_limit import limit_seconds
 from krontime.errors import UserError
 from krontime.metrics import METRICS
 
@@ -249,6 +250,7 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             if (value := config["trainer"].get(key, 1)) != 1
         ]
     problems += _reference_problems(config) if is_aeon(config) else _number_problems(config["trainer"])
+    problems += _length_problems(config)
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
     if (config["callbacks"] or {}).get("checkpoint", {}) is not None:
@@ -302,6 +304,38 @@ def _number_problems(trainer: Mapping[str, Any]) -> list[str]:
         problems.append(
             "trainer.sync_batchnorm=True: expected false, since Lightning's layer in place of ours would count padding "
             "and missing values"
+        )
+    return problems
+
+
+def _length_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of the trainer's options would leave nothing that is trained, or nothing that is validated."""
+    trainer = config["trainer"]
+    problems = []
+    try:
+        limit_seconds(trainer.get("max_time"))
+    except ValueError as error:
+        problems.append(f"trainer.max_time={trainer['max_time']!r}: {error}")
+    max_steps = trainer.get("max_steps")
+    if isinstance(max_steps, int) and max_steps < 1 and max_steps != -1:
+        problems.append(f"trainer.max_steps={max_steps}: expected at least 1, or -1 for no limit")
+    for key in ("fast_dev_run", "overfit_batches"):
+        if trainer.get(key):
+            problems.append(
+                f"trainer.{key}={trainer[key]!r}: expected none, since its scores would be recorded as those of a run; "
+                "for a short one use trainer.max_epochs=1"
+            )
+    if trainer.get("limit_train_batches") in (0, False):
+        problems.append(f"trainer.limit_train_batches={trainer['limit_train_batches']!r}: expected some to train on")
+    validated = [
+        f"callbacks.{name}"
+        for name, callback in (config["callbacks"] or {}).items()
+        if str((callback or {}).get("monitor")).startswith("val/")
+    ]
+    if trainer.get("limit_val_batches") in (0, False) and validated:
+        problems.append(
+            f"trainer.limit_val_batches={trainer['limit_val_batches']!r}: expected some to validate on, since "
+            f"{' and '.join(validated)} monitor validation, or {' '.join(f'{name}=null' for name in validated)}"
         )
     return problems
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from krontime.metrics import MetricName
 from krontime.runs.environment import peak_memory_bytes
 from krontime.runs.prepare import PreparedData
+from krontime.runs.record import LimitedBy
 from krontime.runs.resume import clear_unfinished
 from krontime.storage import CONFIG, replacing
 from krontime.training.predict import scores
@@ -70,6 +71,16 @@ class Fit(ABC):
     def num_steps(self) -> int:
         """Optimiser steps done."""
         return 0
+
+    @property
+    def max_steps(self) -> int | None:
+        """Optimiser steps that there may be; None where there are none, or it is not known yet."""
+        return None
+
+    @property
+    def limited_by(self) -> LimitedBy | None:
+        """What that number comes from."""
+        return None
 
     @property
     def peak_memory_bytes(self) -> int | None:

@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krontime.config.time_limit import limit_seconds
 from krontime.runs import fitted_module, load
 from krontime.runs.environment import reset_peak_memory
 from krontime.runs.fit import Fit
 from krontime.runs.prepare import PreparedData
+from krontime.runs.record import LimitedBy
 from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
 from krontime.training import build
 from krontime.training.attention_maps import mean_factors
+from krontime.training.budget import EndAtLastStep, measured_steps
 from krontime.training.divergence import StopOnDivergence
 from krontime.training.predict import Scorer
 from krontime.training.progress import Bar, EpochLines, History
@@ -53,8 +55,8 @@ class NetworkFit(Fit):
 
         super().__init__(config, job, run_dir, is_first=is_first)
         self._callbacks = callbacks
-        # It has to know `max_time` itself: Lightning adds no second timer that would.
-        self._timer, self._history = Timer(duration=config["trainer"].get("max_time")), History()
+        self._timer, self._history, self._end = Timer(), History(), EndAtLastStep()
+        self._steps_in_time: int | None = None
         self._fitted_before_s = 0.0
         self._left_out: dict[int, torch.Tensor] = {}
 
@@ -74,6 +76,20 @@ class NetworkFit(Fit):
         return self.trainer.global_step if self.trainer else 0
 
     @property
+    def max_steps(self) -> int | None:
+        """Those that there may be."""
+        return self._end.total_steps
+
+    @property
+    def limited_by(self) -> LimitedBy | None:
+        """What that number comes from."""
+        if self.max_steps is None:
+            return None
+        if self.max_steps == self._steps_in_time:
+            return "seconds"
+        return "steps" if self.max_steps == self.config["trainer"].get("max_steps") else "epochs"
+
+    @property
     def history(self) -> list[dict[str, float]]:
         """Metrics of each epoch."""
         return self._history.rows
@@ -88,34 +104,38 @@ class NetworkFit(Fit):
 
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
-        from lightning.pytorch.callbacks import Timer
-
         config, job, run_dir = self.config, self.job, self.run_dir
         started_s = time.perf_counter()
         module = fitted_module.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
-        if (limit_s := self._timer.time_remaining()) is not None:  # what came before counts too
-            self._timer = Timer(duration=timedelta(seconds=max(1.0, limit_s - self._fitted_before_s)))
         self._left_out = module.left_out
         self.num_parameters = sum(parameter.numel() for parameter in module.network.parameters())
         if module.read_out is not None:
             self.num_parameters += module.read_out.num_fitted
-        if config["compile"]:
-            module.network.compile()
         self.loggers = build.loggers(config, run_dir)
         callbacks = [
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
             self._timer,
             self._history,
+            self._end,
             RestoreStopState(),
             StopOnDivergence(),
             *self._callbacks,
         ]
-        trainer = self.trainer = build.trainer(config, run_dir, callbacks, self.loggers)
-        self.world_size = trainer.world_size
+        trainer = self._trainer(callbacks)
         resumed = None
         if not config["force"]:
             resumed = resume_from(run_dir, job.protocol, trainer.world_size, mend=self.is_first)
+        if (limit_s := limit_seconds(config["trainer"].get("max_time"))) is not None:
+            self._steps_in_time = resumed.steps_in_time if resumed else None
+            if self._steps_in_time is None:  # what came before counts too
+                left_s = limit_s - self._fitted_before_s
+                self._steps_in_time = measured_steps(config, module, job.batches(config), limit_s=left_s)
+            trainer = self._trainer(callbacks)
+        module.about["steps_in_time"] = self._steps_in_time
+        if config["compile"]:
+            module.network.compile()
+        self.trainer, self.world_size = trainer, trainer.world_size
         if self.is_first and not resumed and was_begun(run_dir):
             set_aside(run_dir, level=logging.WARNING, why="The run starts anew")
         self.open_folder()
@@ -132,6 +152,14 @@ class NetworkFit(Fit):
             weights_only=True,
         )
         self.ended()
+
+    def _trainer(self, callbacks: list["Callback"]) -> "Trainer":
+        """Lightning's, with the limit on time as one on steps."""
+        options = {key: value for key, value in self.config["trainer"].items() if key != "max_time"}
+        limits = [limit for limit in (options.get("max_steps"), self._steps_in_time) if limit not in (None, -1)]
+        if limits:
+            options["max_steps"] = min(limits)
+        return build.trainer({**self.config, "trainer": options}, self.run_dir, callbacks, self.loggers)
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """Those of the checkpoint that validation selected."""

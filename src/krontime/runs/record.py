@@ -30,6 +30,9 @@ from krontime.metrics import MetricName
 from krontime.runs.record_migration import READABLE, SCHEMA_VERSION, migrated
 from krontime.storage import replacing
 
+LimitedBy = Literal["epochs", "steps", "seconds"]
+"""What the number of a run's optimiser steps comes from: `max_epochs`, `max_steps` or `max_time` of `trainer`."""
+
 _ROUNDING = 1e-3  # scores are computed in float32
 
 
@@ -172,6 +175,9 @@ class Record(_Strict):
         metrics: scores on `val` and `test`; a completed run on data with a test split has its
             test accuracy.
         num_parameters: trainable and fixed parameters; None where there is no such count.
+        num_steps: optimiser steps that were done; None for what has none, and in files of older versions.
+        max_steps: optimiser steps that there were to be, which the schedule was made for; likewise.
+        limited_by: what `max_steps` comes from; likewise.
         train_time_s: wall-clock seconds of fitting.
         peak_memory_bytes: see `krontime.runs.environment.peak_memory_bytes`.
         inference_ms_per_series: wall-clock milliseconds of classifying the test split in batches, reading included,
@@ -194,6 +200,9 @@ class Record(_Strict):
     protocol: Protocol | None
     metrics: Metrics
     num_parameters: NonNegativeInt | None
+    num_steps: NonNegativeInt | None = None
+    max_steps: NonNegativeInt | None = None
+    limited_by: LimitedBy | None = None
     train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
     peak_memory_bytes: NonNegativeInt | None
     inference_ms_per_series: Annotated[FiniteFloat, Field(ge=0)] | None = None

@@ -4,7 +4,7 @@
 |---|---|
 | 1 | the first |
 | 2 | `inference_ms_per_series` |
-| 3 | names of config keys and classes (`krontime.config.migration`), and with them the config's hash |
+| 3 | the number of steps; names of config keys and classes (`krontime.config.migration`), with the config's hash |
 """
 
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from krontime.config.migration import migrated_config
 
 SCHEMA_VERSION: Literal[3] = 3
 READABLE = (1, 2, SCHEMA_VERSION)
+
+_SINCE = {"inference_ms_per_series": 2, "num_steps": 3, "max_steps": 3, "limited_by": 3}
+"""Schema that a field came with."""
 
 
 def migrated(content: dict[str, Any]) -> dict[str, Any]:
@@ -30,8 +33,9 @@ def migrated(content: dict[str, Any]) -> dict[str, Any]:
     if version == SCHEMA_VERSION:
         return content
     problems = []
-    if version == 1 and "inference_ms_per_series" in content:
-        problems.append("schema_version 1 has no inference_ms_per_series")
+    for name, since in _SINCE.items():
+        if version < since and name in content:
+            problems.append(f"schema_version {version} has no {name}")
     changed: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     if isinstance(config := content.get("config"), dict):
         if content.get("config_hash") != (expected := config_hash(config)):

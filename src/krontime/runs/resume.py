@@ -25,11 +25,13 @@ class Resumed(NamedTuple):
         path: of the checkpoint.
         num_steps: optimiser steps that it is after.
         history: metrics of the epochs before it.
+        steps_in_time: optimiser steps that the limit on time was turned into; None without one.
     """
 
     path: Path
     num_steps: int
     history: list[dict[str, float]]
+    steps_in_time: int | None
 
 
 def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: bool) -> Resumed | None:
@@ -70,7 +72,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
             log.warning("%s: the best checkpoint that belongs to it is gone or damaged; it is left out", path)
             continue
         log.info("Going on from %s", path)
-        return Resumed(path, checkpoint["global_step"], _history(checkpoint))
+        return Resumed(path, checkpoint["global_step"], _history(checkpoint), about.get("steps_in_time"))
     return None
 
 

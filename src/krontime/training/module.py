@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from krontime.data.series import SeriesBatch
 from krontime.models.read_out import KernelReadOut
 from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
-from krontime.training.schedule import warmup_cosine
+from krontime.training.schedule import WarmupCosine
 
 FORMAT_VERSION = 4
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
@@ -178,13 +177,11 @@ class SeriesClassifier(pl.LightningModule):
         for parameter in learned:
             groups[id(parameter) not in self._matrices]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(
+        schedule = WarmupCosine(
             optimizer,
-            total_steps=total_steps,
+            total_steps=int(self.trainer.estimated_stepping_batches),
             warmup_fraction=self.warmup_fraction,
             min_lr_ratio=self.min_lr_ratio,
-            time_share=lambda: _time_share(self.trainer),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -220,13 +217,3 @@ class SeriesClassifier(pl.LightningModule):
         assert isinstance(self.train_loss.mean_value, Tensor)
         assert isinstance(self.train_loss.weight, Tensor)
         return self.train_loss.mean_value, self.train_loss.weight
-
-
-def _time_share(trainer: pl.Trainer) -> float:
-    """How much of the time that `max_time` allows is over, 0 to 1; 0 where there is no such limit."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (remaining_s := callback.time_remaining()) is not None:
-            elapsed_s = callback.time_elapsed()
-            share = min(1.0, elapsed_s / max(elapsed_s + remaining_s, 1e-9))
-            return float(trainer.strategy.broadcast(share))  # the learning rate has to be the same on all ranks
-    return 0.0

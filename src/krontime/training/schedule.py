@@ -1,37 +1,39 @@
 """The learning rate over a run."""
 
 import math
-from collections.abc import Callable
 
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 
-def warmup_cosine(
-    optimizer: Optimizer,
-    *,
-    total_steps: int,
-    warmup_fraction: float,
-    min_lr_ratio: float,
-    time_share: Callable[[], float] = lambda: 0.0,
-) -> LambdaLR:
-    """Linear warm-up over a share of the steps, then a cosine down to a share of the peak.
+class WarmupCosine(LRScheduler):
+    """Linear warm-up over a fraction of the steps, then a cosine down to a fraction of the peak.
+
+    A function of the number of steps alone, computed once a step for all groups of parameters.
 
     Args:
         optimizer: whose learning rate is the peak.
         total_steps: optimiser steps of the run.
         warmup_fraction: fraction of them, 0 to 1.
         min_lr_ratio: factor at the last step, 0 to 1.
-        time_share: how much of a run's time is over, 0 to 1, where its time is limited: a run that will not get to its
-            last step comes to the end of the schedule nevertheless, as one with fewer steps would.
     """
-    warmup_steps = round(warmup_fraction * total_steps)
 
-    def factor(steps_done: int) -> float:
-        step = max(steps_done, time_share() * total_steps)
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        return min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    def __init__(self, optimizer: Optimizer, *, total_steps: int, warmup_fraction: float, min_lr_ratio: float) -> None:
+        self.total_steps = total_steps
+        self.warmup_fraction = warmup_fraction
+        self.min_lr_ratio = min_lr_ratio
+        super().__init__(optimizer)
 
-    return LambdaLR(optimizer, factor)
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rate of each group of parameters at the next step."""
+        factor = self.factor(self.last_epoch)
+        return [peak * factor for peak in self.base_lrs]
+
+    def factor(self, steps_done: int) -> float:
+        """What the peak is multiplied by in the step after so many."""
+        warmup_steps = round(self.warmup_fraction * self.total_steps)
+        if steps_done < warmup_steps:
+            return (steps_done + 1) / (warmup_steps + 1)
+        progress = min(1.0, (steps_done - warmup_steps) / max(1, self.total_steps - warmup_steps))
+        return self.min_lr_ratio + (1 - self.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,14 +1,11 @@
 """What a run may see, when, and what of it is stated in its record."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from lightning.pytorch.callbacks import Timer
 
 from krontime.commands import evaluate, predict
 from krontime.data.datamodule import SeriesDataset
@@ -39,30 +36,6 @@ class TestProtocol:
         train(config("equal.npz", network="rocket"), tmp_path / "run")
         assert before == [set(range(30))]
         assert set(read) == set(range(42))
-
-    def test_a_limit_on_time_ends_training_at_the_end_of_the_schedule(
-        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Lightning leaves `max_time` to whichever timer there is already, and the run has one of its own.
-
-        What is fitted before the first step counts too.
-        """
-        limits = []
-
-        class Spy(Timer):
-            def __init__(self, duration: Any) -> None:
-                super().__init__(duration)
-                limits.append(duration)
-
-        monkeypatch.setattr("lightning.pytorch.callbacks.Timer", Spy)
-        options = ("trainer.max_epochs=100000", "callbacks.early_stopping=null", "logger=[csv]")
-        record = train(config("equal.npz", *options, '+trainer.max_time="00:00:00:08"'), tmp_path / "run")
-        assert record.status is Status.COMPLETED
-        rows = pd.read_csv(tmp_path / "run" / "metrics.csv")
-        rates = rows.filter(like="lr-").dropna().iloc[:, 0].tolist()
-        assert max(rates) > 20 * rates[-1]
-        assert limits[0] == "00:00:00:08"
-        assert limits[-1] < timedelta(seconds=8)
 
     def test_preparation_and_windows_are_stated(self, config: Callable[..., Any], tmp_path: Path) -> None:
         options = (

@@ -28,6 +28,8 @@ def earlier(make_record, version: int, **changes) -> str:
     """The text of a record as an earlier version of krontime wrote it."""
     content = make_record(model="aeon_quant", config=EARLIER).model_dump(mode="json")
     content |= {"schema_version": version}
+    for name in ("num_steps", "max_steps", "limited_by"):
+        del content[name]
     if version == 1:
         del content["inference_ms_per_series"]
     return json.dumps(content | changes)
@@ -63,7 +65,10 @@ def test_committed_records_keep_their_scores_and_which_jobs_are_the_same(path):
     for content, record in zip(before, after, strict=True):
         kept = record.model_dump(mode="json")
         for field in ("metrics", "protocol", "seed", "model", "data", "train_time_s", "started_at", "git"):
-            assert kept[field] == content[field], field
+            now = kept[field]
+            if field == "protocol":
+                now = {key: now[key] for key in content[field]}  # without what came later
+            assert now == content[field], field
         assert record.config_hash == config_hash(record.config)
     hashes = {(content["config_hash"], record.config_hash) for content, record in zip(before, after, strict=True)}
     assert len(hashes) == len({old for old, _ in hashes}) == len({new for _, new in hashes})

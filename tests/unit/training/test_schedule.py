@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from krontime.training.schedule import warmup_cosine
+from krontime.training.schedule import WarmupCosine
 
 
 def rates(*, total_steps: int, warmup_fraction: float, min_lr_ratio: float, peak: float = 0.5) -> list[float]:
     """The learning rate that each step of a run uses, and the one after."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
-    schedule = warmup_cosine(
+    schedule = WarmupCosine(
         optimizer, total_steps=total_steps, warmup_fraction=warmup_fraction, min_lr_ratio=min_lr_ratio
     )
     lr = []
@@ -53,35 +53,52 @@ def test_very_short_runs(total_steps, warmup_fraction):
 
 def test_it_stays_down_after_the_last_step():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = warmup_cosine(optimizer, total_steps=5, warmup_fraction=0.2, min_lr_ratio=0.1)
+    schedule = WarmupCosine(optimizer, total_steps=5, warmup_fraction=0.2, min_lr_ratio=0.1)
     for _ in range(20):
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
-def test_a_run_out_of_time_comes_to_the_end_of_the_schedule():
-    def rates_in_time(fractions: list[float]) -> list[float]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        clock = iter(fractions)
-        schedule = warmup_cosine(
-            optimizer,
-            total_steps=1000,
-            warmup_fraction=0.1,
-            min_lr_ratio=0.01,
-            time_share=lambda: next(clock, fractions[-1]),
-        )
-        lr = [optimizer.param_groups[0]["lr"]]
-        for _ in fractions[1:]:
-            optimizer.step()
-            schedule.step()
-            lr.append(optimizer.param_groups[0]["lr"])
-        return lr
+@pytest.mark.parametrize("num_groups", [1, 2, 5])
+def test_it_is_computed_once_a_step_for_all_groups(num_groups, monkeypatch):
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(num_groups)]
+    optimizer = torch.optim.SGD([{"params": [p], "lr": 1.0 + i} for i, p in enumerate(parameters)], lr=1.0)
+    asked: list[int] = []
+    factor = WarmupCosine.factor
 
-    slow = rates_in_time([fraction / 20 for fraction in range(21)])  # 20 steps instead of 1,000
-    assert slow[2] == pytest.approx(1.0)
-    assert slow[-1] == pytest.approx(0.01)
-    assert slow[0] < slow[1] < slow[2]
-    assert slow[2:] == sorted(slow[2:], reverse=True)
-    fast = rates_in_time([0.0] * 10)
-    assert fast == pytest.approx(rates(total_steps=1000, warmup_fraction=0.1, min_lr_ratio=0.01, peak=1.0)[:10])
+    def counted(self, steps_done):
+        asked.append(steps_done)
+        return factor(self, steps_done)
+
+    monkeypatch.setattr(WarmupCosine, "factor", counted)
+    schedule = WarmupCosine(optimizer, total_steps=9, warmup_fraction=0.3, min_lr_ratio=0.1)
+    for _ in range(9):
+        optimizer.step()
+        schedule.step()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([rates[0] * (1.0 + i) for i in range(num_groups)])
+    assert asked == list(range(10))
+
+
+@pytest.mark.parametrize("stopped_after", [1, 4, 8])
+def test_it_resumes_from_plain_values(stopped_after):
+    def optimizer():
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+
+    whole = rates(total_steps=9, warmup_fraction=0.3, min_lr_ratio=0.1)
+    first = optimizer()
+    schedule = WarmupCosine(first, total_steps=9, warmup_fraction=0.3, min_lr_ratio=0.1)
+    for _ in range(stopped_after):
+        first.step()
+        schedule.step()
+    second = optimizer()
+    resumed = WarmupCosine(second, total_steps=9, warmup_fraction=0.3, min_lr_ratio=0.1)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    found = []
+    for _ in range(9 - stopped_after):
+        found.append(second.param_groups[0]["lr"])
+        second.step()
+        resumed.step()
+    assert found == whole[stopped_after:-1]

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 from krontime.config.identity import config_hash, job_identity
+from krontime.config.time_limit import limit_seconds
 from krontime.errors import UserError
 from krontime.metrics import METRICS, MetricName
 from krontime.reports.comparison.collect import Damaged, Stored, newest
@@ -110,8 +110,7 @@ class RunGroup:
     @cached_property
     def num_out_of_time(self) -> int:
         """Completed runs that trained for all of the time that `trainer.max_time` allowed."""
-        budgets = [(record.train_time_s, _time_budget_s(record.config)) for record in self.completed]
-        return sum(time_s is not None and budget_s is not None and time_s >= budget_s for time_s, budget_s in budgets)
+        return sum(map(_is_out_of_time, self.completed))
 
 
 @dataclass(frozen=True)
@@ -367,13 +366,11 @@ def _order(text: str) -> tuple[int, float, str]:
     return (0, float(text), "") if re.fullmatch(r"-?\d+(\.\d+)?", text) else (1, 0.0, text.casefold())
 
 
-def _time_budget_s(config: Mapping[str, Any]) -> float | None:
-    """`trainer.max_time` in seconds: Lightning takes DD:HH:MM:SS or the arguments of a timedelta."""
-    budget = option(config, "trainer.max_time")
-    if isinstance(budget, Mapping):
-        with suppress(TypeError):  # no arguments that Lightning would have taken
-            return timedelta(**budget).total_seconds()
-    if isinstance(budget, str) and (found := re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", budget.strip())):
-        days, hours, minutes, seconds = map(int, found.groups())
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-    return None
+def _is_out_of_time(record: Record) -> bool:
+    """Whether a run did all steps that there was time for, or in older records took all of the time."""
+    if record.limited_by is not None:
+        return record.limited_by == "seconds" and record.num_steps == record.max_steps
+    with suppress(ValueError):  # Lightning would not have taken it either
+        limit_s = limit_seconds(option(record.config, "trainer.max_time"))
+        return limit_s is not None and record.train_time_s is not None and record.train_time_s >= limit_s
+    return False

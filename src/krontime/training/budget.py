@@ -1,0 +1,157 @@
+"""How many optimiser steps a run has; a limit on time is turned into such a number once, before the first step."""
+
+import copy
+import logging
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+
+from krontime.data.datamodule import SeriesDataModule
+from krontime.training import build
+from krontime.training.module import SeriesClassifier
+
+log = logging.getLogger(__name__)
+
+MEASURED_BATCHES = 5
+"""Batches of each of two short epochs, of which the first compiles and warms up, and the second is measured."""
+
+MEASURED_VALIDATION = 2
+"""Validation batches after each of them."""
+
+
+class EndAtLastStep(pl.Callback):
+    """Lets a run that ends within an epoch be validated there: Lightning would end it without.
+
+    Attributes:
+        total_steps: optimiser steps that the run may have, which its schedule is made for; None before it starts.
+    """
+
+    def __init__(self) -> None:
+        self.total_steps: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note how many steps there are."""
+        self.total_steps = int(trainer.estimated_stepping_batches)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask for the end, which validates, once the last step is done."""
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+def measured_steps(
+    config: Mapping[str, Any], module: SeriesClassifier, batches: SeriesDataModule, *, limit_s: float
+) -> int:
+    """How many optimiser steps there is time for, the same on all ranks.
+
+    A copy of the module is trained for two short epochs, with the run's own trainer and callbacks and in a folder of
+    its own: what is measured is a step with its loading, and all that comes after an epoch. The first of the two is
+    left out, since it compiles. The module itself is as it was.
+
+    Args:
+        config: of the run, in plain types.
+        module: before its first step.
+        batches: a data module of its own.
+        limit_s: seconds that there are, measuring included; further processes may start before they count.
+
+    Returns:
+        At least 1.
+    """
+    log.info("Measuring how many steps there is time for")
+    short = dict(config["trainer"]) | {
+        "max_epochs": 2,
+        "limit_train_batches": MEASURED_BATCHES,
+        "limit_val_batches": MEASURED_VALIDATION,
+        "enable_progress_bar": False,
+        "enable_checkpointing": True,
+        "accumulate_grad_batches": 1,
+        "check_val_every_n_epoch": 1,
+    }
+    for key in ("max_time", "max_steps", "val_check_interval"):
+        short.pop(key, None)
+    clock = _Clock(config["trainer"], batches, limit_s=limit_s)
+    with tempfile.TemporaryDirectory() as folder:
+        own = [c for c in build.callbacks(config, Path(folder)) if isinstance(c, Checkpoint | WeightAveraging)]
+        trainer = build.trainer({**config, "trainer": short}, Path(folder), [*own, clock], [])
+        copied = copy.deepcopy(module)
+        if config["compile"]:
+            copied.network.compile()
+        trainer.fit(copied, datamodule=batches)
+    assert clock.steps is not None
+    return clock.steps
+
+
+class _Clock(pl.Callback):
+    """Measures the second epoch, and says how many steps there is time for."""
+
+    def __init__(self, options: Mapping[str, Any], batches: SeriesDataModule, *, limit_s: float) -> None:
+        self.options = options
+        self.batches = batches
+        self.limit_s = limit_s
+        self.steps: int | None = None
+        self._batch_s: list[float] = []
+        self._validation_s: list[float] = []
+        self._started_s = self._ended_s = self._validated_s = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From now on time counts."""
+        self._started_s = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start anew: what the epoch before took was its compiling."""
+        self._batch_s, self._validation_s = [], []
+        self._ended_s = _now_s(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the time from the end of one batch to that of the next: loading is included."""
+        now_s = _now_s(pl_module)
+        self._batch_s.append(now_s - self._ended_s)
+        self._ended_s = now_s
+
+    def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self._validated_s = time.perf_counter()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+        """Note how long it took."""
+        self._validation_s.append(_now_s(pl_module) - self._validated_s)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Divide the time that is left by that of a step and its part of what comes after an epoch."""
+        now_s = _now_s(pl_module)
+        num_batches = _limited(len(self.batches.train_dataloader()), self.options.get("limit_train_batches"))
+        num_validation = _limited(len(self.batches.val_dataloader()), self.options.get("limit_val_batches"))
+        after_s = now_s - self._ended_s
+        if self._validation_s:
+            after_s += (num_validation - len(self._validation_s)) * statistics.median(self._validation_s)
+        epoch_s = num_batches * statistics.median(self._batch_s) + max(after_s, 0.0)
+        per_step_s = epoch_s / math.ceil(num_batches / self.options["accumulate_grad_batches"])
+        steps = max(1, int((self.limit_s - (now_s - self._started_s)) / per_step_s))
+        self.steps = int(trainer.strategy.broadcast(steps))
+        log.info("%d steps of %.3g s fit into the time, validation included", self.steps, per_step_s)
+
+
+def _now_s(module: pl.LightningModule) -> float:
+    """The time, once the device has done what it was given."""
+    if module.device.type == "cuda":
+        torch.cuda.synchronize(module.device)
+    return time.perf_counter()
+
+
+def _limited(num_batches: int, limit: int | float | None) -> int:
+    """Batches that Lightning takes of so many: a number of them, or a fraction."""
+    if limit is None:
+        return num_batches
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
