@@ -17,7 +17,7 @@ from krontime import cli
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
-    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false"),
+    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
 )
 RNG = np.random.default_rng(0)
 N = 12

@@ -16,7 +16,7 @@ from krontime import cli
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
-    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false"),
+    *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
 )
 
 
@@ -338,5 +338,13 @@ def test_series_shorter_than_a_patch_are_no_mistake(network: tuple[str, ...], tm
     np.savez(tmp_path / "short.npz", X=x, y=y, split=split)
     overrides = ("data=npz", f"data.path={tmp_path / 'short.npz'}", f"paths.output={tmp_path}", *network)
     with contextlib.redirect_stdout(io.StringIO()) as screen:
-        cli.main(["train", *overrides, "trainer.max_epochs=1", "trainer.enable_progress_bar=false"])
+        cli.main(
+            [
+                "train",
+                *overrides,
+                "trainer.max_epochs=1",
+                "trainer.enable_progress_bar=false",
+                "optim.min_batches_per_epoch=1",
+            ]
+        )
     assert "completed" in screen.getvalue()

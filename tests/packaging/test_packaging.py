@@ -76,7 +76,7 @@ def test_the_wheel_trains_outside_the_checkout(wheel: Path, tmp_path: Path) -> N
     screen = run(
         *(krontime, "train", "data=synthetic", "data.source.num_train=24", "data.source.num_test=8"),
         *("data.source.length=512", "model.d_model=8", "model.num_layers=1", "tokenizer=linear"),
-        *("trainer.max_epochs=1", f"paths.cache={tmp_path / 'cache'}"),
+        *("trainer.max_epochs=1", "optim.min_batches_per_epoch=1", f"paths.cache={tmp_path / 'cache'}"),
         cwd=tmp_path,
     )
     assert "completed" in screen

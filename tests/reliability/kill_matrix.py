@@ -40,7 +40,13 @@ from krontime.runs.resume import clear_spares
 
 TINY = (
     *("model=tcn", "model.channels=4", "model.num_levels=2", "data=npz", "trainer.log_every_n_steps=1"),
-    *("data.batch_size=6", "data.eval_batch_size=6", "trainer.max_epochs=5", "trainer.enable_progress_bar=false"),
+    *(
+        "data.batch_size=6",
+        "data.eval_batch_size=6",
+        "trainer.max_epochs=5",
+        "trainer.enable_progress_bar=false",
+        "optim.min_batches_per_epoch=1",
+    ),
 )
 AUGMENTED = ("augment.shift=0.2", "augment.scale=0.1", "augment.jitter=0.1", "augment.mixup=0.4")
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")

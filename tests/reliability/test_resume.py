@@ -27,7 +27,12 @@ def options(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Tem
     np.savez(folder / "two.npz", X=x, y=y, split=(np.arange(30) >= 24).astype(int))
     return compose(
         *("data=npz", f"data.path={folder / 'two.npz'}", "model=tcn", "model.channels=2", "model.num_levels=2"),
-        *("data.batch_size=5", "trainer.max_epochs=4", "trainer.enable_progress_bar=false"),
+        *(
+            "data.batch_size=5",
+            "trainer.max_epochs=4",
+            "trainer.enable_progress_bar=false",
+            "optim.min_batches_per_epoch=1",
+        ),
     )
 
 

@@ -32,7 +32,12 @@ from krontime.runs.record import Record, Status
 SMALL = (
     *("data=synthetic", "data.source.num_train=24", "data.source.num_test=8", "data.source.length=512"),
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
-    *("data.batch_size=8", "trainer.enable_progress_bar=false", "callbacks.early_stopping=null"),
+    *(
+        "data.batch_size=8",
+        "trainer.enable_progress_bar=false",
+        "optim.min_batches_per_epoch=1",
+        "callbacks.early_stopping=null",
+    ),
 )
 LAUNCHERS = {
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),

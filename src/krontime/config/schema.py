@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from krontime.config.files import config_dir
 from krontime.config.signatures import argument_problems, worded
 from krontime.config.targets import is_aeon, target_problems
 from krontime.config.time_limit import limit_seconds
@@ -101,6 +103,7 @@ class _Optim(_Section):
     optimizer: _Optimizer
     warmup_fraction: float = Field(ge=0, le=1)
     min_lr_ratio: float = Field(ge=0, le=1)
+    min_batches_per_epoch: int = Field(default=1, ge=1)
 
 
 class _Trainer(_Section):
@@ -263,13 +266,16 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
 
 
 def _reference_problems(config: Mapping[str, Any]) -> list[str]:
-    """What of a run is for networks alone, and so has no effect on a reference classifier."""
-    loss, trainer = config["loss"], config["trainer"]
+    """What of a run is for networks alone, and so has no effect on a reference classifier: it has to be the default."""
+    trainer, default = config["trainer"], OmegaConf.load(config_dir() / "train.yaml")
+    assert isinstance(default, DictConfig)
     unused = {
-        "compile": (config["compile"], False),
-        **{f"augment.{key}": (value, 0) for key, value in config["augment"].items()},
-        "loss.label_smoothing": (loss["label_smoothing"], 0),
-        "loss.class_weights": (loss["class_weights"], "auto"),
+        "compile": (config["compile"], default.compile),
+        **{
+            f"{group}.{key}": (value, default[group][key])
+            for group in ("augment", "loss")
+            for key, value in config[group].items()
+        },
         "data.window.length": (config["data"]["window"]["length"], None),
         "trainer.accelerator": (trainer["accelerator"], "cpu"),
         "trainer.devices": (trainer["devices"], 1),

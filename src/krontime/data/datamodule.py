@@ -3,6 +3,7 @@
 Shape letters: B batch, C channels, L time points.
 """
 
+import math
 import os
 import signal
 import threading
@@ -68,12 +69,16 @@ class TrainBatches(Sampler[list[int]]):
     Series of unequal length are padded to the longest of their batch. So that little is, each few batches are sorted by
     length before they are cut, and then come in random order.
 
+    Few series make few batches, and a network needs thousands of steps for few series too: an epoch passes over the
+    series as often as `min_batches` takes, each time in another order. Short epochs would go by in validation.
+
     Args:
         indices: positions to draw from.
         lengths: of all series of the data, by position.
         batch_size: series in a batch of one rank.
         seed: of the order.
         position: gives (epoch, batches of it already done) when iteration begins.
+        min_batches: of an epoch, on each rank.
         rank: of this process.
         world_size: number of ranks.
 
@@ -89,6 +94,7 @@ class TrainBatches(Sampler[list[int]]):
         batch_size: int,
         seed: int,
         position: Callable[[], tuple[int, int]],
+        min_batches: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -107,24 +113,30 @@ class TrainBatches(Sampler[list[int]]):
                 "fewer of trainer.devices (or trainer.num_nodes)"
             )
         full, rest = divmod(self.num_series, batch_size)
-        self.num_batches = full + (rest > 1 or (rest == 1 and full == 0))
+        self.pass_batches = full + (rest > 1 or (rest == 1 and full == 0))
+        self.num_passes = max(1, math.ceil(min_batches / self.pass_batches))
 
     def __len__(self) -> int:
-        return self.num_batches
+        return self.num_passes * self.pass_batches
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, done = self.position()
-        rng = np.random.default_rng([self.seed, epoch])
+        first, done = divmod(done, self.pass_batches)
+        for number in range(first, self.num_passes):
+            yield from self._pass(epoch * self.num_passes + number)[done if number == first else 0 :]
+
+    def _pass(self, number: int) -> list[list[int]]:
+        """The batches of one pass over the series, of all epochs' passes the one of that number."""
+        rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(self.indices)
         mine = order[self.rank :: self.world_size][: self.num_series]
-        batches = np.arange(self.num_batches)
+        order_of_batches = np.arange(self.pass_batches)
         if not self.equal_length:
             size = _SORTED_BATCHES * self.batch_size
             parts = [mine[start : start + size] for start in range(0, len(mine), size)]
             mine = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
-            batches = rng.permutation(batches)
-        for batch in batches[done:]:
-            yield mine[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            order_of_batches = rng.permutation(order_of_batches)
+        return [mine[batch * self.batch_size : (batch + 1) * self.batch_size].tolist() for batch in order_of_batches]
 
 
 _SORTED_BATCHES = 8
@@ -177,6 +189,7 @@ class SeriesDataModule(L.LightningDataModule):
         batch_size: training series in a batch of one device.
         eval_batch_size: series in a batch elsewhere; None for `batch_size`.
         num_workers: processes that gather batches; 0 gathers in the training process.
+        min_batches: of a training epoch on each device, which passes over few series several times.
         seed: of the training order.
     """
 
@@ -188,6 +201,7 @@ class SeriesDataModule(L.LightningDataModule):
         batch_size: int,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
+        min_batches: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -196,6 +210,7 @@ class SeriesDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
+        self.min_batches = min_batches
         self.seed = seed
         self.dataset = SeriesDataset(data)
 
@@ -208,6 +223,7 @@ class SeriesDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             position=(lambda: (0, 0)) if trainer is None else (lambda: fit_position(trainer)),
+            min_batches=self.min_batches,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )

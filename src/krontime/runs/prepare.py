@@ -47,6 +47,7 @@ class PreparedData:
             batch_size=options["batch_size"],
             eval_batch_size=options["eval_batch_size"],
             num_workers=options["num_workers"],
+            min_batches=config["optim"].get("min_batches_per_epoch", 1),
             seed=config["seed"],
         )
 

@@ -16,7 +16,13 @@ from krontime.runs.record import Record
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
-    *("data.batch_size=6", "data.eval_batch_size=5", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"),
+    *(
+        "data.batch_size=6",
+        "data.eval_batch_size=5",
+        "trainer.max_epochs=2",
+        "trainer.enable_progress_bar=false",
+        "optim.min_batches_per_epoch=1",
+    ),
 )
 NETWORKS = {
     "krontime": SMALL,

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict
     options = compose(
         *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "data.scaling=channel"),
         *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.width=4"),
-        *("trainer.max_epochs=1", "trainer.enable_progress_bar=false"),
+        *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
     )
     with contextlib.redirect_stdout(io.StringIO()):
         run.train_in(options, folder / "run")

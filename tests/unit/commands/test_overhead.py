@@ -14,7 +14,7 @@ from krontime.runs import fitted_module, prepare
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
-    *("data.batch_size=4", "trainer.max_epochs=9", "warmup=1", "rounds=2"),
+    *("data.batch_size=4", "trainer.max_epochs=9", "optim.min_batches_per_epoch=1", "warmup=1", "rounds=2"),
 )
 
 

@@ -29,7 +29,13 @@ SMALL = (
         "model.num_heads=2",
         "model.num_layers=1",
     ),
-    *("model.ffn_dim=8", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=[]"),
+    *(
+        "model.ffn_dim=8",
+        "trainer.max_epochs=1",
+        "trainer.enable_progress_bar=false",
+        "optim.min_batches_per_epoch=1",
+        "logger=[]",
+    ),
 )
 
 

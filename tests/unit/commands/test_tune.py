@@ -31,7 +31,14 @@ from krontime.search.space import Space
 SPACE = "{optim.optimizer.lr: {low: 0.001, high: 0.1, log: true}, decomposition: [depth1, depth2]}"
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "data.batch_size=12"),
-    *("trainer.max_epochs=2", "trainer.enable_progress_bar=false", "logger=[]", "tokenizer=linear", "search=own"),
+    *(
+        "trainer.max_epochs=2",
+        "trainer.enable_progress_bar=false",
+        "optim.min_batches_per_epoch=1",
+        "logger=[]",
+        "tokenizer=linear",
+        "search=own",
+    ),
 )
 
 Tune = Callable[..., str]

@@ -24,7 +24,7 @@ def order_of(batches: TrainBatches) -> list[int]:
 
 
 def train_batches(
-    n: int, *, batch_size: int = 4, seed: int = 0, epoch: int = 0, done: int = 0, rank=0, world_size=1, lengths=None
+    n: int, *, batch_size: int = 4, seed: int = 0, epoch: int = 0, done: int = 0, lengths=None, **options: int
 ):
     return TrainBatches(
         np.arange(n),
@@ -32,8 +32,7 @@ def train_batches(
         batch_size=batch_size,
         seed=seed,
         position=lambda: (epoch, done),
-        rank=rank,
-        world_size=world_size,
+        **options,
     )
 
 
@@ -110,6 +109,27 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert order_of(train_batches(40, seed=3, epoch=2)) != first
     assert order_of(train_batches(40, seed=4, epoch=1)) != first
     assert order_of(train_batches(40, seed=0, epoch=0)) != list(range(40))
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_epoch_of_few_series_is_several_passes(unequal, world_size):
+    options = {"lengths": np.arange(1, 24) if unequal else None, "min_batches": 7, "world_size": world_size}
+    passes = 2 if world_size == 1 else 3  # of 6 batches, or of 3
+    size = 23 // world_size
+    epochs = [order_of(train_batches(23, epoch=epoch, **options)) for epoch in (0, 1)]
+    parts = [epoch[start : start + size] for epoch in epochs for start in range(0, len(epoch), size)]
+    assert len(parts) == 2 * passes
+    assert all(len(set(part)) == size for part in parts)
+    assert len({tuple(part) for part in parts}) == len(parts)
+    batches = train_batches(23, **options)
+    assert len(list(batches)) == len(batches) == passes * (6 if world_size == 1 else 3)
+    for done in range(len(batches) + 1):
+        assert list(train_batches(23, done=done, **options)) == list(batches)[done:]
+
+
+def test_an_epoch_of_many_series_is_one_pass():
+    assert list(train_batches(40, min_batches=10)) == list(train_batches(40))
 
 
 def test_beginning_in_the_middle_gives_the_rest():

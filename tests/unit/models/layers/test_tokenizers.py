@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from krontime.models.layers.kernels import minirocket_kernels
+from krontime.models.layers.stem import ResidualStem
 from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch, Tokenizer
 
 D_MODEL = 8
@@ -20,6 +21,8 @@ MAKERS = {
     "linear-gapless": partial(LinearPatch, patch_length=8, stride=8),
     "conv": partial(ConvPatch, patch_length=16, stride=16, width=6, kernel_size=5),
     "conv-overlapping": partial(ConvPatch, patch_length=16, stride=5, width=6, kernel_size=3, num_layers=3),
+    "stem": partial(ResidualStem, patch_length=16, position_length=4, width=6, kernel_sizes=(3, 5, 9)),
+    "stem-fine": partial(ResidualStem, patch_length=8, position_length=1, width=6, kernel_sizes=(3, 5), num_blocks=1),
     "rocket": partial(RocketPatch, patch_length=16, stride=16, num_dilations=3),
     "rocket-overlapping": partial(RocketPatch, patch_length=16, stride=7, num_dilations=2, num_biases=2),
     "rocket-plain": partial(RocketPatch, patch_length=16, stride=16, num_dilations=1, difference=False),
