@@ -14,7 +14,7 @@ import pytest
 from krontime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-CORPUS = sorted((ROOT / "tests" / "fuzz" / "corpus").glob("*/*"))
+CORPUS = sorted(Path(__file__).parent.glob("fuzz/corpus/*/*"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -164,13 +165,30 @@ def test_saved_weights_give_the_same_logits(name, tmp_path):
     assert torch.equal(other(x * mask, mask), network(x * mask, mask))
 
 
+@pytest.fixture
+def smooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins without an edge for what has one.
+
+    Where a value is rounded to the other side of zero, or past its neighbour, a gradient jumps; which value does so
+    differs from processor to processor, and no limit holds on all of them.
+    """
+
+    def largest(x: Tensor, size: int, *, stride: int, padding: int) -> Tensor:
+        windows = nn.functional.pad(x, (padding, padding), value=-math.inf).unfold(-1, size, stride)
+        return windows.logsumexp(dim=-1)
+
+    monkeypatch.setattr(Tensor, "relu", lambda x: nn.functional.softplus(x))
+    monkeypatch.setattr(nn.functional, "max_pool1d", largest)
+
+
 @each_model
 @each_device
 @pytest.mark.parametrize("masked", [True, False])
-def test_logits_and_gradients_are_those_of_double_precision(name, masked, device):
+def test_logits_and_gradients_are_those_of_double_precision(smooth, name, masked, device):
     network = make_network(name, 3, 333).eval()
     twin = copy.deepcopy(network).double()
     x, mask = make_batch(3, 333)
+    x = (64 * x).round() / 64  # fixed kernels of whole numbers respond to it without rounding
     logits: list[Tensor] = []
     for model, values in ((network.to(device), x), (twin, x.double())):
         where = next(model.parameters()).device
@@ -178,10 +196,10 @@ def test_logits_and_gradients_are_those_of_double_precision(name, masked, device
         model.zero_grad()
         logits.append(model(*inputs))
         nn.functional.cross_entropy(logits[-1], torch.arange(len(x), device=where) % NUM_CLASSES).backward()
-    assert_same(logits[0].double().cpu(), logits[1], 1e-4)
+    assert_same(logits[0].double().cpu(), logits[1], 1e-5)
     largest = max(parameter.grad.abs().max().item() for parameter in twin.parameters())
     for (key, one), other in zip(network.named_parameters(), twin.parameters(), strict=True):
-        limit = 1e-2 * max(other.grad.abs().max().item(), 1e-2 * largest)  # a ReLU may be on the other side of zero
+        limit = 1e-3 * max(other.grad.abs().max().item(), 1e-2 * largest)
         assert (one.grad.double().cpu() - other.grad).abs().max() < limit, key
 
 
