@@ -1,22 +1,28 @@
-"""The command line: `krontime VERB [overrides]`.
+"""The command line: `krontime COMMAND [overrides]`.
 
-Nothing heavy is imported here; each verb imports what it needs when it runs.
+Nothing heavy is imported here; each command imports what it needs when it runs.
 """
 
-import difflib
 import faulthandler
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from krontime import __version__
 from krontime.commands import COMMANDS
+from krontime.commands.help import help_of, overview
 from krontime.config import files as config_files
-from krontime.console import fail, safe_streams
+from krontime.config.names import nearest
+from krontime.console import fail, is_quiet, output, result
 from krontime.errors import UserError
+from krontime.streams import safe_streams
 
 EXIT_INTERRUPTED = 130
+
+HELP = ("-h", "--help", "help")
+VERSION = ("--version", "-V", "version")
+OUTPUT_KEYS = ("quiet", "json")
+"""What every command takes, and no config holds: how much is said changes no run."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,32 +47,72 @@ def spin_briefly() -> None:
 
 
 def _main(arguments: list[str], *, is_last: bool) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_overview())
+    if arguments[:1] and arguments[0] in HELP:  # `help train` is `train --help`
+        arguments = [*arguments[1:], "--help"] if arguments[1:2] and arguments[1] in COMMANDS else []
+    if not arguments:
+        sys.stdout.write(overview())
         return
-    if arguments[0] == "--version":
+    if arguments[0] in VERSION or "--version" in arguments[1:]:
         sys.stdout.write(f"krontime {__version__}\n")
         return
-    verb, *overrides = arguments
-    if verb not in COMMANDS:
-        near = difflib.get_close_matches(verb, COMMANDS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        fail([f"{verb!r} is not a verb: expected one of {', '.join(COMMANDS)}{hint}"])
-    if "-h" in overrides or "--help" in overrides:
-        sys.stdout.write(_verb_help(verb, overrides))
+    command, *overrides = arguments
+    if command not in COMMANDS:
+        fail([_no_command(command)])
+    if asked := [argument for argument in overrides if argument in HELP or argument == "--help=all"]:
+        is_whole = "--help=all" in asked or "all" in overrides
+        shown = [argument for argument in overrides if argument not in asked and argument != "all"]
+        sys.stdout.write(help_of(command, shown, is_whole=is_whole))
         return
-    try:
-        _run(verb, overrides)
-    except KeyboardInterrupt:
-        sys.stderr.write("krontime: interrupted\n")
-        if not is_last:
-            sys.exit(EXIT_INTERRUPTED)
-        sys.excepthook = lambda *_: None  # no traceback; Python sends itself the signal at its end
-        raise
+    wanted, overrides, problems = output_keys(overrides)
+    with output(quiet=wanted["quiet"], as_json=wanted["json"]):
+        result(command=command)
+        if problems:
+            fail(problems)
+        _show_start(command, overrides)
+        try:
+            _run(command, overrides)
+        except KeyboardInterrupt:
+            result(status="interrupted")
+            sys.stderr.write("krontime: interrupted\n")
+            if not is_last:
+                sys.exit(EXIT_INTERRUPTED)
+            sys.excepthook = lambda *_: None  # no traceback; Python sends itself the signal at its end
+            raise
 
 
-def _run(verb: str, arguments: list[str]) -> None:
-    """Compose the verb's config and run it under Hydra."""
+def output_keys(arguments: Sequence[str]) -> tuple[dict[str, bool], list[str], list[str]]:
+    """Which of `quiet` and `json` are asked for, all other arguments, and a line for each that can't be read."""
+    wanted, others, problems = dict.fromkeys(OUTPUT_KEYS, False), [], []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in OUTPUT_KEYS or "=" not in argument:
+            others.append(argument)
+        elif value.lower() in ("true", "false"):
+            wanted[key] = value.lower() == "true"
+        else:
+            problems.append(f"{argument}: expected {key}=true or {key}=false")
+    return wanted, others, problems
+
+
+def _no_command(given: str) -> str:
+    if given.startswith("-"):
+        return f"{given}: there is no such option; expected --help, --version, or a command such as krontime train"
+    if "=" in given:
+        return f"{given}: expected a command before it, such as krontime train {given}"
+    hint = f" (did you mean {near}?)" if (near := nearest(given, COMMANDS)) else ""
+    return f"{given!r} is not a command: expected one of {', '.join(COMMANDS)}{hint}"
+
+
+def _show_start(command: str, overrides: Sequence[str]) -> None:
+    """Say on a terminal what was understood: what is imported next takes a few seconds."""
+    is_first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    if is_first and not is_quiet() and sys.stderr.isatty():
+        sys.stderr.write(f"krontime {__version__}: {' '.join([command, *overrides])}\n")
+        sys.stderr.flush()
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    """Compose the command's config and run it under Hydra."""
     from krontime.config.overrides import explained, option_problems, options_first, quoted
 
     if problems := option_problems(arguments):
@@ -78,74 +124,18 @@ def _run(verb: str, arguments: list[str]) -> None:
 
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short ends a process without a word otherwise
-    task = Task(verb, sys.argv)
+    task = Task(command, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
     try:
-        sys.argv = [f"krontime {verb}", *map(quoted, options_first(arguments))]
+        sys.argv = [f"krontime {command}", *map(quoted, options_first(arguments))]
         with checked_loading():
-            hydra.main(version_base="1.3", config_path=str(config_files.config_dir()), config_name=verb)(task)()
+            hydra.main(version_base="1.3", config_path=str(config_files.config_dir()), config_name=command)(task)()
     except UserError as error:
         fail(error.problems)
     except Exception as error:
         if task.begun:
+            result(status="failed", error=f"{type(error).__name__}: {error}")
             raise
-        fail(explained(verb, arguments, error))
+        fail(explained(command, arguments, error))
     finally:
         sys.argv = task.command_line
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    verbs = "\n".join(f"  {verb:<{width}}  {meaning}" for verb, (_, meaning) in COMMANDS.items())
-    return (
-        "krontime: classify long time series with Kronecker-decomposed attention.\n\n"
-        f"usage: krontime VERB [key=value ...]\n\nverbs:\n{verbs}\n\n"
-        "krontime VERB --help lists a verb's groups and keys.\n"
-    )
-
-
-def _verb_help(verb: str, overrides: Sequence[str]) -> str:
-    """Groups and keys of a verb, those of the choices among the overrides and of the default ones else."""
-    root = config_files.config_dir()
-    config = root / f"{verb}.yaml"
-    given = {group: choice for group, _, choice in (text.partition("=") for text in overrides)}
-
-    def files_of(group: str, choice: str) -> list[Any]:
-        names = [name.strip() for name in choice.strip("[]").split(",")]
-        return [root / group / f"{name}.yaml" for name in names if name in config_files.options(group)]
-
-    def chosen(defaults: Mapping[str, str]) -> dict[str, str]:
-        own = {group: given[group] for group in defaults if group in given and files_of(group, given[group])}
-        return {**defaults, **own}
-
-    lines = [f"krontime {verb}: {COMMANDS[verb][1]}", "", config_files.summary(config), ""]
-    lines.append(f"usage: krontime {verb} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
-    groups = chosen(
-        {group: choice for group, choice in config_files.default_groups(config).items() if group != "hydra"}
-    )
-    nested: dict[str, str] = {}
-    for group, choice in groups.items():
-        for file in files_of(group, choice):
-            nested |= config_files.default_groups(file)
-    groups |= chosen({group: it for group, it in nested.items() if (root / group).is_dir() and "/" not in group})
-    if groups:
-        lines += ["", "groups (group=choice; * marks the choices whose keys follow: name others before --help):"]
-        for group, choice in groups.items():
-            these = {file.stem for file in files_of(group, choice)}
-            names = [name + ("*" if name in these else "") for name in config_files.options(group)]
-            lines.append(f"  {group:<14} {' '.join(names)}")
-    lines += ["", "keys (key=value), with their defaults:"]
-    files = [("", base) for base in _bases(config)]
-    for group, choice in groups.items():
-        files += [(group, base) for file in files_of(group, choice) for base in _bases(file)]
-    keys = {}  # what a choice sets takes the place of what it is built on
-    for prefix, file in files:
-        for key, default, meaning in config_files.described_keys(file):
-            keys[f"{prefix}.{key}" if prefix else key] = (default, meaning)
-    lines += [f"  {f'{key}={default}':<44} {meaning}" for key, (default, meaning) in keys.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _bases(config: Any) -> list[Any]:
-    """A config, after those that it is built on."""
-    return [found for file in config_files.bases(config) for found in _bases(file)] + [config]

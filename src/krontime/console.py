@@ -1,130 +1,114 @@
-"""What the user sees: results on standard output, mistakes and progress on standard error.
+"""What the user sees: results on standard output, mistakes, notices and progress on standard error.
 
-A run's outcome never hangs on what can be printed: a stream that is gone, full or too narrow in its encoding loses text
-and raises nothing.
+The command line says how much (`Output`); in a process that is not the command's, as a notebook, there is no progress.
 """
 
-import atexit
-import errno
-import io
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from krontime.streams import safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import Progress
+
+log = logging.getLogger(__name__)
 
 EXIT_USER_ERROR = 2
 
+EVERY_S = 10.0
+"""Seconds between two lines of progress where there is no terminal to draw on."""
 
-class SafeStream:
-    """A text stream that loses what it can't write instead of raising.
+_VARIABLE = "KRONTIME_OUTPUT"
+"""Carries the choice to the processes that a command starts."""
 
-    Characters that its encoding lacks are written as escapes.
+Step = Callable[..., None]
 
-    Attributes:
-        lost: the first error that was met, if any.
-    """
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.lost: OSError | None = None
+class Output(StrEnum):
+    """How much a command says."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_stream":  # of a copy that has none yet
-            raise AttributeError(name)
-        return getattr(self._stream, name)
+    NORMAL = "normal"
+    QUIET = "quiet"
+    JSON = "json"
+    QUIET_JSON = "quiet_json"
 
-    def write(self, text: str) -> int:
-        """Write what can be written; the length of the text."""
-        try:
-            with self._losing():
-                self._stream.write(text)
-        except UnicodeEncodeError:
-            encoding = self._stream.encoding
-            with self._losing():
-                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        return len(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of them."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Hand on what was written."""
-        with self._losing():
-            self._stream.flush()
-
-    def settle(self) -> None:
-        """Flush for the last time; what is held back then goes nowhere, or Python would complain at its end."""
-        self.flush()
-        if self.lost is not None:
-            with suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
-
-    @contextmanager
-    def _losing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.lost = self.lost or error
-        except ValueError as error:  # the stream was closed
-            if isinstance(error, UnicodeError):
-                raise
+_result: dict[str, Any] = {}
+_texts: list[str] = []
+_live: "Progress | None" = None
+_is_without_progress = False
 
 
 @contextmanager
-def safe_streams(*, is_last: bool) -> Iterator[None]:
-    """Within this, nothing that is printed raises, by whichever library.
-
-    Args:
-        is_last: whether the process ends afterwards; the streams then stay as they are up to its very end.
-    """
-    before = sys.stdout, sys.stderr
-    output, errors = (_safe(stream) for stream in before)
-    sys.stdout, sys.stderr = output, errors
-    if is_last:
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed: a file of ours would get its number
-            pass
-        os.close(number)
-        atexit.register(_settle, output, errors)
+def output(*, quiet: bool, as_json: bool) -> Iterator[None]:
+    """Say as much as the user wants; with `as_json`, print one JSON object of what `result` was given at the end."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = {
+        (False, False): Output.NORMAL,
+        (True, False): Output.QUIET,
+        (False, True): Output.JSON,
+        (True, True): Output.QUIET_JSON,
+    }[quiet, as_json]
+    _result.clear()
+    _texts.clear()
     try:
         yield
     finally:
-        if not is_last:
-            sys.stdout, sys.stderr = before
+        if as_json:
+            _print_result()
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
 
 
-class _Nowhere(io.TextIOBase):
-    """Takes the place of a stream that was closed by who started the process."""
-
-    def write(self, text: str) -> int:
-        return len(text)
+def is_quiet() -> bool:
+    """Whether the user wants results and warnings alone."""
+    return os.environ.get(_VARIABLE) in (Output.QUIET, Output.QUIET_JSON)
 
 
-def _safe(stream: Any) -> SafeStream:
-    return stream if isinstance(stream, SafeStream) else SafeStream(_Nowhere() if stream is None else stream)
+def is_json() -> bool:
+    """Whether standard output is to hold one JSON object."""
+    return os.environ.get(_VARIABLE) in (Output.JSON, Output.QUIET_JSON)
 
 
-def _settle(output: SafeStream, errors: SafeStream) -> None:
-    """At the end of the process; a reader that has seen enough is no news, any other loss is."""
-    output.settle()
-    if output.lost is not None and output.lost.errno not in (errno.EPIPE, errno.EIO):
-        errors.write(f"krontime: standard output can't be written ({output.lost.strerror}); its text is lost\n")
-    errors.settle()
+def result(**values: Any) -> None:
+    """Note what a command found, for the JSON object; a key that is there already is replaced."""
+    _result.update(values)
+
+
+def has_result() -> bool:
+    """Whether a command has noted what it found."""
+    return not set(_result) <= {"command"}
 
 
 def show(text: "RenderableType") -> None:
     """Print, with styles where the output is a terminal; long lines such as paths stay in one piece."""
     from rich.console import Console
 
-    Console(file=_safe(sys.stdout)).print(text, soft_wrap=True, highlight=False, markup=False)  # type: ignore[arg-type]
+    if is_json():
+        console = Console(no_color=True, width=100)
+        with console.capture() as capture:
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
+        _texts.append(capture.get())
+        return
+    Console(file=safe(sys.stdout)).print(text, soft_wrap=True, highlight=False, markup=False)  # type: ignore[arg-type]
+
+
+def notice(text: str) -> None:
+    """Say on standard error what helps to wait, unless the user wants none of it."""
+    if os.environ.get(_VARIABLE) and not is_quiet():
+        stream = safe(sys.stderr)
+        stream.write(text + "\n")
+        stream.flush()
 
 
 def fail(problems: Sequence[str]) -> NoReturn:
@@ -134,5 +118,131 @@ def fail(problems: Sequence[str]) -> NoReturn:
     lines = [f"krontime: {problems[0]}"] if len(problems) == 1 else ["krontime: problems found:"]
     if len(problems) > 1:
         lines += [f"  - {problem}" for problem in problems]
-    _safe(sys.stderr).write("\n".join(lines) + "\n")
+    safe(sys.stderr).write("\n".join(lines) + "\n")
+    result(status="refused", problems=list(problems))
     sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def without_progress(is_wanted: bool = True) -> Iterator[None]:
+    """Within this, `progress` shows nothing."""
+    global _is_without_progress
+    before, _is_without_progress = _is_without_progress, _is_without_progress or is_wanted
+    try:
+        yield
+    finally:
+        _is_without_progress = before
+
+
+@contextmanager
+def progress(title: str, total: int | None) -> Iterator[Step]:
+    """Show how far something has come, with the time that is left: a bar on a terminal, else a line now and then.
+
+    One within another is drawn below it.
+
+    Args:
+        title: what is being done, such as `fitting the closed form`.
+        total: how many steps it takes; None where nobody knows.
+
+    Yields:
+        To be called when a step is done, or with the number of steps that were.
+    """
+    if _is_without_progress or is_quiet() or not os.environ.get(_VARIABLE):
+        yield lambda num_steps=1: None
+    elif safe(sys.stderr).isatty():
+        with _bar(title, total) as step:
+            yield step
+    else:
+        yield _lines(title, total)
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Step]:
+    global _live
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    if _live is not None:
+        live, task = _live, _live.add_task(title, total=total)
+        try:
+            yield lambda num_steps=1: live.advance(task, num_steps)
+        finally:
+            live.remove_task(task)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
+    console = Console(file=safe(sys.stderr))  # type: ignore[arg-type]
+    with Progress(*columns, *left, console=console, transient=True) as live:
+        task = live.add_task(title, total=total)
+        _live = live
+        try:
+            yield lambda num_steps=1: live.advance(task, num_steps)
+        finally:
+            _live = None
+
+
+def _lines(title: str, total: int | None) -> Step:
+    began_s = said_s = time.monotonic()
+    done = 0
+
+    def step(num_steps: int = 1) -> None:
+        nonlocal said_s, done
+        done += num_steps
+        now_s = time.monotonic()
+        if now_s - said_s < EVERY_S or done == total:
+            return
+        said_s = now_s
+        if total is None:
+            log.info("%s: %s done", title, f"{done:,}")
+        else:
+            left_s = (now_s - began_s) * (total - done) / max(done, 1)
+            log.info("%s: %s of %s, about %s left", title, f"{done:,}", f"{total:,}", format_duration(left_s))
+
+    return step
+
+
+def format_duration(duration_s: float) -> str:
+    """`duration_s` seconds as `8.3 s`, `2 min 5 s` or `1 h 2 min`."""
+    if duration_s < 59.95:
+        return f"{duration_s:.1f} s"
+    minutes, seconds = divmod(round(duration_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(round(duration_s / 60), 60)
+    return f"{hours} h {minutes} min"
+
+
+def _print_result() -> None:
+    if _texts and not has_result():  # a command that says what it found in text alone
+        _result["text"] = "".join(_texts).rstrip()
+    stream = safe(sys.stdout)
+    stream.write(json.dumps(plain(_result), allow_nan=False) + "\n")
+    stream.flush()
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON; a number that is not finite is null."""
+    if hasattr(value, "model_dump"):  # pydantic
+        return plain(value.model_dump(mode="json"))
+    if hasattr(value, "_asdict"):  # a named tuple
+        return plain(value._asdict())
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # an array, or a number of numpy
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    return str(value)

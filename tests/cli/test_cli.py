@@ -1,10 +1,11 @@
 """The command itself: help, version, verbs, exit codes, and that asking for help stays cheap."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,25 @@ def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: p
     out = capsys.readouterr().out
     assert out.startswith(f"krontime {verb}: ")
     assert f"usage: krontime {verb} " in out
-    for key, _, meaning in config_files.described_keys(config_files.config_dir() / f"{verb}.yaml"):
-        (line,) = (line for line in out.splitlines() if line.startswith(f"  {key}="))
-        assert meaning in line
+    assert max(map(len, out.splitlines())) < 100
+    assert "  quiet=false " in out
+    cli.main([verb, flag, "all"])
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) < 100
+    for key, *_ in config_files.described_keys(config_files.config_dir() / f"{verb}.yaml"):
+        assert len([line for line in whole.splitlines() if line.startswith(f"  {key}=")]) == 1
+    assert ("with --help all lists" in out) == (len(whole) > len(out))
 
 
 def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["train", "--help"])
+    cli.main(["train", "--help=all"])
     keys = [line.split("=")[0].strip() for line in capsys.readouterr().out.splitlines() if "=" in line]
     for key in ("data.batch_size", "data.name", "model.d_model", "tokenizer.stride", "decomposition.depth"):
         assert keys.count(key) == 1
 
 
 def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["train", "model=tcn", "data=npz", "logger=[csv,wandb]", "tokenizer=nothing", "seed=1", "--help"])
+    cli.main(["train", "model=tcn", "data=npz", "logger=[csv,wandb]", "tokenizer=nothing", "seed=1", "--help", "all"])
     out = capsys.readouterr().out
     keys = [line.split("=")[0].strip() for line in out.splitlines() if "=" in line]
     for key in ("model.num_levels", "data.path", "logger.wandb.offline"):
@@ -77,6 +83,70 @@ def test_help_of_other_choices_says_theirs(capsys: pytest.CaptureFixture[str]) -
     for nothing in ("x" * 300, "../train", "[]"):
         cli.main(["train", f"data={nothing}", "--help"])
         assert capsys.readouterr().out == default
+
+
+def test_the_short_help_of_train_is_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    sections = [line.split()[0] for line in lines if line.endswith("keys (key=value), with their defaults:")]
+    assert sections == ["data", "model", "training", "output"]
+    assert len(lines) < 80
+    cli.main(["help", "train"])
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("arguments", [["-V"], ["version"], ["train", "--version"]])
+def test_version_however_it_is_asked_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(arguments)
+    assert capsys.readouterr().out == f"krontime {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--quiet"],
+            "--quiet: there is no such option; expected --help, --version, or a command",
+        ),
+        (["-v"], "-v: there is no such option; expected --help, --version, or a command"),
+        (["model=tcn"], "model=tcn: expected a command before it, such as krontime train model=tcn"),
+        (["Train"], "(did you mean train?)"),
+        (["sweepstatus"], "(did you mean sweep-status?)"),
+        (["train", "--quiet"], "--quiet: there is no such option; expected quiet=true"),
+        (["data", "-q"], "-q: there is no such option; expected quiet=true"),
+        (["plan", "--json"], "--json: there is no such option; expected json=true"),
+        (["train", "-v"], "-v: there is no such option; expected --version, or hydra.verbose=true"),
+        (["train", "--lr", "3"], "--lr: there is no such option; expected key=value without dashes, such as lr=VALUE"),
+        (["train", "quiet=maybe"], "quiet=maybe: expected quiet=true or quiet=false"),
+        (["data", "json="], "json=: expected json=true or json=false"),
+    ],
+)
+def test_what_is_no_command_or_option_is_answered(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stopped(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=PatchTST", "(did you mean patchtst?)"),
+        ("model=KronTime", "(did you mean krontime?)"),
+        ("data=FSDD-speakers", "(did you mean fsdd_speakers?)"),
+        ("Seed=1", "(did you mean seed?)"),
+        ("trainer.maxepochs=1", "(did you mean trainer.max_epochs?)"),
+    ],
+)
+def test_names_are_matched_whatever_their_case(override: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped(["train", override]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_list_of_keys_names_each_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped(["train", "zzz=1"]) == 2
+    names = capsys.readouterr().err.partition("expected one of ")[2].rstrip(")\n").split(", ")
+    assert len(names) == len(set(names)) > 10
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -218,3 +288,59 @@ def test_idle_threads_spin_briefly_unless_the_user_says_how_long(
             monkeypatch.delenv(name)
     cli.main(["--version"])
     assert {name: os.environ[name] for name in names if name in os.environ} == expected
+
+
+class TestJson:
+    """`json=true`: one JSON object on standard output, whatever the command."""
+
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("arguments", "keys"),
+        [
+            (["data"], {"command", "text"}),
+            (["plan", "length=2048"], {"command"}),
+            (["sweep-status", "outputs=."], {"command", "counts", "jobs", "time_left_s"}),
+        ],
+    )
+    def test_of_a_command(self, arguments: list[str], keys: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+        cli.main([*arguments, "json=true"])
+        (line,) = capsys.readouterr().out.splitlines()
+        found = json.loads(line)
+        assert found["command"] == arguments[0]
+        assert keys <= set(found)
+        assert len(found) > 1
+        assert "KRONTIME_OUTPUT" not in os.environ
+
+    @pytest.mark.parametrize(
+        "arguments", [["train", "seed=x"], ["evaluate", "run=nowhere"], ["data", "data=ucr", "z=1"]]
+    )
+    def test_of_a_mistake(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert stopped([*arguments, "json=true", "quiet=true"]) == 2
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert (found["command"], found["status"]) == (arguments[0], "refused")
+        assert all(problem in captured.err for problem in found["problems"])
+
+    def test_of_a_fault_and_of_an_interruption(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def raising(error: BaseException) -> Callable[[object], None]:
+            def command(_: object) -> None:
+                raise error
+
+            return command
+
+        monkeypatch.setattr("krontime.commands.evaluate.evaluate", raising(ZeroDivisionError("x")))
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["evaluate", "run=x", "json=true"])
+        assert json.loads(capsys.readouterr().out) == {
+            "command": "evaluate",
+            "status": "failed",
+            "error": "ZeroDivisionError: x",
+        }
+        monkeypatch.setattr("krontime.commands.evaluate.evaluate", raising(KeyboardInterrupt()))
+        assert stopped(["evaluate", "run=x", "json=true"]) == 130
+        assert json.loads(capsys.readouterr().out) == {"command": "evaluate", "status": "interrupted"}

@@ -55,7 +55,7 @@ MISTAKES = {
     "option": Mistake("train --seed=3", ("--seed=3", "such as seed=3")),
     "no value": Mistake("train epochs", ("epochs", "expected key=value")),
     "run without its key": Mistake("evaluate outputs/mine", ("such as run=outputs/mine",)),
-    "choice": train("model=tnc", "model=tnc", "krontime, patchtst, tcn", "did you mean tcn?"),
+    "choice": train("model=tnc", "model=tnc", "krontime, patchtst, s4d, tcn", "did you mean tcn?"),
     "choice of nothing": train("optim=null", "optim=null", "adamw"),
     "group": train("modle=tcn", "modle", "did you mean model?"),
     "key": train("data.batch_siz=3", "data.batch_siz=3", "did you mean data.batch_size?"),

@@ -1,18 +1,24 @@
 """What is printed where it can't be: nothing raises, whatever has become of the stream."""
 
 import io
+import json
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
+import numpy as np
 import pytest
 from rich.table import Table
 
-from krontime.console import SafeStream, fail, safe_streams, show
+from krontime import console
+from krontime.console import fail, show
+from krontime.runs.record import Status
+from krontime.streams import SafeStream, safe_streams
 
 CLASSES = "正常 / 異常 / anomalía"
 
@@ -119,3 +125,97 @@ def test_the_exit_code_is_the_commands_own(redirection: str, said: str) -> None:
     assert code == "0"
     assert "".join(lines).startswith(said)
     assert len(lines) == bool(said)
+
+
+@dataclass
+class Cost:
+    flops: int
+    seconds: float
+
+
+def test_json_holds_whatever_a_command_returns() -> None:
+    class Pair(NamedTuple):
+        path: Path
+        score: float
+
+    found = {
+        1: Pair(Path("runs"), float("nan")),
+        "cost": [Cost(3, 0.5), None],
+        "array": np.arange(3),
+        "number": np.float32(0.5),
+        "status": Status.COMPLETED,
+        "infinite": (float("inf"), True),
+    }
+    assert json.loads(json.dumps(console.plain(found), allow_nan=False)) == {
+        "1": {"path": "runs", "score": None},
+        "cost": [{"flops": 3, "seconds": 0.5}, None],
+        "array": [0, 1, 2],
+        "number": 0.5,
+        "status": "completed",
+        "infinite": [None, True],
+    }
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestProgress:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        now_s = [100.0]
+        monkeypatch.setattr(console.time, "monotonic", lambda: now_s[0])
+        return lambda seconds: now_s.__setitem__(0, now_s[0] + seconds)
+
+    def count(self, clock: Callable[[float], None], step_s: float, total: int | None = 100) -> None:
+        with console.progress("reading", total) as step:
+            for _ in range(100):
+                clock(step_s)
+                step()
+
+    def test_a_line_now_and_then_where_there_is_no_terminal(
+        self, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        with console.output(quiet=False, as_json=False):
+            self.count(clock, 0.3)
+        assert caplog.messages == [
+            "reading: 34 of 100, about 19.8 s left",
+            "reading: 68 of 100, about 9.6 s left",
+        ]
+
+    def test_without_a_total(self, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        with console.output(quiet=False, as_json=True):
+            self.count(clock, 0.15, total=None)
+        assert caplog.messages == ["reading: 67 done"]
+
+    def test_nothing_where_it_is_not_wanted(
+        self, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        caplog.set_level("INFO")
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        self.count(clock, 1)  # in a notebook
+        with console.output(quiet=True, as_json=False):
+            self.count(clock, 1)
+        with console.output(quiet=False, as_json=False), console.without_progress():
+            self.count(clock, 1)
+        assert caplog.messages == []
+        assert terminal.getvalue() == ""
+
+    def test_bars_on_a_terminal_one_below_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        with (
+            console.output(quiet=False, as_json=False),
+            console.progress("sweep", 2) as outer,
+            console.progress("fitting", 50) as inner,
+        ):
+            for _ in range(50):
+                inner()
+            outer()
+        drawn = terminal.getvalue()
+        assert "fitting" in drawn
+        assert "/50" in drawn
+        assert "1/2" in drawn

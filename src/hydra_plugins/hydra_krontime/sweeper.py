@@ -69,6 +69,7 @@ class KrontimeSweeper(BasicSweeper):
             raise
         run.write()
         run.log()
+        run.note()
         is_done, summary = run.summary()
         if not is_done:
             raise UserError(summary)
@@ -249,6 +250,26 @@ class _SweepRun:
                 build.finish_wandb()
             if options["offline"]:
                 show(f"Next    {sync_command(root)}")
+
+    def note(self) -> None:
+        """Note each job for `json=true`."""
+        from krontime.console import result
+
+        jobs = []
+        for root, listed in self.by_root.items():
+            for job in listed:
+                state, record, error = self.progress(root / job.folder)
+                scores = record.metrics.model_dump() if record else None
+                jobs.append(
+                    {
+                        "run": root / job.folder,
+                        "overrides": job.overrides,
+                        "state": state,
+                        "error": error,
+                        "metrics": scores,
+                    }
+                )
+        result(jobs=jobs)
 
     def summary(self) -> tuple[bool, str]:
         """Whether all jobs are done, and how many are; which are not and why, and how to run those."""

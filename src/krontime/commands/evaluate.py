@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
-from krontime.console import show
+from krontime.console import result, show
 from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.runs import bundle, prepare
@@ -51,6 +51,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     scorer = Scorer.of(run.config, options["accelerator"])
     found = scores(scorer.probabilities(run.module, job.data, job.split.test), job.data.labels[job.split.test])
     show(evaluation(record, run_dir, found))
+    result(run=run_dir, test=found, recorded=record.metrics.test)
     return found
 
 

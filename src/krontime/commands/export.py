@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from krontime.config import resolve
-from krontime.console import show
+from krontime.console import result, show
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.metrics import METRICS
@@ -41,6 +41,7 @@ def export(config: DictConfig) -> Path:
         write_bundle(run, published, model_card(published, run.spec), output)
     except OSError as error:
         raise UserError(f"output={str(output)!r}: can't be written ({error.strerror or error})") from error
+    result(run=run_dir, output=output)
     show(f"{run_dir} exported: {output} ({', '.join((*CONTENT, SUMS))})")
     return output
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from krontime import console
 from krontime.commands import COMMANDS
 from krontime.config.resolve import register_resolvers
-from krontime.console import fail
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,10 +19,10 @@ register_resolvers()
 
 
 class Task:
-    """One verb, to be run on a config.
+    """One command, to be run on a config.
 
     Args:
-        verb: name of the verb.
+        verb: name of the command.
         command_line: arguments of the process, which Lightning starts further ranks with.
 
     Attributes:
@@ -35,18 +35,23 @@ class Task:
         self.begun = False
 
     def __call__(self, config: DictConfig) -> Any:
-        """Run the verb; a mistake of the user's ends the process unless other jobs are to follow."""
+        """Run the command; a mistake of the user's ends the process unless other jobs are to follow."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
         self.begun = True
         sys.argv = self.command_line
         try:
-            return function(self.verb)(config)
+            if console.is_quiet():
+                logging.getLogger().setLevel(logging.WARNING)
+            returned = function(self.verb)(config)
+            if HydraConfig.get().mode == RunMode.RUN and returned is not None and not console.has_result():
+                console.result(result=returned)
+            return returned
         except UserError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra says which job it was, and runs the others
-            fail(error.problems)
+            console.fail(error.problems)
         except Exception:
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # other jobs may follow, or this is another process
                 log.exception("This job failed by a fault of the program:")
@@ -54,6 +59,6 @@ class Task:
 
 
 def function(verb: str) -> Callable[[DictConfig], Any]:
-    """The function of a verb; what it needs is imported now."""
+    """The function of a command; what it needs is imported now."""
     module, name = COMMANDS[verb][0].split(":")
     return getattr(importlib.import_module(module), name)

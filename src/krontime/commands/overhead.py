@@ -37,7 +37,7 @@ from krontime.training import build
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
 
-OWN = ("rounds", "warmup", "start", "json")
+OWN = ("rounds", "warmup", "start", "output")
 """Keys that `train` does not have."""
 
 
@@ -69,9 +69,9 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     if own["start"]:
         found["first_step_s"] = _first_step_s(config)
     show(_screen(found))
-    if own["json"]:
+    if own["output"]:
         about = environment_json("cpu")
-        with replacing(Path(own["json"]).expanduser()) as temporary:
+        with replacing(Path(own["output"]).expanduser()) as temporary:
             temporary.write_text(json.dumps({**found, **about}, indent=2) + "\n", encoding="utf-8")
     return found
 

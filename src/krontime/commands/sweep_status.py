@@ -10,11 +10,10 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from krontime.config import resolve
-from krontime.console import show
+from krontime.console import format_duration, is_json, result, show
 from krontime.errors import UserError
 from krontime.runs.lock import SUFFIX
 from krontime.runs.record import Record
-from krontime.runs.screen import format_duration
 from krontime.runs.sweep import JobState, Progress, counts, listed, progress
 from krontime.storage import RECORD
 
@@ -53,6 +52,13 @@ def sweep_status(config: DictConfig) -> dict[JobState, int]:
         for group in sorted({job.group for job in found})
     }
     rows[TOTAL] = counts(job.progress.state for job in found)
+    result(
+        counts=rows[TOTAL],
+        time_left_s=time_left_s(found),
+        jobs=[{"run": job.folder, "state": job.progress.state, "error": job.progress.error} for job in found],
+    )
+    if is_json():
+        return rows[TOTAL]
     if sys.stdout.isatty():
         _show_table(rows)
     else:

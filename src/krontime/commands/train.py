@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from krontime.config import resolve
 from krontime.config.schema import check_train
+from krontime.console import result
 from krontime.runs.lock import Busy
 from krontime.runs.run import train_in
 
@@ -34,6 +35,8 @@ def train(config: DictConfig) -> float | None:
     except BaseException:
         _remove_empty(run_dir, Path(str(config.paths.output)))
         raise
+    if record and hydra.mode == RunMode.RUN:
+        result(run=run_dir, **record.model_dump(mode="json", exclude={"config"}))
     metric = record.protocol.selection_metric if record and record.protocol else None
     return record.metrics.val.get(metric.removeprefix("val/")) if record and metric else None  # type: ignore[call-overload]
 

@@ -20,7 +20,7 @@ from krontime.config import resolve, targets
 from krontime.config.identity import config_hash
 from krontime.config.schema import BETTER, check_train
 from krontime.config.signatures import argument_problems
-from krontime.console import show
+from krontime.console import result, show
 from krontime.errors import Terminated, UserError
 from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, was_terminated
@@ -240,6 +240,14 @@ class Search:
         self._log(best.value)
         words = f"{self.metric} {best.value:.4f}, the best of {len(self.study.ended())} trials"
         experiment_yaml = self._write_experiment(best.user_attrs["overrides"], words)
+        result(
+            folder=self.folder,
+            metric=self.metric,
+            best=best.value,
+            trial=best.number,
+            overrides=best.user_attrs["overrides"],
+            num_trials=len(self.study.ended()),
+        )
         show(
             f"{words}, in trial {best.number}:\n"
             + "".join(f"  {text}\n" for text in best.user_attrs["overrides"])

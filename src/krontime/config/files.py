@@ -22,7 +22,7 @@ def options(group: str) -> list[str]:
 def summary(config: Path) -> str:
     """The comment that a config opens with, as one line."""
     lines = []
-    for line in config.read_text().splitlines():
+    for line in config.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         if "@package" not in line:
@@ -34,7 +34,7 @@ def described_keys(config: Path) -> list[tuple[str, str, str]]:
     """`(dotted key, default, meaning)` of every key of a config that carries a trailing `# meaning`."""
     parents: list[tuple[int, str]] = []
     found = []
-    for line in config.read_text().splitlines():
+    for line in config.read_text(encoding="utf-8").splitlines():
         match = re.match(r"^(?P<indent> *)(?P<key>[\w/@-]+):(?: +(?P<value>[^\s#].*?))?(?: +# (?P<meaning>.*))?$", line)
         if not match:
             continue
@@ -48,7 +48,7 @@ def described_keys(config: Path) -> list[tuple[str, str, str]]:
 
 def default_groups(config: Path) -> dict[str, str]:
     """`{group: default choice}` of a config's defaults list, read from its text."""
-    text = config.read_text()
+    text = config.read_text(encoding="utf-8")
     block = re.search(r"^defaults:\n((?: +-.*\n|\s*#.*\n)+)", text, flags=re.MULTILINE)
     if not block:
         return {}
@@ -61,6 +61,6 @@ def default_groups(config: Path) -> dict[str, str]:
 
 def bases(config: Path) -> list[Path]:
     """The configs of its own folder that a config is built on."""
-    names = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(), flags=re.MULTILINE)
+    names = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(encoding="utf-8"), flags=re.MULTILINE)
     files = [config.parent / f"{name}.yaml" for name in names if name != "_self_"]
     return [file for file in files if file.is_file()]

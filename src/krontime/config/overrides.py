@@ -1,12 +1,12 @@
-"""What a user types after the verb: mended where that is safe, and explained where Hydra refuses it."""
+"""What a user types after the command: corrected where that is safe, and explained where Hydra refuses it."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from krontime.config.files import config_dir, default_groups, options
+from krontime.config.names import nearest
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,14 +34,23 @@ def option_problems(arguments: Sequence[str]) -> list[str]:
     problems = []
     is_single = not is_multirun(arguments) and not {"-c", "--cfg", "-i", "--info"} & set(arguments)
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
+        name = argument.partition("=")[0]
         if is_single and name.startswith(("hydra/launcher", "hydra.launcher.")):
             problems.append(f"{argument}: has no effect on a single run; expected -m, for one job for each value")
         if not argument.startswith("-") or name in (*SWITCHES, *WITH_VALUE):
             continue
-        plain = argument.lstrip("-") if equals else f"{argument.lstrip('-')}=VALUE"
-        problems.append(f"{argument}: there is no such option; expected key=value without dashes, such as {plain}")
+        problems.append(f"{argument}: there is no such option; expected {_without_dashes(name.lstrip('-'), argument)}")
     return problems
+
+
+def _without_dashes(name: str, argument: str) -> str:
+    """What would be right instead of an option with dashes."""
+    if name in ("quiet", "q", "json"):
+        return f"{'quiet' if name == 'q' else name}=true"
+    if name in ("v", "verbose"):
+        return "--version, or hydra.verbose=true for all that is logged"
+    plain = argument.lstrip("-")
+    return f"key=value without dashes, such as {plain if '=' in plain else f'{plain}=VALUE'}"
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
@@ -177,8 +186,8 @@ def _accepted_groups(
     for text, override in sorted(groups, key=lambda item: item[1].key_or_group not in own):
         group = override.key_or_group
         if unknown := _unknown_choices(override):
-            near = difflib.get_close_matches(unknown[0], options(group), n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = nearest(unknown[0], options(group))
+            hint = f" (did you mean {near}?)" if near else ""
             problems.append(f"{text}: expected {group} to be one of {', '.join(options(group))}{hint}")
             continue
         if override.is_sweep_override():
@@ -227,13 +236,13 @@ def _no_such_key(text: str, override: "Override", config: dict[str, Any]) -> str
     paths = sorted(_key_paths(config), key=lambda path: (path.count("."), path))
     if depth == 0 and (same := [path for path in paths if path.rpartition(".")[2] == parts[-1]]):
         return f"{found} (did you mean {same[0]}?)"
-    if near := difflib.get_close_matches(part, siblings, n=1, cutoff=0.7):
-        hint = "".join((prefix, near[0], *(f".{rest}" for rest in parts[depth + 1 :])))
+    if near := nearest(part, siblings, cutoff=0.7):
+        hint = "".join((prefix, near, *(f".{rest}" for rest in parts[depth + 1 :])))
         return f"{found} (did you mean {hint}?)"
     last_parts = {path.rpartition(".")[2]: path for path in reversed(paths)}
-    if depth == 0 and (near := difflib.get_close_matches(parts[-1], last_parts, n=1, cutoff=0.7)):
-        return f"{found} (did you mean {last_parts[near[0]]}?)"
-    return f"{found} (expected one of {', '.join(sorted(siblings))})"
+    if depth == 0 and (near := nearest(parts[-1], last_parts, cutoff=0.7)):
+        return f"{found} (did you mean {last_parts[near]}?)"
+    return f"{found} (expected one of {', '.join(sorted(set(siblings)))})"
 
 
 def _not_installed(text: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
+from krontime.console import format_duration
 from krontime.metrics import METRICS, MetricName
 from krontime.runs.record import Protocol, Record, Status
 from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
@@ -114,17 +115,6 @@ def already_done(record: Record, run_dir: Path) -> Text:
         screen.append(f", finished {record.finished_at:%Y-%m-%d %H:%M}")
     screen.append(f"\n{run_dir}  (force=true runs it again)")
     return screen
-
-
-def format_duration(duration_s: float) -> str:
-    """`duration_s` seconds as `8.3 s`, `2 min 5 s` or `1 h 2 min`."""
-    if duration_s < 59.95:
-        return f"{duration_s:.1f} s"
-    minutes, seconds = divmod(round(duration_s), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    hours, minutes = divmod(round(duration_s / 60), 60)
-    return f"{hours} h {minutes} min"
 
 
 def format_milliseconds(duration_ms: float) -> str:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from krontime import console
 from krontime.commands import evaluate
 from krontime.errors import Terminated, UserError
 from krontime.runs import fitted_module, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
+from krontime.streams import SafeStream
 from tests.cli.run.small import SMALL, equal, labelled, train, verb, weights, write_npz
 
 
@@ -212,7 +212,7 @@ class TestPrinting:
             monkeypatch.setattr(sys, "stdout", stream)
             record = run.train_in(config(str(path), "trainer.max_epochs=1"), tmp_path / "run")
             again = run.train_in(config(str(path), "trainer.max_epochs=1"), tmp_path / "run")
-            console.SafeStream(stream).settle()
+            SafeStream(stream).settle()
         assert record == again == Record.read(tmp_path / "run" / "record.json")
         assert record is not None
         assert record.status is Status.COMPLETED

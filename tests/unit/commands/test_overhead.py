@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> str:
 
 def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    cli.main(["overhead", "data=npz", data, *SMALL, "start=false", "json=numbers.json"])
+    cli.main(["overhead", "data=npz", data, *SMALL, "start=false", "output=numbers.json"])
     found = json.loads((tmp_path / "numbers.json").read_text())
     assert found["rounds"] == 2
     assert 0 < found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
@@ -64,7 +64,7 @@ def test_a_number_of_rounds_that_cannot_be_is_refused(data, capsys) -> None:
 @pytest.mark.slow
 def test_the_start_is_timed_in_a_process_of_its_own(data, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    cli.main(["overhead", "data=npz", data, *SMALL[:-1], "rounds=0", "json=numbers.json"])
+    cli.main(["overhead", "data=npz", data, *SMALL[:-1], "rounds=0", "output=numbers.json"])
     found = json.loads((tmp_path / "numbers.json").read_text())
     assert found["first_step_s"] > 0
     assert "ratio" not in found
