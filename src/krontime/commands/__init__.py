@@ -6,6 +6,7 @@ COMMANDS = {
     "predict": ("krontime.commands.predict:predict", "classify new files with a finished run"),
     "export": ("krontime.commands.export:export", "write a finished run as a bundle that can be handed on"),
     "report": ("krontime.commands.report:report", "a finished run, or all runs below a folder, as one HTML page"),
+    "explain": ("krontime.commands.explain:explain", "which parts of new series decided how they are classified"),
     "plan": (
         "krontime.commands.plan:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",

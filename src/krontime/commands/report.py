@@ -35,7 +35,7 @@ def report(config: DictConfig) -> Path:
     elif not os.access(_existing(output.absolute().parent), os.W_OK):
         problems.add("output", str(output), "a place that can be written to")
     problems.raise_if_any()
-    check_installed()
+    check_installed("report")
     if (folder / RECORD).is_file():
         write_run_page(run_content(folder, options["paths"]), output)
     else:

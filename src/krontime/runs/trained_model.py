@@ -67,6 +67,11 @@ class TrainedModel:
 
     def probabilities(self, series: SeriesData) -> np.ndarray:
         """Class probabilities `(n, K)` of series that are not prepared yet; see `predict_proba`."""
+        data = self.prepared(series)
+        return Scorer.of(self.run.config).probabilities(self.run.module, data, np.arange(len(data))).numpy()
+
+    def prepared(self, series: SeriesData) -> SeriesData:
+        """New series as those of training were prepared; see `predict_proba` for what is refused."""
         config, spec = self.run.config, self.run.spec
         data = Prepare(**config["data"]["prepare"]).apply(series)
         if data.num_channels != spec.num_channels:
@@ -74,9 +79,7 @@ class TrainedModel:
         if (longest := int(data.lengths.max())) > spec.length:
             raise ValueError(f"X has a series of {longest} points: expected at most {spec.length}, as in training")
         # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
-        data = replace(data, has_missing=data.has_missing or self.run.masked)
-        scorer = Scorer.of(config)
-        return scorer.probabilities(self.run.module, data, np.arange(len(data))).numpy()
+        return replace(data, has_missing=data.has_missing or self.run.masked)
 
     def __getstate__(self) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder, io.BytesIO() as packed:

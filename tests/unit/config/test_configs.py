@@ -36,6 +36,7 @@ NEEDED = {
 
 NEEDED_BY_VERB = {
     "evaluate": ["run=RUN"],
+    "explain": ["run=RUN", "input=a.npz"],
     "export": ["run=RUN", "output=BUNDLE"],
     "predict": ["run=RUN", "input=a.npz", "output=b.csv"],
     "probe": ["run=RUN"],

@@ -156,3 +156,48 @@ def scores(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Figur
     table = [[name, f"{score:.3f}", f"{low:.3f} to {high:.3f}"] for name, score, low, high in rows]
     words = "; ".join(f"{name} {score:.3f}" for name, score, *_ in rows)
     return Figure(f"{title} with 95 % intervals", plot, words, ["run", title, "interval"], table)
+
+
+def attributions(
+    occlusion: np.ndarray, gradients: np.ndarray, sampling_rate_hz: float | None, x_range: Any = None
+) -> Figure:
+    """What each stretch of a series adds to the log-odds of the class, and each point to the network's logit."""
+    from bokeh.models import LinearAxis, Range1d
+
+    plot = _figure("time (s)" if sampling_rate_hz else "time (points)", "log-odds (nats)", height=220)
+    if x_range is not None:
+        plot.x_range = x_range
+    time = np.arange(len(occlusion)) / (sampling_rate_hz or 1)
+    step = max(1, -(-len(time) // MAX_POINTS))
+    plot.line(time[::step], occlusion[::step].astype(float), color=COLOURS[0], line_width=2, legend_label="occlusion")
+    width = max(1, len(time) // 200)
+    smooth = np.convolve(gradients, np.ones(width), mode="same")
+    extent = float(np.abs(smooth).max()) or 1.0
+    plot.extra_y_ranges = {"gradients": Range1d(start=-1.05 * extent, end=1.05 * extent)}
+    label = f"network's logit in {width} points"
+    axis = LinearAxis(y_range_name="gradients", axis_label=label, axis_label_text_font_style="normal")
+    plot.add_layout(axis, "right")
+    look = {"color": COLOURS[1], "line_dash": "dashed", "legend_label": "integrated gradients"}
+    plot.line(time[::step], smooth[::step].astype(float), y_range_name="gradients", **look)
+    plot.legend.location = "top_right"
+    peak = int(np.argmax(occlusion))
+    unit = f"{peak / sampling_rate_hz:.3g} s" if sampling_rate_hz else f"point {peak:,}"
+    words = f"hiding the stretch around {unit} costs most: {float(occlusion[peak]):.3g} nats of the class's log-odds"
+    return Figure("What decided", plot, words, [], [])
+
+
+def attention(received: Sequence[np.ndarray], duration: float, unit: str, x_range: Any = None) -> Figure:
+    """For each layer, the fraction of all attention that each stretch of time gets, times the number of stretches."""
+    plot = _figure(f"time ({unit})", "attention over its mean", height=200)
+    if x_range is not None:
+        plot.x_range = x_range
+    for layer, fraction in enumerate(received):
+        edges = np.linspace(0, duration, len(fraction) + 1)
+        look = {"color": COLOURS[layer % 6], "line_dash": DASHES[layer % 6], "legend_label": f"layer {layer + 1}"}
+        plot.step(edges[:-1], (fraction * len(fraction)).astype(float), mode="after", line_width=2, **look)
+    plot.legend.location = "top_right"
+    most = [int(np.argmax(fraction)) for fraction in received]
+    places = ", ".join(
+        f"layer {layer + 1} at {duration * at / len(received[layer]):.3g} {unit}" for layer, at in enumerate(most)
+    )
+    return Figure("Where the network attends to", plot, f"the most attention lies in {places}", [], [])

@@ -1,5 +1,6 @@
 """Sections of text, tables and figures as one HTML file that holds all it needs."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,17 +38,15 @@ class Section:
     code: Sequence[Code] = field(default_factory=tuple)
 
 
-def check_installed() -> None:
-    """Refuse to begin where the extra is not installed.
+def check_installed(command: str, *packages: str) -> None:
+    """Refuse to begin where the extra of a command, which is named as the command, is not installed.
 
     Raises:
         UserError: with what to install.
     """
-    try:
-        import bokeh  # noqa: F401
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise UserError("report needs the extra `report`: pip install 'krontime[report]'") from error
+    missing = [name for name in ("bokeh", "jinja2", *packages) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{command} needs {', '.join(missing)}: pip install 'krontime[{command}]'")
 
 
 def write_page(title: str, verdict: str, sections: Sequence[Section], path: Path) -> None:

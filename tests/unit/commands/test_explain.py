@@ -1,0 +1,69 @@
+"""The page of an explanation and its numbers, from a run on series with a burst at a known place."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from krontime import cli
+from krontime.runs.run import train_in
+
+START, STOP, LENGTH = 100, 140, 240
+SMALL = (
+    "model.d_model=8",
+    "model.num_heads=2",
+    "model.num_layers=1",
+    "model.ffn_dim=8",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+)
+
+
+@pytest.fixture(scope="module")
+def run(compose, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("explained")
+    y = np.arange(60) % 2
+    X = np.random.default_rng(0).normal(size=(60, 1, LENGTH)).astype("f4")
+    X[y == 1, 0, START:STOP] += 4 * np.sin(np.arange(STOP - START))
+    np.savez(folder / "a.npz", X=X, y=y, split=np.zeros(60, int), classes=np.array(["calm", "burst"]), fs=20.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train_in(compose("data=npz", f"data.path={folder / 'a.npz'}", "data.scaling=none", *SMALL), folder / "run")
+    return folder
+
+
+def test_the_burst_is_what_decided(run, tmp_path, capsys):
+    cli.main(
+        ["explain", f"run={run / 'run'}", f"input={run / 'a.npz'}", "series=[1,0]", f"output={tmp_path / 'e.html'}"]
+    )
+    assert "e.html" in capsys.readouterr().out
+    text = (tmp_path / "e.html").read_text(encoding="utf-8")
+    assert "Series 1: burst" in text
+    assert "Where the network attends to" in text
+    numbers = pd.read_csv(tmp_path / "e.csv")
+    burst = numbers[numbers["series"] == 1].reset_index(drop=True)
+    assert len(burst) == LENGTH
+    assert burst["time_s"].iloc[-1] == pytest.approx((LENGTH - 1) / 20)
+    assert START - 16 <= burst["occlusion"].idxmax() < STOP + 16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["series=[60]"], "positions from 0 to 59"),
+        (["series=[]"], "positions of series"),
+        (["series=[-1]"], "positions of series"),
+        (["target=storm"], "calm, burst"),
+        (["output=page.pdf"], "ends in .html"),
+        (["input=nothing.npz"], "nothing.npz"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, capsys, overrides, expected):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["explain", f"run={run / 'run'}", f"input={run / 'a.npz'}", *overrides])
+    assert stopped.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
