@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -396,6 +397,41 @@ def test_jobs_that_are_run_last_return_in_their_place(tmp_path: Path, monkeypatc
         sweep(*jobs, output=tmp_path)
         assert [job.cfg.seed for job in found[-1]] == [0, 1]
         assert [job.hydra_cfg.hydra.job.num for job in found[-1]] == places
+
+
+def test_a_suite_is_a_sweep_over_its_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the user's own, with data sets that are in `paths.data`; the same command then runs nothing again."""
+    (tmp_path / "configs/suite").mkdir(parents=True)
+    (tmp_path / "configs/suite/own.yaml").write_text(
+        "overrides: [data=archive, 'data.name={name}']\ndata_sets: {One: the first, Two: the second}\n"
+    )
+    rng = np.random.default_rng(0)
+    for name in ("One", "Two"):
+        x = rng.standard_normal((40, 1, 20))
+        np.savez(tmp_path / f"{name}.npz", X=x, y=np.arange(40) % 2, split=np.arange(40) >= 30)
+    command = [
+        *("train", "-m", "--config-dir", str(tmp_path / "configs"), "+suite=own", "data.resample=0,1", "model=aeon"),
+        *("model.classifier=aeon.classification.DummyClassifier", "logger=[]", f"paths.data={tmp_path}"),
+        f"paths.output={tmp_path / 'out'}",
+    ]
+    cli.main(command)
+    assert "Sweep: 4 jobs, all done" in capsys.readouterr().out
+    done = {folder: record for folder, record in records(tmp_path / "out").items()}
+    assert sorted((r.data, r.protocol.resample) for r in done.values() if r.protocol) == [
+        ("One", 0), ("One", 1), ("Two", 0), ("Two", 1),
+    ]  # fmt: skip
+    cli.main(command)
+    assert records(tmp_path / "out") == done
+    for wrong, says in (("+suite=other", "one of "), ("+suite=own data=ucr", "data=ucr: has no effect beside +suite")):
+        with pytest.raises(SystemExit):
+            cli.main([*command[:4], *wrong.split(), *command[5:]])
+        assert says in capsys.readouterr().err
+
+
+def test_a_suite_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "+suite=dev"])
+    assert "suite: expected krontime train -m +suite=NAME" in capsys.readouterr().err
 
 
 def test_a_job_that_cannot_be_composed_is_told_before_any_is_begun(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from krontime.config.suites import Suite
     from krontime.runs.sweep import Progress
 
 POLL_S = 0.5
@@ -48,14 +50,19 @@ class KrontimeSweeper(BasicSweeper):
         Raises:
             UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
         """
+        from krontime.config.suites import KEY, with_suites
         from krontime.console import show
         from krontime.errors import UserError
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(given, self.max_batch_size)
-        run = _SweepRun(self, [overrides for batch in batches for overrides in batch])
+        chosen = [override for override in given if override.key_or_group == KEY]
+        [jobs] = self.split_arguments([override for override in given if override not in chosen], None)
+        if chosen:
+            jobs = with_suites(self._suites(chosen), jobs)
+        batches = list(self.split_overrides_to_chunks(jobs, self.max_batch_size or len(jobs)))
+        run = _SweepRun(self, jobs)
         run.write()
         try:
             order, begun = run.order(), 0
@@ -75,6 +82,29 @@ class KrontimeSweeper(BasicSweeper):
             raise UserError(summary)
         show(summary)
         return run.returns
+
+    def _suites(self, overrides: Sequence[Override]) -> dict[str, "Suite"]:
+        """The suites that `+suite=NAME,NAME` names.
+
+        Raises:
+            UserError: there is none of a name, or one is wrong.
+        """
+        from krontime.config.suites import KEY, Suite
+        from krontime.errors import UserError
+
+        assert self.hydra_context is not None
+        loader: Any = self.hydra_context.config_loader
+        known = loader.get_group_options(KEY)
+        suites = {}
+        for override in overrides:
+            value = override.value()
+            names = value.list if isinstance(value, ChoiceSweep) else [value]
+            for name in map(str, names):
+                if override.is_delete() or name not in known:
+                    raise UserError(f"{override.input_line}: expected +suite=NAME, one of {', '.join(known)}")
+                loaded = loader.repository.load_config(f"{KEY}/{name}").config
+                suites[name] = Suite.parse(name, OmegaConf.to_container(loaded))
+        return suites
 
     def folder(self, overrides: Sequence[str], number: int) -> tuple[Path, str]:
         """The sweep's folder and the run folder in it that Hydra will give to a job.

@@ -213,7 +213,13 @@ def plan_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _unknown_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list[str]:
     known = (*schema.model_fields, *_GROUPS)
-    return [f"{key}={config[key]!r}: there is no such key" for key in config if key not in known]
+    return [
+        "suite: expected krontime train -m +suite=NAME, since each of its data sets is a job of a sweep"
+        if key == "suite"
+        else f"{key}={config[key]!r}: there is no such key"
+        for key in config
+        if key not in known
+    ]
 
 
 def _unused_data_problems(config: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_group_is_left_out():
     folders = {str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.yaml")}
-    assert folders - {".", "hydra", "hydra/job_logging", "data/base"} == set(groups())
+    assert folders - {".", "hydra", "hydra/job_logging", "data/base", "suite"} == set(groups())
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -194,7 +194,7 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
     source = targets.instantiate(config["data"]["source"])
-    if name in ("ucr", "synthetic"):
+    if name in ("archive", "ucr", "synthetic"):
         assert source.describe()["name"] == config["data"]["name"]
         return
     with pytest.raises(UserError) as error:
