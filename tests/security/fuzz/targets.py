@@ -30,6 +30,7 @@ from krontime.data.split import split_indices
 from krontime.errors import UserError
 from krontime.runs import load
 from krontime.runs.record import Record
+from krontime.runs.record_migration import SCHEMA_VERSION
 from krontime.training import build
 from krontime.training.module import FORMAT_VERSION
 from tests.security.fuzz import mutate
@@ -123,7 +124,7 @@ def _record() -> list[bytes]:
         "scaling": "series",
     }
     fields = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "status": "completed",
         "model": "tcn",
         "data": "x",
@@ -143,7 +144,8 @@ def _record() -> list[bytes]:
         "finished_at": "2026-01-02T03:05:05Z",
     }
     text = Record.model_validate_json(json.dumps(fields)).model_dump_json()
-    failed = {**fields, "status": "failed", "error": "broke", "protocol": None, "metrics": {"val": {}, "test": {}}}
+    failed = {"status": "failed", "error": "broke", "protocol": None, "metrics": {"val": {}, "test": {}}}
+    failed = {**fields, **failed, "schema_version": 2}  # which is brought to the present one
     return [text.encode(), json.dumps(failed).encode()]
 
 
