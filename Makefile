@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 WORKERS := -n auto --maxprocesses=4
+MARKS ?= not slow and not gpu
 INSTALLED := $(VENV)/.krontime-installed
 INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 
@@ -33,7 +34,7 @@ results: $(INSTALLED)  ## make the tables and plots of docs/results and the READ
 	$(BIN)/krontime tables refresh=docs/results readme=README.md
 
 test: $(INSTALLED_DEV)  ## run the fast tests
-	$(BIN)/python -m pytest $(WORKERS) -m 'not slow and not gpu'
+	$(BIN)/python -m pytest $(WORKERS) -m '$(MARKS)'
 
 test-all: $(INSTALLED_DEV)  ## run all tests, the slow ones included
 	$(BIN)/python -m pytest $(WORKERS)

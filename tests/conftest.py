@@ -1,6 +1,9 @@
 """One thread, one cache folder for the whole session, and configs composed as the command line composes them."""
 
+import copy
+import functools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,11 +44,19 @@ def no_stale_logging() -> Iterator[None]:
 def compose(environment: None) -> Compose:
     """`compose("data=synthetic", "seed=1")`: the plain, resolved config of `krontime train` with these overrides.
 
-    Another verb's config is asked for with `verb="plan"`.
+    Another command's config is asked for with `verb="plan"`. Hydra takes a quarter of a second for one, so that each is
+    composed once, and every test gets a copy of its own.
     """
 
-    def composed(*overrides: str, verb: str = "train") -> dict[str, Any]:
+    @functools.cache
+    def once(verb: str, overrides: tuple[str, ...], seen: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return resolve.plain(hydra_compose(verb, list(overrides)))
+
+    def composed(*overrides: str, verb: str = "train") -> dict[str, Any]:
+        seen = {
+            key: value for key, value in os.environ.items() if key == "HOME" or key.startswith(("KRONTIME_", "XDG_"))
+        }
+        return copy.deepcopy(once(verb, overrides, tuple(sorted(seen.items()))))
 
     return composed
