@@ -49,7 +49,9 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     if not len(job.split.test):
         raise UserError(f"run={str(run_dir)!r}: the data set {record.data!r} has no test split to score")
     scorer = Scorer.of(run.config, options["accelerator"])
-    found = scores(scorer.probabilities(run.module, job.data, job.split.test), job.data.labels[job.split.test])
+    test = job.split.test
+    probability = scorer.probabilities(run.module, job.data, test, masked=job.masked_for(test))
+    found = scores(probability, job.data.labels[test])
     show(evaluation(record, run_dir, found))
     result(run=run_dir, test=found, recorded=record.metrics.test)
     return found

@@ -139,7 +139,7 @@ class _BareLoop:
     def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: prepare.PreparedData) -> None:
         self.module = module.train()
         self.clip = options["trainer"]["gradient_clip_val"]
-        dataset = SeriesDataset(job.data)
+        dataset = SeriesDataset(job.data, job.masked)
         batches = TrainBatches(
             job.split.train,
             lengths=job.data.lengths,

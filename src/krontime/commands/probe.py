@@ -44,7 +44,9 @@ def probe(config: DictConfig) -> list[Probe]:
         raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
     job = prepare.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})
     indices = np.flatnonzero(~job.data.is_test)
-    features = level_features_of(run.module, Scorer.of(run.config, options["accelerator"]), job.data, indices)
+    features = level_features_of(
+        run.module, Scorer.of(run.config, options["accelerator"]), job.data, indices, masked=job.masked_for(indices)
+    )
     patterns = dict(zip(("short", "long"), source.patterns(), strict=True))
     group_sizes = np.cumprod([1, *network.plan.sizes]).tolist()
     found = [
@@ -70,13 +72,15 @@ def probe(config: DictConfig) -> list[Probe]:
     return found
 
 
-def level_features_of(module: Any, scorer: Scorer, data: SeriesData, indices: np.ndarray) -> list[np.ndarray]:
+def level_features_of(
+    module: Any, scorer: Scorer, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
+) -> list[np.ndarray]:
     """The features of each level, lowest first: h + 1 arrays `(n, C * D)` of the series at `indices`."""
     network = module.network
     seen: list[torch.Tensor] = []
     hook = network.norm_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
     try:
-        scorer.probabilities(module, data, indices)
+        scorer.probabilities(module, data, indices, masked=masked)
     finally:
         hook.remove()
     by_level = torch.cat(seen).unflatten(-1, (network.plan.depth + 1, -1))  # (n * C, h + 1, D)

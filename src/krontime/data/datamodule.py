@@ -25,12 +25,17 @@ class SeriesDataset(Dataset[SeriesBatch]):
     """Gathers whole batches: `__getitems__` takes positions in the data and gives one `SeriesBatch`.
 
     Equal lengths are read in one indexed copy; unequal lengths are padded to the longest of the batch.
+
+    Args:
+        data: the series.
+        masked: whether batches have a mask; None where any series of the data needs one. Without one, no series that is
+            asked for may.
     """
 
-    def __init__(self, data: SeriesData) -> None:
+    def __init__(self, data: SeriesData, masked: bool | None = None) -> None:
         self.data = data
-        self.equal_length = data.equal_length
-        self.masked = data.has_missing or not self.equal_length
+        self.equal_length = data.equal_length and data.read_length is None
+        self.masked = data.has_missing or not data.equal_length if masked is None else masked
 
     def __len__(self) -> int:
         return len(self.data)
@@ -46,7 +51,7 @@ class SeriesDataset(Dataset[SeriesBatch]):
             all_series = np.asarray(data.values).reshape(len(data), data.num_channels, -1)
             x = torch.from_numpy(all_series[index])
         else:
-            lengths = data.offsets[index + 1] - data.offsets[index]
+            lengths = data.lengths[index]
             padded = np.full((len(index), data.num_channels, int(lengths.max())), np.nan, np.float32)
             for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
                 padded[row, :, :length] = data.series(i)
@@ -100,7 +105,7 @@ class TrainBatches(Sampler[list[int]]):
     ) -> None:
         self.indices = indices
         self.lengths = lengths
-        self.equal_length = bool((lengths == lengths[0]).all())
+        self.equal_length = len(np.unique(lengths[indices])) <= 1
         self.batch_size = batch_size
         self.seed = seed
         self.position = position
@@ -191,6 +196,7 @@ class SeriesDataModule(L.LightningDataModule):
         num_workers: processes that gather batches; 0 gathers in the training process.
         min_batches: of a training epoch on each device, which passes over few series several times.
         seed: of the training order.
+        masked: see `SeriesDataset`.
     """
 
     def __init__(
@@ -203,6 +209,7 @@ class SeriesDataModule(L.LightningDataModule):
         num_workers: int = 0,
         min_batches: int = 1,
         seed: int = 0,
+        masked: bool | None = None,
     ) -> None:
         super().__init__()
         self.data = data
@@ -212,7 +219,7 @@ class SeriesDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.min_batches = min_batches
         self.seed = seed
-        self.dataset = SeriesDataset(data)
+        self.dataset = SeriesDataset(data, masked)
 
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
         assert self.split is not None
@@ -234,8 +241,12 @@ class SeriesDataModule(L.LightningDataModule):
         return self.eval_dataloader(self.split.validation)
 
     def test_dataloader(self) -> DataLoader[SeriesBatch]:
+        """The test series, with a mask where training has one, or they need it."""
         assert self.split is not None
-        return self.eval_dataloader(self.split.test)
+        masked = self.dataset.masked or self.data.needs_mask(self.split.test)
+        return self._loader(
+            ConsecutiveBatches(self.split.test, batch_size=self.eval_batch_size), SeriesDataset(self.data, masked)
+        )
 
     def predict_dataloader(self) -> DataLoader[SeriesBatch]:
         """All series of the data, in order."""
@@ -245,9 +256,9 @@ class SeriesDataModule(L.LightningDataModule):
         """The series at `indices`, in that order."""
         return self._loader(ConsecutiveBatches(indices, batch_size=self.eval_batch_size))
 
-    def _loader(self, batches: Sampler[list[int]]) -> DataLoader[SeriesBatch]:
+    def _loader(self, batches: Sampler[list[int]], dataset: SeriesDataset | None = None) -> DataLoader[SeriesBatch]:
         return ResumableLoader(
-            self.dataset,
+            dataset or self.dataset,
             batch_sampler=batches,
             collate_fn=_as_is,
             num_workers=self.num_workers,

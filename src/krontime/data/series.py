@@ -91,6 +91,7 @@ class SeriesData:
         given_lengths: int64 `(n,)`, points before the series were cut to `crop_length` or resampled to
             `resample_length`; None where neither was done.
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
+        read_length: points of each series that are read, from its start; longer ones end there. None for all.
         notes: what the reader left out, took for granted or put in order, for the line that says what was read.
         sha256: checksum of the content (values, labels, split, names), wherever it is stored; None outside the cache.
     """
@@ -110,6 +111,7 @@ class SeriesData:
     is_validation: np.ndarray | None = None
     given_lengths: np.ndarray | None = None
     header: str | None = None
+    read_length: int | None = None
     notes: tuple[str, ...] = ()
     sha256: str | None = None
 
@@ -131,8 +133,9 @@ class SeriesData:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 `(n,)`: time points of each series."""
-        return np.diff(self.offsets)
+        """int64 `(n,)`: time points of each series, as far as they are read."""
+        lengths = np.diff(self.offsets)
+        return lengths if self.read_length is None else np.minimum(lengths, self.read_length)
 
     @property
     def equal_length(self) -> bool:
@@ -142,12 +145,12 @@ class SeriesData:
 
     @property
     def spec(self) -> SeriesSpec:
-        """The sizes a model is built from."""
+        """The sizes a model is built from: those of the series that are not of the test split, where there are any."""
         known = ~self.is_test if not self.is_test.all() else self.is_test
         given = None if self.given_lengths is None else self.given_lengths[known]
         return SeriesSpec(
             num_channels=self.num_channels,
-            length=int(self.lengths.max()),
+            length=int(self.lengths[known].max()),
             num_classes=len(self.class_names),
             class_names=self.class_names,
             sampling_rate_hz=self.sampling_rate_hz,
@@ -159,7 +162,14 @@ class SeriesData:
     def series(self, index: int) -> np.ndarray:
         """Series `index` as `(C, L_i)` float32, a view where the values are a memory map."""
         start, stop = self.offsets[index] * self.num_channels, self.offsets[index + 1] * self.num_channels
-        return self.values[start:stop].reshape(self.num_channels, -1)
+        return self.values[start:stop].reshape(self.num_channels, -1)[:, : self.read_length]
+
+    def needs_mask(self, indices: np.ndarray) -> bool:
+        """Whether a batch of these series may hold what is not observed: missing values, or padding."""
+        lengths = self.lengths[indices]
+        if (lengths != lengths[:1]).any():
+            return True
+        return self.has_missing and any(bool(np.isnan(self.series(index)).any()) for index in indices)
 
 
 class SeriesBatch(NamedTuple):

@@ -45,7 +45,7 @@ class Arrays:
     def __init__(
         self, data: SeriesData, fitted_on: np.ndarray, *, scaling: Scaling, length: int | None, batch_size: int
     ) -> None:
-        self.dataset = SeriesDataset(data)
+        self.data = data
         self.normalizer = Normalizer(scaling=scaling, num_channels=data.num_channels)
         self.normalizer.fit(data, fitted_on)
         self.length = length or data.spec.length
@@ -53,9 +53,10 @@ class Arrays:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """float64 `(len(indices), C, L)`, in that order: some of aeon's features are compiled for nothing else."""
-        out = np.zeros((len(indices), self.dataset.data.num_channels, self.length))
+        dataset = SeriesDataset(self.data, self.data.needs_mask(indices))  # no other series have a say in these
+        out = np.zeros((len(indices), self.data.num_channels, self.length))
         for start in range(0, len(indices), self.batch_size):
-            batch = self.dataset.__getitems__(indices[start : start + self.batch_size].tolist())
+            batch = dataset.__getitems__(indices[start : start + self.batch_size].tolist())
             scaled = self.normalizer(batch.x, batch.mask).numpy()[..., : self.length]
             out[start : start + len(scaled), :, : scaled.shape[2]] = scaled
         return out

@@ -8,7 +8,7 @@ import torch
 
 from krontime.data.datamodule import ConsecutiveBatches, SeriesDataset
 from krontime.data.normalizer import Normalizer
-from krontime.data.series import SeriesBatch, SeriesData
+from krontime.data.series import SeriesBatch
 from krontime.models.read_out import KernelReadOut
 from krontime.runs.prepare import PreparedData
 from krontime.training.build import build_module
@@ -36,7 +36,7 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
         "config": dict(config),
         "spec": prepared.spec.to_plain(),
         "protocol": prepared.protocol.model_dump(mode="json"),
-        "masked": SeriesDataset(data).masked,
+        "masked": prepared.masked,
     }
     module = build_module(config, prepared.spec, class_weights=weights, about=about)
     assert isinstance(module.normalizer, Normalizer)
@@ -45,7 +45,7 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
     fit_tokens = getattr(module.network, "fit_tokens", None)
     if fit_tokens is not None or module.read_out is not None:
         sample = _sample(split.train, most, config["seed"])
-        x, mask, *_ = next(_scaled(module, data, sample, most))
+        x, mask, *_ = next(_scaled(module, prepared, sample, most))
         if fit_tokens is not None:
             with torch.no_grad():
                 fit_tokens(x, mask)
@@ -61,7 +61,7 @@ def _fit_read_out(
     """Fit a read-out to the training series, and note its logits for the validation series; then fit it to both."""
 
     def features(indices: np.ndarray) -> Iterator[tuple[torch.Tensor, SeriesBatch]]:
-        for batch in _scaled(module, prepared.data, indices, config["data"]["eval_batch_size"]):
+        for batch in _scaled(module, prepared, indices, config["data"]["eval_batch_size"]):
             yield read_out.features(batch.x, batch.mask), batch
 
     train = _sample(prepared.split.train, READ_OUT_SERIES, config["seed"])
@@ -86,9 +86,11 @@ def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(indices)[:most])
 
 
-def _scaled(module: SeriesClassifier, data: SeriesData, indices: np.ndarray, batch_size: int) -> Iterator[SeriesBatch]:
+def _scaled(
+    module: SeriesClassifier, prepared: PreparedData, indices: np.ndarray, batch_size: int
+) -> Iterator[SeriesBatch]:
     """Batches of scaled series."""
-    dataset = SeriesDataset(data)
+    dataset = SeriesDataset(prepared.data, prepared.masked)
     for positions in ConsecutiveBatches(indices, batch_size=batch_size):
         batch = dataset.__getitems__(positions)
         yield batch._replace(x=module.normalizer(batch.x, batch.mask))

@@ -164,11 +164,11 @@ class NetworkFit(Fit):
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """Those of the checkpoint that validation selected."""
         scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
-        return scorer.probabilities(self._selected, self.job.data, indices)
+        return scorer.probabilities(self._selected, self.job.data, indices, masked=self.job.masked_for(indices))
 
     def attention(self) -> list[list[np.ndarray]]:
         """Those of a few validation series."""
-        return mean_factors(self._selected, self.job.data, self.job.split.validation)
+        return mean_factors(self._selected, self.job.data, self.job.split.validation, masked=self.job.masked)
 
     @cached_property
     def _selected(self) -> "SeriesClassifier":

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class PreparedData:
     """A data set split as a config asks, with what was done to it.
 
     Attributes:
-        data: all series, test included.
+        data: all series, test included; a test series that is longer than any other is read as far as that.
         spec: the sizes that the network is built from.
         split: positions of the training, validation and test series.
         protocol: for the record.
@@ -37,6 +38,15 @@ class PreparedData:
     spec: SeriesSpec
     split: Split
     protocol: Protocol
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether batches of training and of validation series have a mask: the test series have no say in it."""
+        return self.data.needs_mask(np.concatenate([self.split.train, self.split.validation]))
+
+    def masked_for(self, indices: np.ndarray) -> bool:
+        """Whether batches of some series have a mask: where those of training have, and where they need one."""
+        return self.masked or self.data.needs_mask(indices)
 
     def batches(self, config: Mapping[str, Any]) -> SeriesDataModule:
         """The data module of a run."""
@@ -49,6 +59,7 @@ class PreparedData:
             num_workers=options["num_workers"],
             min_batches=config["optim"].get("min_batches_per_epoch", 1),
             seed=config["seed"],
+            masked=self.masked,
         )
 
 
@@ -68,6 +79,15 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
     spec = data.spec
+    num_longer = int((data.lengths[split.test] > spec.length).sum())
+    if num_longer:
+        data = replace(data, read_length=spec.length)
+        if is_first_rank():
+            log.warning(
+                "%d of %d test series are longer than the %d points of the longest training series: they are read as "
+                "far as that",
+                *(num_longer, len(split.test), spec.length),
+            )
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)
     configured = configured_protocol(config)
     fit_on = configured["fitted_on"]
@@ -84,6 +104,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
         num_train=len(split.train),
         num_val=len(split.validation),
         num_test=len(split.test),
+        num_test_cropped=num_longer,
         train_class_counts=dict(zip(spec.class_names, counts.tolist(), strict=True)),
         series_length=int(data.lengths[fitted].max()) if fit_on and not data.equal_length else None,
         **configured,

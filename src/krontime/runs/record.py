@@ -69,6 +69,8 @@ class Protocol(_Strict):
         groups_in_train_and_validation: how many groups have series in both, where the data has groups.
         groups_in_train_and_test: the same for test against train and validation together.
         num_train, num_val, num_test: series in each part; no test series where the data has no test split.
+        num_test_cropped: test series that were longer than any training or validation series, and read as far as the
+            longest of those.
         train_class_counts: training series of each class, by class name.
         selection_metric: validation metric that chose the checkpoint; None where nothing was selected.
         fitted_on: `train` or `train_and_validation`, for a reference classifier, which selects nothing on validation;
@@ -92,6 +94,7 @@ class Protocol(_Strict):
     num_train: NonNegativeInt
     num_val: NonNegativeInt
     num_test: NonNegativeInt
+    num_test_cropped: NonNegativeInt = 0
     train_class_counts: dict[str, NonNegativeInt]
     selection_metric: str | None
     fitted_on: Literal["train", "train_and_validation"] | None = None

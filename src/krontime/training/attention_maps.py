@@ -16,7 +16,9 @@ MOST_POINTS = 2**19
 """Series that maps are averaged over, and their values in all, at most."""
 
 
-def mean_factors(module: SeriesClassifier, data: SeriesData, indices: np.ndarray) -> list[list[np.ndarray]]:
+def mean_factors(
+    module: SeriesClassifier, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
+) -> list[list[np.ndarray]]:
     """For each layer, the factors A_i `(k_i, k_i)` of each level, mean over heads and the first of some series.
 
     Empty for a network without one map per level.
@@ -25,6 +27,7 @@ def mean_factors(module: SeriesClassifier, data: SeriesData, indices: np.ndarray
         module: trained.
         data: all series.
         indices: positions of those to look at.
+        masked: see `SeriesDataset`.
     """
     layers = [part for part in module.modules() if isinstance(part, LevelAttention)]
     layers = [layer for layer in layers if layer.kind in ("kronecker", "pooled")]
@@ -37,7 +40,7 @@ def mean_factors(module: SeriesClassifier, data: SeriesData, indices: np.ndarray
         found.append([factor.mean(dim=(0, 1)).cpu().numpy() for factor in layer.factors(*inputs)])
 
     most = max(1, min(MOST_SERIES, MOST_POINTS // (data.num_channels * data.spec.length)))
-    batch = SeriesDataset(data).__getitems__(indices[:most].tolist())
+    batch = SeriesDataset(data, masked).__getitems__(indices[:most].tolist())
     device = next(module.parameters()).device
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:

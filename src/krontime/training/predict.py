@@ -42,8 +42,16 @@ class Scorer:
             index=index,
         )
 
-    def probabilities(self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray) -> torch.Tensor:
+    def probabilities(
+        self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
+    ) -> torch.Tensor:
         """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order.
+
+        Args:
+            module: trained.
+            data: the series.
+            indices: their positions.
+            masked: see `SeriesDataset`.
 
         Raises:
             UserError: the accelerator is not there.
@@ -64,7 +72,7 @@ class Scorer:
             )
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
-        batches = SeriesDataModule(data=data, batch_size=self.batch_size).eval_dataloader(indices)
+        batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked).eval_dataloader(indices)
         outputs: Any = trainer.predict(module, batches)
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
         return torch.cat([probability for _, probability in outputs])
