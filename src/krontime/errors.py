@@ -1,4 +1,4 @@
-"""The error class for mistakes a user can mend, a collector that reports them all at once, and the end by SIGTERM."""
+"""The error class for mistakes a user can fix, a collector that reports them all at once, and the end by SIGTERM."""
 
 from collections.abc import Iterable
 
@@ -29,6 +29,11 @@ class Problems:
     def add(self, key: str, value: object, expected: str) -> None:
         """Note that `key` holds `value` where `expected` (a phrase) would be right."""
         self.found.append(f"{key}={value!r}: expected {expected}")
+
+    def raise_value_error(self) -> None:
+        """Raise one `ValueError` with every problem found so far; for what knows arguments, and not config keys."""
+        if self.found:
+            raise ValueError("\n".join(self.found))
 
     def raise_if_any(self) -> None:
         """Raise one `UserError` with every problem found so far."""

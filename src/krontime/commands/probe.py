@@ -39,7 +39,7 @@ def probe(config: DictConfig) -> list[Probe]:
     problems.raise_if_any()
     run = load.load_run(run_dir)
     network = run.module.network
-    source = targets.instantiate(run.config["data"]["source"])
+    source = targets.instantiate(run.config["data"]["source"], "data.source")
     if not isinstance(network, KronTime) or not network.head_by_level or not isinstance(source, SyntheticSource):
         raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
     job = prepare.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})

@@ -95,7 +95,7 @@ class Search:
                 "data": prepare.prepare(self.base).protocol.data_sha256,
             },
             sampler=self._sampler,
-            pruner=targets.instantiate(self.options["pruner"]) if self.options["pruner"] else None,
+            pruner=targets.instantiate(self.options["pruner"], "pruner") if self.options["pruner"] else None,
         )
 
     def _check(self, options: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ class Search:
         options = dict(self.options["sampler"])
         if options.get("seed", 0) is None:  # the same whether a search was cut off or not, and another in each process
             options["seed"] = int(np.random.SeedSequence([self.base["seed"], number]).generate_state(1)[0])
-        return targets.instantiate(options)
+        return targets.instantiate(options, "sampler")
 
     def run(self) -> None:
         """Run trials until as many as asked for have ended or are running elsewhere.

@@ -39,6 +39,14 @@ class _Prepare(_Section):
     crop_length: int | None = Field(ge=1)
     crop_from: Literal["start", "center", "end"]
 
+    @model_validator(mode="after")
+    def _one_way_to_resample(self) -> "_Prepare":
+        if self.resample_hz is not None and self.resample_length is not None:
+            raise ValueError(
+                f"resample_length={self.resample_length}: expected null where resample_hz is set (or the reverse)"
+            )
+        return self
+
 
 class _Window(_Section):
     length: int | None = Field(ge=1)
@@ -175,6 +183,15 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
         problems += _cross_problems(config, is_multirun=is_multirun)
     if problems:
         raise UserError(problems)
+
+
+def data_problems(data: Any) -> list[str]:
+    """A line for everything that is wrong with the `data` of a config that was not typed here, as in a checkpoint."""
+    return _schema_problems(_DataOnly, {"data": data})
+
+
+class _DataOnly(_Section):
+    data: _Data
 
 
 class _Inspect(_Section):

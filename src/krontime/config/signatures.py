@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 TYPED_AS = {
     "model.depth": "decomposition.depth",
     "model.level_sizes": "decomposition.sizes",
+    "model.sizes": "decomposition.sizes",
     "model.tokenizer": "tokenizer",
     "model.estimator._target_": "model.classifier",
     "data.source.path": "data.path",
@@ -27,6 +28,14 @@ WHOLE = ("data.", "callbacks.", "logger.", "trainer.")
 """Where objects are built at once; below a model, and as optimiser, one may lack arguments until it is called."""
 
 NOT_ARGUMENTS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+
+def typed_as(key: str) -> str:
+    """The key that a user types for that of an argument."""
+    for filled, typed in TYPED_AS.items():
+        if key == filled or key.startswith(f"{filled}."):
+            return typed + key.removeprefix(filled)
+    return key
 
 
 def argument_problems(config: Mapping[str, Any]) -> list[str]:
@@ -47,6 +56,15 @@ def argument_problems(config: Mapping[str, Any]) -> list[str]:
 
         problems += _problems(Trainer, "trainer", trainer)
     return list(dict.fromkeys(problems))  # the tokenizer stands in two places
+
+
+def unknown_arguments(config: Mapping[str, Any], key: str) -> list[str]:
+    """A line for each argument of an object that its class does not have; the object's config stands at `key`."""
+    problems = []
+    for place, node in _objects(config, key):
+        given = {name: value for name, value in node.items() if name not in NOT_ARGUMENTS}
+        problems += _unknown(_target(node["_target_"]), typed_as(place), given)
+    return problems
 
 
 def type_problem(key: str, value: Any, annotation: Any) -> str | None:
@@ -100,21 +118,34 @@ def _target(path: str) -> type:
     return get_class(path)
 
 
+def _unknown(target: type, key: str, given: Mapping[str, Any]) -> list[str]:
+    """A line for each argument that a class does not have."""
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    problems = []
+    for name, value in given.items():
+        if name not in parameters:
+            near = difflib.get_close_matches(name, parameters, n=1)
+            hint = f" (did you mean {key}.{near[0]}?)" if near else ""
+            problems.append(f"{typed_as(f'{key}.{name}')}={value!r}: {target.__name__} has no argument {name}{hint}")
+    return problems
+
+
 def _problems(target: type, key: str, given: Mapping[str, Any]) -> list[str]:
     parameters = inspect.signature(target).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     try:
         hints = typing.get_type_hints(target.__init__)  # type: ignore[misc]
     except (NameError, TypeError):
         hints = {}
-    problems = []
+    problems = _unknown(target, key, given)
     for name, value in given.items():
         dotted = TYPED_AS.get(f"{key}.{name}", f"{key}.{name}")
-        if name not in parameters:
-            if not takes_any:
-                near = difflib.get_close_matches(name, parameters, n=1)
-                hint = f" (did you mean {key}.{near[0]}?)" if near else ""
-                problems.append(f"{dotted}={value!r}: {target.__name__} has no argument {name}{hint}")
-        elif name in hints and not isinstance(value, Mapping) and (problem := type_problem(dotted, value, hints[name])):
+        if (
+            name in parameters
+            and name in hints
+            and not isinstance(value, Mapping)
+            and (problem := type_problem(dotted, value, hints[name]))
+        ):
             problems.append(problem)
     return problems

@@ -2,15 +2,13 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from krontime.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from krontime.config.resolve import leaves
+from krontime.config.signatures import typed_as, unknown_arguments
+from krontime.errors import UserError
 
 ALLOWED_TARGETS = (
     "krontime.models.",
@@ -71,11 +69,17 @@ def target_problems(config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
+def instantiate(config: Mapping[str, Any], key: str, /, **arguments: Any) -> Any:
     """Hydra's `instantiate` on a plain config, behind the list of what may be built.
 
+    Args:
+        config: of one object.
+        key: where it stands in the whole config, as `model`.
+        arguments: further ones.
+
     Raises:
-        UserError: a `_target_` is missing or not allowed, or the object refuses its arguments.
+        UserError: a `_target_` is missing or not allowed, or the object refuses its arguments. Where its `ValueError`
+            names an argument, this names the key that was typed.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
@@ -84,15 +88,46 @@ def instantiate(config: Mapping[str, Any], /, **arguments: Any) -> Any:
         raise UserError(problems)
     if "_target_" not in config:
         raise UserError(f"_target_ is missing in {dict(config)!r}: expected the class to build")
+    if problems := unknown_arguments(config, key):
+        raise UserError(problems)
     try:
         return hydra.utils.instantiate(config, **arguments)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        if isinstance(cause, Exception) and not isinstance(cause, RuntimeError | MemoryError | AssertionError):
-            raise UserError(f"{config.get('_target_')}: {cause}") from error
+        if isinstance(cause, ValueError):
+            raise UserError(_typed(str(cause), config, key)) from error
+        if isinstance(cause, Exception) and _is_refusal_of_others(cause, config["_target_"]):
+            raise UserError(f"{key} ({config['_target_']}): {cause}") from error
         raise
+
+
+def _is_refusal_of_others(cause: Exception, target: str) -> bool:
+    """Whether an error is a library's way to refuse its arguments; from our own classes it would be a bug."""
+    return not target.startswith("krontime.") and not isinstance(cause, RuntimeError | MemoryError | AssertionError)
+
+
+def _typed(message: str, config: Mapping[str, Any], key: str) -> list[str]:
+    """The lines of an error, in which `ARGUMENT=VALUE: ...` becomes `KEY=VALUE: ...`."""
+    lines = []
+    for line in message.splitlines() or [""]:
+        match = re.match(r"(?P<argument>[a-z]\w*)=", line)
+        keys = list(_keys(config, key, match["argument"])) if match else []
+        if match and keys:
+            lines.append(f"{typed_as(keys[0])}{line[match.end() - 1 :]}")
+        elif re.match(r"[a-z_]\w*(\.\w+)+[=:]", line) or line.startswith(f"{key}="):
+            lines.append(line)  # names a key already
+        else:
+            lines.append(f"{key} ({config['_target_']}): {line}")
+    return lines
+
+
+def _keys(node: Mapping[str, Any], key: str, argument: str) -> Iterator[str]:
+    """The keys of an argument in the config of an object, and in those of the objects that are its own arguments."""
+    if argument in node or typed_as(f"{key}.{argument}") != f"{key}.{argument}":
+        yield f"{key}.{argument}"
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{key}.{name}", argument)
 
 
 def is_aeon(config: Mapping[str, Any]) -> bool:

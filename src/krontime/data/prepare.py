@@ -8,7 +8,7 @@ import numpy as np
 
 from krontime.data.assemble import flatten
 from krontime.data.series import SeriesData
-from krontime.errors import Problems, UserError
+from krontime.errors import UserError
 
 MAX_RATIO_TERM = 10_000
 """Largest numerator or denominator of a resampling ratio; finer ratios would only make the filter longer."""
@@ -19,37 +19,16 @@ class Prepare:
     """What is done to each series before a model sees it: first resampling, then cropping.
 
     Attributes:
-        resample_hz: new sampling rate; needs a data set whose sampling rate is known.
+        resample_hz: new sampling rate, above 0; needs a data set whose sampling rate is known.
         resample_length: new number of time points, the same for every series.
         crop_length: keep at most this many time points (after resampling); shorter series stay whole.
         crop_from: which part to keep: `start`, `center` or `end`.
-
-    Raises:
-        UserError: names every key whose value cannot work.
     """
 
     resample_hz: float | None = None
     resample_length: int | None = None
     crop_length: int | None = None
     crop_from: str = "start"
-
-    def __post_init__(self) -> None:
-        problems = Problems()
-        if self.resample_hz is not None and not 0 < self.resample_hz < float("inf"):
-            problems.add("data.prepare.resample_hz", self.resample_hz, "a rate above 0, or null")
-        for key in ("resample_length", "crop_length"):
-            value = getattr(self, key)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                problems.add(f"data.prepare.{key}", value, "a whole number of at least 1, or null")
-        if self.resample_hz is not None and self.resample_length is not None:
-            problems.add(
-                "data.prepare.resample_length",
-                self.resample_length,
-                "null where resample_hz is set (or the reverse)",
-            )
-        if self.crop_from not in ("start", "center", "end"):
-            problems.add("data.prepare.crop_from", self.crop_from, "start, center or end")
-        problems.raise_if_any()
 
     def describe(self) -> dict[str, Any]:
         """The options as plain values, for the record and the cache key."""

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
-from krontime.errors import Problems, UserError
+from krontime.errors import UserError
 
 METHODS = ("auto", "given", "stratified", "group", "kfold")
 
@@ -63,19 +63,12 @@ def split_indices(
     Raises:
         UserError: names every option that cannot work with this data.
     """
-    problems = Problems()
-    if method not in METHODS:
-        problems.add("data.validation.method", method, f"one of {', '.join(METHODS)}")
-    if not 0 < fraction < 1:
-        problems.add("data.validation.fraction", fraction, "a share above 0 and below 1")
-    if num_folds < 2:
-        problems.add("data.validation.num_folds", num_folds, "a whole number of at least 2")
-    elif not 0 <= fold < num_folds:
-        problems.add("data.validation.fold", fold, f"a whole number from 0 to {num_folds - 1} (num_folds - 1)")
+    assert method in METHODS
     num_classes = len(np.unique(data.labels[~data.is_test]))
     if max_train is not None and max_train < num_classes:
-        problems.add("data.validation.max_train", max_train, f"at least {num_classes}, a series of each class, or null")
-    problems.raise_if_any()
+        raise UserError(
+            f"data.validation.max_train={max_train}: expected at least {num_classes}, a series of each class, or null"
+        )
 
     train = np.flatnonzero(~data.is_test)
     y = data.labels[train]

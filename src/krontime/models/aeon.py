@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-from krontime.errors import UserError
-
 
 class AeonClassifier:
     """A classifier without epochs, which selects nothing on validation.
@@ -14,7 +12,7 @@ class AeonClassifier:
         fit_on: `train`, the same series that a network is trained on, or `train_and_validation`.
 
     Raises:
-        UserError: the class is no classifier.
+        ValueError: the class is no classifier.
     """
 
     def __init__(
@@ -27,7 +25,7 @@ class AeonClassifier:
         from aeon.classification.base import BaseClassifier
 
         if not isinstance(estimator, BaseClassifier):
-            raise UserError(f"model.classifier={classifier!r}: expected a classifier of series, this is none")
+            raise ValueError(f"classifier={classifier!r}: expected a classifier of series, this is none")
         self.estimator: BaseClassifier = estimator
         self.classifier = classifier
         self.fit_on = fit_on

@@ -16,6 +16,7 @@ from krontime.errors import Problems
 from krontime.models.layers.norm import MaskedBatchNorm
 from krontime.models.layers.options import check_options
 from krontime.models.layers.pooling import masked_mean
+from krontime.models.network import SeriesNetwork
 
 TREND_LENGTHS = (2, 4, 8, 16, 32, 64)
 PEAK_LENGTHS = (4, 8, 16, 32, 64)
@@ -118,7 +119,7 @@ class Shortcut(nn.Module):
         return (self.norm(self.map(earlier), observed) + x).relu()
 
 
-class Inception(nn.Module):
+class Inception(SeriesNetwork):
     """Inception modules with a shortcut past each three, the mean over observed times, and a linear layer.
 
     The layers, their order, padding and number of parameters are those of the authors' code; batch norm has PyTorch's
@@ -138,7 +139,7 @@ class Inception(nn.Module):
         head_dropout: fraction of features dropped before the last linear layer; none as published.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     def __init__(
@@ -159,11 +160,11 @@ class Inception(nn.Module):
         check_options(
             problems,
             sizes={"num_filters": num_filters, "bottleneck": bottleneck, "num_modules": num_modules},
-            shares={"head_dropout": head_dropout},
+            fractions={"head_dropout": head_dropout},
         )
         if kernel_size < 4:
-            problems.add("model.kernel_size", kernel_size, "at least 4")
-        problems.raise_if_any()
+            problems.add("kernel_size", kernel_size, "at least 4")
+        problems.raise_value_error()
 
         self.inception = nn.ModuleList()
         self.shortcuts = nn.ModuleList()

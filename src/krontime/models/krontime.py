@@ -19,6 +19,7 @@ from krontime.models.layers.options import check_heads, check_options
 from krontime.models.layers.patches import channel_rows
 from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
+from krontime.models.network import SeriesNetwork
 from krontime.ops.attention import Order
 from krontime.ops.feed_forward import norm_gelu_linear
 from krontime.ops.levels import LevelPlan, plan_levels
@@ -133,7 +134,7 @@ def level_features(x: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tens
     return torch.cat(features, dim=-1)
 
 
-class KronTime(nn.Module):
+class KronTime(SeriesNetwork):
     """KronTime: tokens of a series seen as a tensor with one axis per level, attention factorised over the levels.
 
     The backbone is PatchTST's with pre-norm blocks: by default each channel is a series of its own, all channels share
@@ -168,7 +169,7 @@ class KronTime(nn.Module):
         checkpointing: keep only each block's input for the backward pass, and compute the rest again.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     def __init__(
@@ -197,11 +198,11 @@ class KronTime(nn.Module):
         problems = Problems()
         check_heads(problems, d_model=d_model, num_heads=num_heads)
         if key_dim is not None and num_heads >= 1 and (key_dim < 1 or key_dim % num_heads):
-            problems.add("model.key_dim", key_dim, f"a multiple of model.num_heads={num_heads}")
+            problems.add("key_dim", key_dim, f"a multiple of num_heads={num_heads}")
         check_options(
             problems,
             sizes={"num_layers": num_layers, "ffn_dim": ffn_dim},
-            shares={"dropout": dropout},
+            fractions={"dropout": dropout},
             choices={
                 "attention": (attention, AttentionKind),
                 "order": (order, Order),
@@ -210,8 +211,8 @@ class KronTime(nn.Module):
             },
         )
         if attention in ("full", "none") and order != "bottom_up":
-            problems.add("model.order", order, f"bottom_up, since model.attention={attention} has no order of levels")
-        problems.raise_if_any()
+            problems.add("order", order, f"bottom_up, since attention={attention} has no order of levels")
+        problems.raise_value_error()
 
         self.channel_mixing = channel_mixing
         self.checkpointing = checkpointing

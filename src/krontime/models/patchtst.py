@@ -18,6 +18,7 @@ from krontime.models.layers.options import check_heads, check_options
 from krontime.models.layers.patches import channel_rows
 from krontime.models.layers.pooling import masked_mean
 from krontime.models.layers.tokenizers import Tokenizer
+from krontime.models.network import SeriesNetwork
 
 AttentionImplementation = Literal["naive", "fused"]
 Norm = Literal["batch", "layer"]
@@ -115,7 +116,7 @@ class EncoderLayer(nn.Module):
         return norm(x, mask) if isinstance(norm, MaskedBatchNorm) else norm(x)
 
 
-class PatchTST(nn.Module):
+class PatchTST(SeriesNetwork):
     """PatchTST: patches of each channel as tokens of a Transformer encoder that all channels share.
 
     Channels do not see each other before the head (channel independence). The head pools each channel's tokens, joins
@@ -143,7 +144,7 @@ class PatchTST(nn.Module):
         head_dropout: share of features dropped before the last linear layer.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     def __init__(
@@ -170,10 +171,10 @@ class PatchTST(nn.Module):
         check_options(
             problems,
             sizes={"num_layers": num_layers, "ffn_dim": ffn_dim},
-            shares={"dropout": dropout, "attention_dropout": attention_dropout, "head_dropout": head_dropout},
+            fractions={"dropout": dropout, "attention_dropout": attention_dropout, "head_dropout": head_dropout},
             choices={"attention": (attention, AttentionImplementation), "norm": (norm, Norm), "head": (head, Pooling)},
         )
-        problems.raise_if_any()
+        problems.raise_value_error()
 
         self.head_pooling = head
         self.tokenizer = tokenizer(num_channels=1, d_model=d_model)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from krontime.errors import Problems
 from krontime.models.layers.options import check_options
 from krontime.models.layers.pooling import masked_mean
+from krontime.models.network import SeriesNetwork
 
 Initialisation = Literal["lin", "inv"]
 
@@ -149,7 +150,7 @@ class S4DBlock(nn.Module):
         return x + self.dropout(F.glu(self.mix(hidden_BDL.transpose(1, 2)), dim=-1).transpose(1, 2)).transpose(1, 2)
 
 
-class S4D(nn.Module):
+class S4D(SeriesNetwork):
     """A linear map to `d_model` features, S4D blocks, the mean over observed times, and a linear layer.
 
     As published: the zero-order hold, the initialisations S4D-Lin and S4D-Inv, and blocks with a gated linear unit.
@@ -171,7 +172,7 @@ class S4D(nn.Module):
         dropout: fraction of hidden channels dropped after the state space and after the gated unit.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     def __init__(
@@ -194,16 +195,16 @@ class S4D(nn.Module):
         check_options(
             problems,
             sizes={"d_model": d_model, "num_layers": num_layers},
-            shares={"dropout": dropout},
+            fractions={"dropout": dropout},
             choices={"init": (init, Initialisation)},
         )
         if d_state < 2 or d_state % 2:
-            problems.add("model.d_state", d_state, "an even number of at least 2")
+            problems.add("d_state", d_state, "an even number of at least 2")
         if not 0 < dt_min < math.inf:
-            problems.add("model.dt_min", dt_min, "a number above 0")
+            problems.add("dt_min", dt_min, "a number above 0")
         elif not dt_min <= dt_max < math.inf:
-            problems.add("model.dt_max", dt_max, f"at least model.dt_min={dt_min}")
-        problems.raise_if_any()
+            problems.add("dt_max", dt_max, f"at least dt_min={dt_min}")
+        problems.raise_value_error()
 
         self.embed = nn.Linear(num_channels, d_model)
         self.blocks = nn.ModuleList(

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from krontime.errors import Problems
 from krontime.models.layers.options import check_options
+from krontime.models.network import SeriesNetwork
 
 
 class CausalConv(nn.Conv1d):
@@ -46,7 +47,7 @@ class ResidualBlock(nn.Module):
         return (hidden + self.downsample(x)).relu()
 
 
-class TCN(nn.Module):
+class TCN(SeriesNetwork):
     """Causal dilated residual blocks with dilations 1, 2, 4, ..., the mean over observed times, and a linear layer.
 
     As published, with two choices: dropout zeroes whole hidden channels, as the paper says (the authors' code drops
@@ -64,7 +65,7 @@ class TCN(nn.Module):
         dropout: share of hidden channels dropped after each convolution.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class TCN(nn.Module):
     ) -> None:
         super().__init__()
         problems = Problems()
-        check_options(problems, sizes={"channels": channels}, shares={"dropout": dropout})
+        check_options(problems, sizes={"channels": channels}, fractions={"dropout": dropout})
         if kernel_size < 2:
-            problems.add("model.kernel_size", kernel_size, "at least 2")
+            problems.add("kernel_size", kernel_size, "at least 2")
         if num_levels is not None and num_levels < 1:
-            problems.add("model.num_levels", num_levels, "at least 1, or null to cover the longest series")
-        problems.raise_if_any()
+            problems.add("num_levels", num_levels, "at least 1, or null to cover the longest series")
+        problems.raise_value_error()
 
         if num_levels is None:
             num_levels = 1

@@ -1,13 +1,14 @@
 """Long series cut into windows inside the network, so that labels and scores stay those of whole series."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from krontime.models.layers.patches import patch_mask, unfold_patches
 from krontime.models.layers.pooling import masked_mean
+from krontime.models.network import SeriesNetwork
 
 
-class Windowed(nn.Module):
+class Windowed(SeriesNetwork):
     """A network applied to each window of a series; the logits of a series are the mean over its windows.
 
     Args:
@@ -19,21 +20,19 @@ class Windowed(nn.Module):
         ValueError: if `1 <= stride <= length` does not hold.
     """
 
-    def __init__(self, network: nn.Module, *, length: int, stride: int) -> None:
+    def __init__(self, network: SeriesNetwork, *, length: int, stride: int) -> None:
         super().__init__()
         if not 1 <= stride <= length:
-            raise ValueError(f"data.window.stride={stride}: expected 1 to data.window.length={length}")
+            raise ValueError(f"stride={stride}: expected 1 to length={length}")
         self.network = network
         self.length = length
         self.stride = stride
 
     def fit_tokens(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Pass the windows of training series on to a network whose tokenizer is fitted."""
-        fit_tokens = getattr(self.network, "fit_tokens", None)
-        if fit_tokens is not None:
-            windows, window_mask, counts_BW = self._cut(x, mask)
-            chosen = slice(None) if counts_BW is None else counts_BW.flatten()
-            fit_tokens(windows[chosen], None if window_mask is None else window_mask[chosen])
+        windows, window_mask, counts_BW = self._cut(x, mask)
+        chosen = slice(None) if counts_BW is None else counts_BW.flatten()
+        self.network.fit_tokens(windows[chosen], None if window_mask is None else window_mask[chosen])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(B, C, L)` and its mask to logits `(B, num_classes)`."""

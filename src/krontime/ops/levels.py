@@ -82,24 +82,24 @@ def plan_levels(num_tokens: int, depth: int | None = None, sizes: Sequence[int] 
         The plan.
 
     Raises:
-        UserError: with every problem of the arguments.
+        ValueError: names every argument that cannot work.
     """
     problems = Problems()
     if not _is_positive(num_tokens):
         problems.add("num_tokens", num_tokens, "an integer of at least 1")
     if (depth is None) == (sizes is None):
-        problems.add("decomposition", {"depth": depth, "sizes": sizes}, "either a depth or sizes, and not both")
+        problems.add("depth", depth, f"either a depth or sizes, and not both (sizes={sizes!r})")
     elif depth is not None and num_tokens > MAX_TOKENS:
         problems.add(
             "num_tokens", num_tokens, f"at most {MAX_TOKENS:,} to choose sizes for; a longer stride makes fewer"
         )
     if depth is not None and not _is_positive(depth):
-        problems.add("decomposition.depth", depth, "an integer of at least 1")
+        problems.add("depth", depth, "an integer of at least 1")
     if sizes is not None and not (len(sizes) > 0 and all(_is_positive(size) for size in sizes)):
-        problems.add("decomposition.sizes", list(sizes), "integers of at least 1, lowest level first")
+        problems.add("sizes", list(sizes), "integers of at least 1, lowest level first")
     elif sizes is not None and _is_positive(num_tokens) and math.prod(sizes) < num_tokens:
-        problems.add("decomposition.sizes", list(sizes), f"a product of at least {num_tokens}, the number of tokens")
-    problems.raise_if_any()
+        problems.add("sizes", list(sizes), f"a product of at least {num_tokens}, the number of tokens")
+    problems.raise_value_error()
     if sizes is not None:
         return LevelPlan(tuple(sizes), num_tokens)
     assert depth is not None

@@ -158,4 +158,4 @@ def aeon_classifier(config: Mapping[str, Any], *, num_jobs: int) -> AeonClassifi
     takes = inspect.signature(get_class(options["estimator"]["_target_"])).parameters
     shared = {"random_state": config["seed"], "n_jobs": num_jobs}
     estimator = {**{key: value for key, value in shared.items() if key in takes}, **options["estimator"]}
-    return targets.instantiate({**options, "estimator": estimator})
+    return targets.instantiate({**options, "estimator": estimator}, "model")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from krontime.config import resolve, targets
+from krontime.config.schema import data_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.runs.record import Record
@@ -58,8 +59,13 @@ def best_checkpoint(run_dir: Path) -> Path:
     return best if best.is_file() else run_dir / CHECKPOINTS / LAST
 
 
-def _check_counts(config: Mapping[str, Any]) -> None:
-    """Refuse what would be built for ever: no weights are compared before there are layers to hold them."""
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what no training would have accepted, and what would be built for ever.
+
+    No weights are compared before there are layers to hold them.
+    """
+    if problems := data_problems(config["data"]):
+        raise UserError(problems)
     for key, value in resolve.leaves(config["model"], "model"):
         if key.rpartition(".")[2].startswith("num_") and isinstance(value, int) and value > MAX_COUNT:
             raise UserError(f"{key}={value}: expected at most {MAX_COUNT:,} in a checkpoint")
@@ -95,7 +101,7 @@ def load_run(run_dir: Path) -> LoadedRun:
     checkpoint = load_checkpoint(path)
     about = checkpoint["krontime"]
     try:
-        _check_counts(about["config"])
+        _check_config(about["config"])
         spec = SeriesSpec.from_plain(about["spec"])
         with torch.device("meta"):  # sizes are compared before there is memory for them
             build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)

@@ -120,5 +120,5 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
     """
     options = config["data"]
     cache = Path(config["paths"]["cache"]).expanduser()
-    data = load_cached(instantiate(options["source"]), Prepare(**options["prepare"]), cache)
+    data = load_cached(instantiate(options["source"], "data.source"), Prepare(**options["prepare"]), cache)
     return resampled(data, options.get("resample", 0))

@@ -39,7 +39,7 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
         raise UserError(
             f"data.window.length={length}: expected less than the {spec.length} points of the longest series, or null"
         )
-    built = instantiate(options, num_channels=spec.num_channels, length=length, num_classes=spec.num_classes)
+    built = instantiate(options, "model", num_channels=spec.num_channels, length=length, num_classes=spec.num_classes)
     if length == spec.length:
         return built
     return Windowed(built, length=length, stride=window.get("stride") or length)
@@ -51,7 +51,7 @@ def read_out(config: Mapping[str, Any], spec: "SeriesSpec") -> "KernelReadOut | 
     if not options:
         return None
     built: KernelReadOut = instantiate(
-        options, num_channels=spec.num_channels, length=spec.length, num_classes=spec.num_classes
+        options, "read_out", num_channels=spec.num_channels, length=spec.length, num_classes=spec.num_classes
     )
     return built
 
@@ -62,26 +62,26 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
 
     dirpath = run_dir / "checkpoints"
     built: list[Callback] = []
-    for options in (config["callbacks"] or {}).values():
+    for name, options in (config["callbacks"] or {}).items():
         if not options:
             continue  # switched off with callbacks.NAME=null
         extra: dict[str, Any] = {}
         if options["_target_"].endswith(".ModelCheckpoint"):  # Lightning's `save_last` is not that of every epoch
             extra = {"dirpath": str(dirpath), "save_last": False}
-        built.append(instantiate(options, **extra))
+        built.append(instantiate(options, f"callbacks.{name}", **extra))
     return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     """The loggers of a plain config, each writing into `run_dir`.
 
-    Weights & Biases knows a run by the hash of its config, so that one that is resumed goes on there too; a run that
+    Weights & Biases knows a run by the hash of its config, so that a resumed one is continued there; a run that
     is forced is a new one.
     """
     from krontime.config.identity import config_hash
 
     built = []
-    for options in (config.get("logger") or {}).values():
+    for name, options in (config.get("logger") or {}).items():
         if not options:
             continue  # switched off with logger.NAME=null
         extra = {"save_dir": str(run_dir)}
@@ -91,7 +91,7 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
             if not config["force"]:
                 known["id"] = config_hash(config)
             extra |= {key: value for key, value in known.items() if options.get(key) is None}
-        built.append(instantiate(options, **extra))
+        built.append(instantiate(options, f"logger.{name}", **extra))
     return built
 
 
@@ -118,7 +118,7 @@ def trainer(
     options = dict(config["trainer"])
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if isinstance(options["strategy"], Mapping):
-        options["strategy"] = instantiate(options["strategy"])
+        options["strategy"] = instantiate(options["strategy"], "trainer.strategy")
     try:
         return Trainer(
             **options,
@@ -154,7 +154,7 @@ def build_module(config: Mapping[str, Any], spec: "SeriesSpec", **extra: Any) ->
         num_classes=spec.num_classes,
         seed=config["seed"],
         augment=Augment(**augment) if any(augment.values()) else None,
-        optimizer=instantiate(config["optim"]["optimizer"]),
+        optimizer=instantiate(config["optim"]["optimizer"], "optim.optimizer"),
         warmup_fraction=config["optim"]["warmup_fraction"],
         min_lr_ratio=config["optim"]["min_lr_ratio"],
         label_smoothing=config["loss"]["label_smoothing"],

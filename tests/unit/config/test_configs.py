@@ -193,7 +193,7 @@ def test_the_help_of_every_verb_has_its_keys(capsys, verb):
 def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
-    source = targets.instantiate(config["data"]["source"])
+    source = targets.instantiate(config["data"]["source"], "data.source")
     if name in ("archive", "ucr", "synthetic"):
         assert source.describe()["name"] == config["data"]["name"]
         return
@@ -244,7 +244,7 @@ def test_every_network_takes_every_read_out(compose, model):
 @pytest.mark.parametrize("name", config_files.options("optim"))
 def test_every_optimiser_builds(compose, name):
     options = compose(f"optim={name}")["optim"]
-    optimizer = targets.instantiate(options["optimizer"])([torch.nn.Parameter(torch.zeros(2, 2))])
+    optimizer = targets.instantiate(options["optimizer"], "optim.optimizer")([torch.nn.Parameter(torch.zeros(2, 2))])
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert optimizer.defaults["lr"] == options["optimizer"]["lr"]
     assert optimizer.defaults["weight_decay"] == options["optimizer"]["weight_decay"]
@@ -293,7 +293,7 @@ def test_trainer_options_are_lightnings(compose, name):
     assert set(options) <= set(inspect.signature(Trainer.__init__).parameters)
     assert options["precision"] in _PRECISION_INPUT_STR.__args__
     if isinstance(options["strategy"], dict):
-        assert isinstance(targets.instantiate(options["strategy"]), Strategy)
+        assert isinstance(targets.instantiate(options["strategy"], "trainer.strategy"), Strategy)
     assert (options["accelerator"] == "gpu") == (name not in ("cpu", "ddp_cpu"))
 
 
@@ -338,6 +338,7 @@ MISTAKES = {
     "data.prepare.resample_hz=-8": "data.prepare.resample_hz=-8",
     "data.prepare.crop_from=middle": "data.prepare.crop_from='middle'",
     "+data.prepare.nonsense=1": "data.prepare.nonsense=1",
+    "data.prepare.resample_length=1": "data.prepare.resample_length=1",
     "data.window.stride=5": "data.window: stride has no effect without length",
     "loss.label_smoothing=1": "loss.label_smoothing=1",
     "loss.class_weights=equal": "loss.class_weights='equal'",

@@ -9,6 +9,7 @@ from typing import Any
 import hydra.utils
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from krontime.config import resolve, targets
@@ -67,7 +68,7 @@ REFUSED = [
     "krontime.models.layers.patches.num_patches",
     "krontime.data.sources.synthetic.SyntheticSource.load",
     "krontime.models.krontime.KronTime.__class__",
-    "krontime.models.krontime.KronTime.__base__",
+    "krontime.models.krontime.Block.__base__",
     "krontime.models.krontime.KronTime.__init__.__globals__",
     "krontime.models.krontime.KronTime.__init__.__builtins__.eval",
     "krontime.models.krontime",
@@ -115,7 +116,7 @@ def test_allowed_classes(target: str):
 def test_refused(target: Any):
     assert targets.refusal(target) is not None
     with pytest.raises(UserError, match=r"_target_=.*expected"):
-        targets.instantiate({"_target_": target})
+        targets.instantiate({"_target_": target}, "model")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_refused(target: Any):
 )
 def test_what_is_refused_is_not_even_imported(wrap, target, trap: Path):
     with pytest.raises(UserError):
-        targets.instantiate(wrap(target))
+        targets.instantiate(wrap(target), "model")
     assert not trap.exists()
     assert "krontime_trap" not in sys.modules
 
@@ -166,7 +167,7 @@ def test_an_escaped_interpolation_of_a_command_line_is_refused(trap: Path):
         {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": r"\${oc.create:{_target_: krontime_trap.Trap}}"}
     )
     with pytest.raises(UserError, match=r"lr=.*interpolation"):
-        targets.instantiate(resolve.plain(config))
+        targets.instantiate(resolve.plain(config), "model")
     assert not trap.exists()
 
 
@@ -193,9 +194,38 @@ def test_all_problems_of_a_config_at_once():
     assert [line.split("=")[0] for line in found] == ["a._target_", "b[0]._target_"]
 
 
+TCN = {"_target_": "krontime.models.tcn.TCN", "channels": 0, "kernel_size": 1, "dropout": 2.0}
+TOKENIZER = {"_target_": "krontime.models.layers.tokenizers.LinearPatch", "_partial_": True}
+PATCHTST = {"_target_": "krontime.models.patchtst.PatchTST", "num_heads": 5, "tokenizer": TOKENIZER}
+SIZES = {"num_channels": 1, "length": 40, "num_classes": 2}
+
+
+def test_an_argument_that_is_refused_is_named_by_the_key_that_was_typed():
+    with pytest.raises(UserError) as caught:
+        targets.instantiate(TCN, "model", **SIZES)
+    keys = [problem.partition("=")[0] for problem in caught.value.problems]
+    assert sorted(keys) == ["model.channels", "model.dropout", "model.kernel_size"]
+    with pytest.raises(UserError, match=r"^model\.num_heads=5: expected a divisor of d_model=128$"):
+        targets.instantiate(PATCHTST, "model", **SIZES)
+    source = {"_target_": "krontime.data.sources.synthetic.SyntheticSource", "noise": -1.0}
+    with pytest.raises(UserError, match=r"^data\.source\.noise=-1\.0: expected"):
+        targets.instantiate(source, "data.source")
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(*_, **__):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("krontime.models.tcn.TCN.__init__", broken)
+    with pytest.raises(InstantiationException, match="a bug"):
+        targets.instantiate({**TCN, "channels": 8}, "model", **SIZES)
+    with pytest.raises(UserError, match=r"^optim.optimizer \(torch.optim.SGD\): "):
+        targets.instantiate({"_target_": "torch.optim.SGD", "params": 3, "lr": 0.1}, "optim.optimizer")
+
+
 def test_a_missing_target_is_said():
     with pytest.raises(UserError, match="_target_ is missing"):
-        targets.instantiate({"lr": 0.1})
+        targets.instantiate({"lr": 0.1}, "model")
 
 
 def test_every_target_of_the_configs_may_be_built():

@@ -64,7 +64,7 @@ def test_a_config_composes_into_a_source(composed, name):
     train, path = "data.train=a/Some", "data.path=a/Some"
     given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}.get(name, [])
     data = composed(f"data={name}", *given)
-    source = targets.instantiate(data["source"])
+    source = targets.instantiate(data["source"], "data.source")
     assert callable(source.load)
     assert isinstance(data["name"], str)
     if given:

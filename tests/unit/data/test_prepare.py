@@ -82,15 +82,6 @@ def test_nothing_asked_is_nothing_done(make_data):
     assert Prepare().apply(data) is data
 
 
-def test_all_wrong_options_are_named_at_once():
-    with pytest.raises(UserError) as caught:
-        Prepare(resample_hz=0, resample_length=3, crop_length=0, crop_from="middle")
-    message = str(caught.value)
-    assert len(caught.value.problems) == 4
-    for key in ("resample_hz=0", "resample_length=3", "crop_length=0", "crop_from='middle'"):
-        assert f"data.prepare.{key}" in message
-
-
 def test_a_rate_for_data_without_one_is_refused(make_data):
     with pytest.raises(UserError, match="sampling rate of the data is not known"):
         Prepare(resample_hz=10).apply(make_data(lengths=[10], labels=[0]))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from krontime.errors import UserError
 from krontime.models.tcn import TCN, CausalConv, ResidualBlock
 
 
@@ -136,8 +135,8 @@ def test_dropout_zeroes_whole_channels():
 
 
 def test_all_wrong_options_are_named_at_once():
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ValueError, match="channels=0") as caught:
         make_tcn(channels=0, kernel_size=1, num_levels=0, dropout=-0.1)
-    assert len(caught.value.problems) == 4
-    for text in ("model.channels=0", "model.kernel_size=1", "model.num_levels=0", "model.dropout=-0.1"):
+    assert len(str(caught.value).splitlines()) == 4
+    for text in ("channels=0", "kernel_size=1", "num_levels=0", "dropout=-0.1"):
         assert text in str(caught.value)

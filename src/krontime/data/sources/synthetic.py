@@ -40,7 +40,7 @@ class SyntheticSource:
         seed: of the generator; train and test draw from separate streams.
 
     Raises:
-        UserError: names every argument that cannot work.
+        ValueError: names every argument that cannot work.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class SyntheticSource:
         seed: int = 0,
     ) -> None:
         problems = Problems()
-        least = max(num_classes, 2) ** 2
+        minimum_train = max(num_classes, 2) ** 2
         for key, value, minimum in (
-            ("num_train", num_train, least),
+            ("num_train", num_train, minimum_train),
             ("num_test", num_test, 0),
             ("length", length, MIN_LENGTH),
             ("num_classes", num_classes, 2),
             ("seed", seed, 0),
         ):
             if not isinstance(value, int) or value < minimum:
-                problems.add(f"data.source.{key}", value, f"a whole number of at least {minimum}")
+                problems.add(key, value, f"a whole number of at least {minimum}")
         if not 0 <= noise < np.inf:
-            problems.add("data.source.noise", noise, "a standard deviation of at least 0")
-        problems.raise_if_any()
+            problems.add("noise", noise, "a standard deviation of at least 0")
+        problems.raise_value_error()
         self.num_train = num_train
         self.num_test = num_test
         self.length = length
