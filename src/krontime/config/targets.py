@@ -17,6 +17,7 @@ ALLOWED_TARGETS = (
     "torch.optim.",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
+    "krontime.training.csv_log.",
     "lightning.pytorch.strategies.",
     "optuna.samplers.",
     "optuna.pruners.",

@@ -10,7 +10,7 @@ from krontime.runs import load
 from krontime.runs.record import Protocol
 from krontime.storage import remove_unfinished
 from krontime.training.checkpoint import previous
-from krontime.training.restore import keep_rows, kept_rows
+from krontime.training.csv_log import CsvLogger
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -92,11 +92,9 @@ def set_aside(run_dir: Path, *, level: int, why: str) -> None:
 
 def keep_logged(trainer: "Trainer", resumed: Resumed) -> None:
     """Let the logger of `metrics.csv`, where there is one, append to what is there."""
-    from lightning.pytorch.loggers import CSVLogger
-
     for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            keep_rows(logger, resumed.num_steps, resumed.history)
+        if isinstance(logger, CsvLogger):
+            logger.resume(resumed.num_steps, resumed.history)
 
 
 def clear_unfinished(run_dir: Path) -> None:
@@ -109,7 +107,7 @@ def clear_spares(run_dir: Path) -> None:
     """Remove what only a run that goes on would need, once the run is completed."""
     clear_unfinished(run_dir)
     folder = run_dir / load.CHECKPOINTS
-    for path in (previous(folder / load.LAST), previous(folder / load.BEST), kept_rows(run_dir)):
+    for path in (previous(folder / load.LAST), previous(folder / load.BEST)):
         path.unlink(missing_ok=True)
 
 

@@ -15,12 +15,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import CSVLogger
 
 from krontime.errors import Terminated
 from krontime.storage import replacing
+from krontime.training.csv_log import CsvLogger
 from krontime.training.module import SeriesClassifier
-from krontime.training.restore import snapshot_rows
 
 _END_OF_ZIP = b"PK\x05\x06"
 _END_SIZE = 22  # of that record, with an empty comment
@@ -171,8 +170,8 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                if isinstance(logger, CSVLogger):
-                    snapshot_rows(logger)
+                if isinstance(logger, CsvLogger):
+                    logger.sync()
         trainer.save_checkpoint(self.path)
 
     def _note_sigterm(self, *_: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.connector import _PRECISION_INPUT_STR
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import Strategy
 
 from krontime import cli
@@ -20,6 +20,7 @@ from krontime.config import resolve, schema, targets
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.training import build
+from krontime.training.csv_log import CsvLogger
 
 ROOT = config_files.config_dir()
 SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
@@ -271,10 +272,10 @@ def test_a_callback_is_switched_off_with_null(compose, tmp_path):
 @pytest.mark.parametrize(
     ("names", "kinds"),
     [
-        ("csv", [CSVLogger]),
+        ("csv", [CsvLogger]),
         ("tensorboard", [TensorBoardLogger]),
         ("wandb", [WandbLogger]),
-        ("[csv,tensorboard,wandb]", [CSVLogger, TensorBoardLogger, WandbLogger]),
+        ("[csv,tensorboard,wandb]", [CsvLogger, TensorBoardLogger, WandbLogger]),
         ("[]", []),
     ],
 )
