@@ -47,12 +47,14 @@ class TableOptions:
         rows: config keys that tell variants apart; None: the model's name.
         seeds: that every entry should have; None for those that any has.
         published: CSV file of scores from elsewhere; in `tables.yaml` relative to its folder.
+        superseded: why the tables must no longer be read as a comparison, to stand above them; None where they may be.
     """
 
     metric: str = AUTO
     rows: list[str] | None = None
     seeds: list[int] | None = None
     published: str | None = None
+    superseded: str | None = None
 
     def problems(self) -> list[str]:
         """A line for each option that cannot work."""
@@ -71,6 +73,8 @@ class TableOptions:
             problems.add("published", self.published, "a CSV file, or null")
         elif self.published and self.rows:
             problems.add("published", self.published, "null where rows are variants of our own models")
+        if not isinstance(self.superseded, str | None):
+            problems.add("superseded", self.superseded, "a sentence, or null")
         return problems.found
 
 
@@ -154,7 +158,17 @@ def write_results(
         for suffix in ("md", "tex", "csv", "svg"):
             if f"{name}.{suffix}" not in written:
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    if options.superseded is not None:
+        for path in (folder / f"{SCORES}.md", folder / f"{SIGNIFICANCE}.md"):
+            if path.is_file():
+                _write_above(path, f"> **Superseded.** {options.superseded}")
     return comparison
+
+
+def _write_above(path: Path, line: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(f"{line}\n\n{text}", encoding="utf-8")
 
 
 def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
@@ -196,4 +210,4 @@ def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
 
 def as_options(values: Mapping[str, Any]) -> TableOptions:
     """The options among the values of a config."""
-    return TableOptions(**{field.name: values[field.name] for field in fields(TableOptions)})
+    return TableOptions(**{field.name: values[field.name] for field in fields(TableOptions) if field.name in values})
