@@ -61,15 +61,15 @@ def _tables(options: Mapping[str, Any]) -> list[Path]:
     else:
         folders = [_write(options)]
     if options["readme"] is not None:
-        page = _path(options["readme"])
-        for file in fill_blocks(page):
-            show(f"{page}: {file}")
+        for page in map(_path, _listed(options["readme"])):
+            for file in fill_blocks(page):
+                show(f"{page}: {file}")
     return folders
 
 
 def _write(options: Mapping[str, Any]) -> Path:
     output = _path(options["output"])
-    roots = [_path(root) for root in _roots(options["records"])]
+    roots = [_path(root) for root in _listed(options["records"])]
     runs, damaged = collect(roots)
     remarks = _remarks(roots, runs)
     chosen = as_options(options)
@@ -114,21 +114,22 @@ def _problems(options: Mapping[str, Any]) -> list[str]:
     problems = Problems()
     chosen = as_options(options)
     roots = options["records"]
-    if not roots or not all(isinstance(root, str) for root in _roots(roots)):
+    if not roots or not all(isinstance(root, str) for root in _listed(roots)):
         problems.add("records", roots, "a list of folders")
     if not isinstance(options["output"], str):
         problems.add("output", options["output"], "a folder")
     if not isinstance(options["publish"], bool):
         problems.add("publish", options["publish"], "true or false")
-    for key in ("refresh", "readme"):
-        if not isinstance(options[key], str | None):
-            problems.add(key, options[key], "a path, or null")
+    if not isinstance(options["refresh"], str | None):
+        problems.add("refresh", options["refresh"], "a path, or null")
+    if options["readme"] is not None and not all(isinstance(page, str) for page in _listed(options["readme"])):
+        problems.add("readme", options["readme"], "a list of paths, or null")
     if options["refresh"] is not None and (chosen != TableOptions() or options["publish"]):
         problems.found.append("refresh: metric, rows, seeds, published and publish have no effect with it")
     return problems.found + chosen.problems()
 
 
-def _roots(value: Any) -> list[Any]:
+def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 

@@ -206,7 +206,7 @@ def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, t
     chosen = ("metric=balanced_accuracy", "seeds=[0,1]", f"published={results / 'published.csv'}", f"readme={page}")
     run(f"records={runs}", f"output={results / 'first'}", "publish=true", *chosen)
     assert (results / "first" / "tables.yaml").read_text() == (
-        "metric: balanced_accuracy\nrows: null\nseeds:\n- 0\n- 1\npublished: ../published.csv\n"
+        "metric: balanced_accuracy\nrows: null\nseeds:\n- 0\n- 1\npublished: ../published.csv\nsuperseded: null\n"
     )
     filled = page.read_text()
     assert (results / "first" / "scores.md").read_text().strip() in filled
@@ -219,6 +219,14 @@ def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, t
     assert run(f"refresh={moved}") == [moved / "first"]
     for path in (results / "first").glob("*.*"):
         assert (moved / "first" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_is_superseded_says_so_and_why(no_plots, runs, tmp_path):
+    folder = tmp_path / "first"
+    run(f"records={runs}", f"output={folder}", "publish=true", "superseded='Other budgets.'")
+    run(f"refresh={folder}")
+    for name in ("scores", "significance"):
+        assert (folder / f"{name}.md").read_text().startswith("> **Superseded.** Other budgets.\n\n**")
 
 
 def test_an_edited_number_is_found(no_plots, runs, tmp_path):
@@ -400,10 +408,11 @@ def test_committed_tables_are_those_of_what_was_measured(folder, tmp_path):
     assert stale(results, made_again(results), texts=(".md",)) == []
 
 
-def test_the_blocks_of_the_readme_are_the_committed_tables(tmp_path):
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_the_blocks_of_the_pages_are_the_committed_tables(page, tmp_path):
     if not COMMITTED:
         pytest.skip("no results are committed")
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("records"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    fill_blocks(tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+    fill_blocks(tmp_path / page)
+    assert (tmp_path / page).read_bytes() == (ROOT / page).read_bytes()

@@ -26,6 +26,7 @@ def write_report(folder: Path) -> list[str]:
         UserError: one of the two files is missing or damaged.
     """
     from krontime.reports.benchmark.plots import write_plots
+    from krontime.reports.benchmark.summary import write_summary
 
     rows = read_rows(folder / CSV)
     path = folder / ENVIRONMENT
@@ -38,6 +39,7 @@ def write_report(folder: Path) -> list[str]:
         raise UserError(f"{path}: not a readable environment of a benchmark ({error!r})") from error
     names = write_tables(rows, folder, caption=caption, reference=reference, growth_from=growth_from)
     write_plots(rows, folder, caption=caption)
+    write_summary(rows, folder, caption=caption, reference=reference)
     return names
 
 

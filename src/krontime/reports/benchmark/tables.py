@@ -98,7 +98,7 @@ _MEMORY_LEGEND = (
     " Memory: most in use during a step (host: resident set; GPU: allocator) above what libraries, parameters, "
     "gradients, the optimiser's state and the batch take."
 )
-_STATUS = {"out_of_memory": "out of memory", "timeout": "timeout", "failed": "failed", "ok": "-"}
+STATUS_WORDS = {"out_of_memory": "out of memory", "timeout": "timeout", "failed": "failed", "ok": "-"}
 
 
 def growth_exponent(lengths: Sequence[int], values: Sequence[float]) -> float | None:
@@ -159,8 +159,9 @@ def read_rows(path: Path) -> list[Row]:
                 values[key] = None if not text and type(None) in kinds else kinds[0](text)
             except (TypeError, ValueError):
                 problems.append(f"{path}: row {number}: {key}={text!r}: expected a value of type {kinds[0].__name__}")
-        if line["status"] not in _STATUS:
-            problems.append(f"{path}: row {number}: status={line['status']!r}: expected one of {', '.join(_STATUS)}")
+        if line["status"] not in STATUS_WORDS:
+            known = ", ".join(STATUS_WORDS)
+            problems.append(f"{path}: row {number}: status={line['status']!r}: expected one of {known}")
         rows.append(values)
     if problems:
         raise UserError(problems)
@@ -225,7 +226,7 @@ def _table(
     def cell(row: Row) -> str:
         value = quantity.of(row)
         if value is None:
-            return _STATUS[row.status]
+            return STATUS_WORDS[row.status]
         found = ratio(rows, quantity, row, reference=reference)
         return format_number(value) + (f" ({format_ratio(found)})" if found is not None else "")
 
@@ -242,7 +243,7 @@ def _plan(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         lambda row: (
             f"{row.estimated_memory_bytes / row.peak_memory_bytes:.2f}"
             if row.estimated_memory_bytes is not None and row.peak_memory_bytes
-            else _STATUS[row.status]
+            else STATUS_WORDS[row.status]
         ),
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from krontime.errors import UserError
 from krontime.reports.benchmark.report import write_report
+from krontime.reports.benchmark.summary import write_summary
 from krontime.reports.benchmark.tables import Row, read_rows, write_rows
 
 ABOUT = {
@@ -62,9 +63,7 @@ def test_the_report(folder):
         "2.13.0, Python 3.11.9, krontime 0.1.0 (commit 0123456, with changes); 2026-01-02 to 2026-01-03.\n"
     )
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert {f"{name}.{end}" for name in ("runtime", "memory") for end in ("md", "tex", "csv", "png", "svg")} < set(
-        before
-    )
+    assert {f"{name}.{end}" for name in ("runtime", "memory") for end in ("md", "tex", "csv", "svg")} < set(before)
     write_report(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -87,3 +86,20 @@ def test_damaged_files_are_told(folder, name, old, new, problem):
     path.unlink()
     with pytest.raises(UserError, match=f"{name}: not a readable"):
         write_report(folder)
+
+
+def test_a_summary_is_of_the_longest_length_of_the_reference_and_of_all(tmp_path):
+    rows = [
+        row("krontime_d2", 10, 2.0, peak_memory_bytes=2**20),
+        row("krontime_d2", 40, 8.0, peak_memory_bytes=2**22),
+        row("patchtst_naive", 10, 4.0, peak_memory_bytes=2**21),
+        row("patchtst_naive", 40, None, status="out_of_memory"),
+        row("mine", 40, 1.0),
+    ]
+    assert write_summary(rows, tmp_path, caption="On a machine.", reference="patchtst_naive")
+    text = (tmp_path / "summary.md").read_text()
+    assert "10 points | Training step (ms a batch), 40 points |" in text
+    assert "| krontime_d2 | 2.00 | 8.00 | 1.00 | 4.00 |" in text
+    assert "| patchtst_naive | 4.00 | out of memory | 2.00 | out of memory |" in text
+    assert "mine" not in text
+    assert not write_summary(rows[-1:], tmp_path, caption="", reference=None)
