@@ -4,7 +4,6 @@ Run as `python -m krontime.commands.benchmark_cell`, with a job as JSON on stand
 file that the job names. It imports little, so that a process starts fast and its memory floor is low.
 """
 
-import ctypes
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from krontime.data.series import SeriesSpec
-from krontime.runs.environment import peak_memory_bytes, reset_peak_memory
+from krontime.runs.memory import peak_memory_bytes, release_free_memory, reset_peak_memory
 from krontime.storage import replacing
 from krontime.training import build
 
@@ -139,8 +138,7 @@ def _timed(step: Callable[[], None], job: Mapping[str, Any], device: torch.devic
 
 def _settled_memory(device: torch.device) -> int:
     """Give back what is free, count peaks afresh, and return the memory that is in use."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory, which would hide a part of the next peak
+    release_free_memory()  # which would hide a part of the next peak
     reset_peak_memory(device.type)
     return _peak_memory(device)
 

@@ -4,6 +4,7 @@ Shape letters: n series, C channels, L time points, K classes.
 """
 
 import inspect
+import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,14 +22,23 @@ from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.models.aeon import AeonClassifier
-from krontime.runs.environment import reset_peak_memory
 from krontime.runs.fit import Fit
+from krontime.runs.memory import PeakMemory
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Protocol
 from krontime.training import build
 
+log = logging.getLogger(__name__)
+
 NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""
+
+WARM_UP_SERIES = 3
+"""Series of each class that numba compiles on; of at most `WARM_UP_CLASSES` classes, and `WARM_UP_POINTS` of each."""
+
+WARM_UP_CLASSES = 4
+
+WARM_UP_POINTS = 512
 
 
 class Arrays:
@@ -68,10 +78,16 @@ class ClassicalFit(Fit):
     def __init__(self, config: Mapping[str, Any], job: PreparedData, run_dir: Path, *, is_first: bool) -> None:
         super().__init__(config, job, run_dir, is_first=is_first)
         self._began_s = self._ended_s = 0.0
+        self._warm_up_s: float | None = None
+
+    @property
+    def warm_up_s(self) -> float | None:
+        """Seconds of what came before fitting: numba compiles what it has not compiled before."""
+        return self._warm_up_s
 
     @property
     def train_time_s(self) -> float:
-        """Seconds of fitting; what numba compiles the first time is among them."""
+        """Seconds of fitting."""
         return (self._ended_s or time.perf_counter()) - self._began_s if self._began_s else 0.0
 
     @property
@@ -93,8 +109,6 @@ class ClassicalFit(Fit):
         self.open_folder()
         for logger in self.loggers:
             logger.log_hyperparams(dict(self.config))
-        reset_peak_memory(self.device)
-        self._began_s = time.perf_counter()
         self._arrays = Arrays(
             self.job.data,
             fitted_on,
@@ -103,6 +117,9 @@ class ClassicalFit(Fit):
             batch_size=options["eval_batch_size"],
         )
         self._estimator = reference.estimator
+        self._warm_up_s = self._warmed_up(fitted_on)
+        self._memory = PeakMemory()
+        self._began_s = time.perf_counter()
         try:
             with _contained():
                 self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
@@ -110,6 +127,32 @@ class ClassicalFit(Fit):
             raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
         self._ended_s = time.perf_counter()
         self.ended()
+
+    def _warmed_up(self, fitted_on: np.ndarray) -> float | None:
+        """Let numba compile on a few short series what fitting and predicting use.
+
+        It takes seconds to minutes once in a process, and memory that stays: neither is a cost of the classifier.
+
+        Returns:
+            The seconds that it took; None where so few series don't do, and compiling counts as fitting.
+        """
+        labels = self.job.data.labels[fitted_on]
+        first = [np.flatnonzero(labels == label)[:WARM_UP_SERIES] for label in np.unique(labels)[:WARM_UP_CLASSES]]
+        few = np.concatenate(first)
+        started_s = time.perf_counter()
+        state = np.random.get_state()  # noqa: NPY002  # what some classifiers draw from
+        try:
+            with _contained():
+                series = np.ascontiguousarray(self._arrays.read(fitted_on[few])[..., :WARM_UP_POINTS])
+                estimator = self._estimator.clone()
+                estimator.fit(series, labels[few])
+                estimator.predict_proba(series[:1])
+        except Exception as error:  # whatever too few series lead to; what is wrong with all of them shows in fitting
+            log.debug("Not warmed up: %s", error)
+            return None
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+        return time.perf_counter() - started_s
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """See `Fit`; 0 and 1 where the classifier only names a class."""

@@ -1,10 +1,8 @@
-"""What a number depends on besides the config: the machine, the versions, the commit; and memory use."""
+"""What a number depends on besides the config: the machine, the versions, the commit."""
 
 import os
 import platform
 import subprocess
-import sys
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,45 +100,3 @@ def git_state(root: Path | None = None) -> GitState | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def reset_peak_memory(device: "str | torch.device" = "cpu") -> None:
-    """Start counting `peak_memory_bytes` afresh, so that a job does not inherit the peak of an earlier one.
-
-    On the host this works on Linux only; elsewhere the peak stays that of the whole process.
-    """
-    import torch
-
-    if torch.device(device).type == "cuda":
-        torch.cuda.init()  # else a device that is named by its number is not known yet
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # 5: resets the high-water mark
-
-
-def peak_memory_bytes(device: "str | torch.device" = "cpu") -> int | None:
-    """Peak memory of this process since the last reset: what torch allocated on a CUDA device, else resident memory.
-
-    The resident memory of a `cpu` run includes the interpreter and its libraries, not data workers. None
-    where the operating system does not tell.
-
-    Args:
-        device: the one in use, or torch's name of it.
-    """
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        # Unlike getrusage's, this mark can be reset and is not inherited from the parent process.
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

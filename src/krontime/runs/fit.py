@@ -1,5 +1,6 @@
 """What a run does between its data and its scores; a network and a reference classifier each have their own way."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from krontime.metrics import MetricName
-from krontime.runs.environment import peak_memory_bytes
+from krontime.runs.memory import PeakMemory
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
 from krontime.runs.resume import clear_unfinished
@@ -44,6 +45,7 @@ class Fit(ABC):
         self.loggers: list[Logger] = []
         self.num_parameters: int | None = None
         self.world_size = 1
+        self._memory: PeakMemory | None = None
         self._peak_bytes: int | None = None
         self._is_fitted = False
 
@@ -56,6 +58,11 @@ class Fit(ABC):
     @abstractmethod
     def train_time_s(self) -> float:
         """Wall-clock seconds of fitting, up to now."""
+
+    @property
+    def warm_up_s(self) -> float | None:
+        """Seconds of compiling before it; None where that was not done apart."""
+        return None
 
     @property
     def has_begun(self) -> bool:
@@ -84,8 +91,8 @@ class Fit(ABC):
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The most that fitting held; scoring doesn't count."""
-        return self._peak_bytes if self._is_fitted else peak_memory_bytes(self.device)
+        """The most that fitting held, beyond what the process held before; scoring doesn't count."""
+        return self._peak_bytes if self._is_fitted else self._peak_bytes_now()
 
     @property
     @abstractmethod
@@ -103,6 +110,13 @@ class Fit(ABC):
     @abstractmethod
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order."""
+
+    def timed_probabilities(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
+        """What `probabilities` gives, and the seconds that it takes, reading included, once it was done before."""
+        self.probabilities(indices[:1])
+        started_s = time.perf_counter()
+        probability = self.probabilities(indices)
+        return probability, time.perf_counter() - started_s
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
         """Every metric by name, from what `probabilities` gave; None where one is not defined."""
@@ -122,4 +136,7 @@ class Fit(ABC):
 
     def ended(self) -> None:
         """Fitting is over; what comes now no more counts to its memory."""
-        self._peak_bytes, self._is_fitted = peak_memory_bytes(self.device), True
+        self._peak_bytes, self._is_fitted = self._peak_bytes_now(), True
+
+    def _peak_bytes_now(self) -> int | None:
+        return None if self._memory is None else self._memory.num_bytes(self.device)

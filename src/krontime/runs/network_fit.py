@@ -13,8 +13,8 @@ import torch
 
 from krontime.config.time_limit import limit_seconds
 from krontime.runs import fitted_module, load
-from krontime.runs.environment import reset_peak_memory
 from krontime.runs.fit import Fit
+from krontime.runs.memory import PeakMemory
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
 from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
@@ -105,6 +105,7 @@ class NetworkFit(Fit):
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
         config, job, run_dir = self.config, self.job, self.run_dir
+        memory = self._memory = PeakMemory()
         started_s = time.perf_counter()
         module = fitted_module.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
@@ -130,7 +131,8 @@ class NetworkFit(Fit):
             self._steps_in_time = resumed.steps_in_time if resumed else None
             if self._steps_in_time is None:  # what came before counts too
                 left_s = limit_s - self._fitted_before_s
-                self._steps_in_time = measured_steps(config, module, job.batches(config), limit_s=left_s)
+                with memory.paused():
+                    self._steps_in_time = measured_steps(config, module, job.batches(config), limit_s=left_s)
             trainer = self._trainer(callbacks)
         module.about["steps_in_time"] = self._steps_in_time
         if config["compile"]:
@@ -144,7 +146,6 @@ class NetworkFit(Fit):
                 keep_logged(trainer, resumed)
             for logger in self.loggers:
                 logger.log_hyperparams(dict(config))
-        reset_peak_memory(self.device)
         trainer.fit(
             module,
             datamodule=job.batches(config),
@@ -163,8 +164,16 @@ class NetworkFit(Fit):
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """Those of the checkpoint that validation selected."""
+        return self._timed(indices)[0]
+
+    def timed_probabilities(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
+        """See `Fit`; what Lightning sets up is no part of it."""
+        self._timed(indices[:1])
+        return self._timed(indices)
+
+    def _timed(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
         scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
-        return scorer.probabilities(self._selected, self.job.data, indices, masked=self.job.masked_for(indices))
+        return scorer.timed(self._selected, self.job.data, indices, masked=self.job.masked_for(indices))
 
     def attention(self) -> list[list[np.ndarray]]:
         """Those of a few validation series."""

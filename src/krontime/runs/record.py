@@ -182,7 +182,11 @@ class Record(_Strict):
         max_steps: optimiser steps that there were to be, which the schedule was made for; likewise.
         limited_by: what `max_steps` comes from; likewise.
         train_time_s: wall-clock seconds of fitting.
-        peak_memory_bytes: see `krontime.runs.environment.peak_memory_bytes`.
+        warm_up_s: wall-clock seconds of compiling before it; None for what compiles nothing then, and in files of older
+            versions, where it was part of fitting.
+        peak_memory_bytes: see `krontime.runs.memory`.
+        memory_of: whether that is what the `process` held at most, libraries and what ran before included, as in files
+            of older versions, or what the `job` took beyond it.
         inference_ms_per_series: wall-clock milliseconds of classifying the test split in batches, reading included,
             over its number of series; None without one, and where the file is from before it was measured.
         device: where it ran.
@@ -207,7 +211,9 @@ class Record(_Strict):
     max_steps: NonNegativeInt | None = None
     limited_by: LimitedBy | None = None
     train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
+    warm_up_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
     peak_memory_bytes: NonNegativeInt | None
+    memory_of: Literal["process", "job"] = "process"
     inference_ms_per_series: Annotated[FiniteFloat, Field(ge=0)] | None = None
     device: Device
     versions: dict[str, str]

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -107,9 +106,11 @@ def _train_in(
             num_parameters=fit.num_parameters,
             num_steps=fit.num_steps if fit.max_steps else None,
             max_steps=fit.max_steps,
+            warm_up_s=fit.warm_up_s,
             limited_by=fit.limited_by,
             train_time_s=fit.train_time_s,
             peak_memory_bytes=fit.peak_memory_bytes,
+            memory_of="job",
             inference_ms_per_series=inference_ms,
             started_at=started_at,
             finished_at=datetime.now(UTC),
@@ -218,9 +219,8 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
     test: dict[MetricName, float | None] = {}
     inference_ms = None
     if len(split.test):
-        started = time.perf_counter()
-        probability = fit.probabilities(split.test)
-        inference_ms = 1000 * (time.perf_counter() - started) / len(split.test)
+        probability, inference_s = fit.timed_probabilities(split.test)
+        inference_ms = 1000 * inference_s / len(split.test)
         test = fit.scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)

@@ -222,11 +222,13 @@ def _cost_line(record: Record) -> str:
     parts = []
     if record.train_time_s is not None:
         parts.append(f"{format_duration(record.train_time_s)} of training")
+    if record.warm_up_s is not None:
+        parts.append(f"{format_duration(record.warm_up_s)} of compiling before it")
     if record.inference_ms_per_series is not None:
         parts.append(f"{format_milliseconds(record.inference_ms_per_series)} to classify a series")
     if record.peak_memory_bytes is not None:
-        where = "process" if record.device.kind == "cpu" else "device"
-        parts.append(f"peak {where} memory {format_bytes(record.peak_memory_bytes)}")
+        whose = "device" if record.device.kind != "cpu" else "process" if record.memory_of == "process" else "job"
+        parts.append(f"peak {whose} memory {format_bytes(record.peak_memory_bytes)}")
     if record.num_parameters is not None:
         parts.append(f"{record.num_parameters:,} parameters")
     return ", ".join(parts) or "not measured"

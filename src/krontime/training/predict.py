@@ -1,5 +1,6 @@
 """Class probabilities and scores of a module on chosen series: the same path for validation, test and new files."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -56,15 +57,23 @@ class Scorer:
         Raises:
             UserError: the accelerator is not there.
         """
+        return self.timed(module, data, indices, masked=masked)[0]
+
+    def timed(
+        self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
+    ) -> tuple[torch.Tensor, float]:
+        """See `probabilities`; and the seconds from the first batch to the last, reading included."""
         from lightning.fabric.utilities.exceptions import MisconfigurationException
         from lightning.pytorch import Trainer
 
         quiet_lightning()
+        watch = _stopwatch()
         try:
             trainer = Trainer(
                 accelerator=self.accelerator,
                 devices=1 if self.index is None else [self.index],
                 precision=self.precision,  # type: ignore[arg-type]
+                callbacks=[watch],
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -75,7 +84,23 @@ class Scorer:
         batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked).eval_dataloader(indices)
         outputs: Any = trainer.predict(module, batches)
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
-        return torch.cat([probability for _, probability in outputs])
+        return torch.cat([probability for _, probability in outputs]), watch.seconds
+
+
+def _stopwatch() -> Any:
+    """A callback that takes the seconds of a prediction, once all is set up."""
+    from lightning.pytorch import Callback
+
+    class Stopwatch(Callback):
+        seconds = 0.0
+
+        def on_predict_start(self, *_: Any) -> None:
+            self.seconds = -time.perf_counter()
+
+        def on_predict_end(self, *_: Any) -> None:
+            self.seconds += time.perf_counter()
+
+    return Stopwatch()
 
 
 def scores(probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_it_is_aeons_classifier_on_the_scaled_training_series(finished, config):
 @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
 def test_it_sees_the_series_that_the_protocol_names(config, monkeypatch, tmp_path, fit_on):
     seen: list[tuple[str, np.ndarray]] = []
+    monkeypatch.setattr(ClassicalFit, "_warmed_up", lambda *_: None)
     read = Arrays.read
     monkeypatch.setattr(Arrays, "read", lambda self, indices: seen.append(("read", indices)) or read(self, indices))
     fit = DummyClassifier.fit
@@ -130,8 +132,44 @@ def test_it_sees_the_series_that_the_protocol_names(config, monkeypatch, tmp_pat
     assert record.protocol.fitted_on == fit_on
     assert bool(record.metrics.val) == (fit_on == "train")  # scores on what was fitted on say nothing
     rest = np.concatenate([indices for _, indices in seen[2:]])
-    after = [job.split.validation, job.split.test] if fit_on == "train" else [job.split.test]
+    test = [job.split.test[:1], job.split.test]  # the first alone, before the time is taken
+    after = [job.split.validation, *test] if fit_on == "train" else test
     np.testing.assert_array_equal(rest, np.concatenate(after))
+
+
+@pytest.mark.parametrize("limit", [("WARM_UP_SERIES", 1), ("WARM_UP_CLASSES", 2), ("WARM_UP_POINTS", 9)])
+def test_it_is_compiled_on_a_few_series_apart_from_the_fit(limit, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(classical_fit, *limit)
+    fitted: list[tuple[int, ...]] = []
+    fit = DummyClassifier.fit
+
+    def slow_at_first(self, x, y):
+        if not fitted:
+            time.sleep(0.5)
+        fitted.append(x.shape)
+        return fit(self, x, y)
+
+    monkeypatch.setattr(DummyClassifier, "fit", slow_at_first)
+    record = train(config(*DUMMY), tmp_path / "run")
+    few, all_of_them = fitted
+    assert few[0] == {"WARM_UP_SERIES": 3, "WARM_UP_CLASSES": 6, "WARM_UP_POINTS": 9}[limit[0]]
+    assert few[2] == (9 if limit[0] == "WARM_UP_POINTS" else all_of_them[2])
+    assert all_of_them[0] == record.protocol.num_train
+    assert record.warm_up_s > 0.5 > record.train_time_s
+
+
+def test_a_classifier_that_takes_no_few_series_is_fitted_all_the_same(config, monkeypatch, tmp_path):
+    fit = DummyClassifier.fit
+
+    def fit_many(self, x, y):
+        if len(x) < 10:
+            raise ValueError("too few")
+        return fit(self, x, y)
+
+    monkeypatch.setattr(DummyClassifier, "fit", fit_many)
+    record = train(config(*DUMMY), tmp_path / "run")
+    assert record.status is Status.COMPLETED
+    assert record.warm_up_s is None
 
 
 def test_arrays_are_padded_cut_and_read_in_batches():

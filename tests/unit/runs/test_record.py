@@ -33,6 +33,8 @@ FIELDS = [
     "num_steps",
     "max_steps",
     "limited_by",
+    "warm_up_s",
+    "memory_of",
     "device",
     "versions",
     "git",

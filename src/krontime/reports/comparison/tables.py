@@ -289,8 +289,12 @@ def _caption(comparison: Comparison, published: Sequence[Published]) -> str:
     ]
     if any(entry.num_out_of_time for entry in comparison.entries):
         parts.append("Runs out of time count; they trained for all of the time that trainer.max_time allowed.")
-    if any(record.device.kind == "cpu" for record in records):
-        parts.append("Peak memory on a CPU is that of the process, libraries included.")
+    whose = {record.memory_of for record in records if record.device.kind == "cpu"}
+    if "job" in whose:
+        parts.append("Peak memory on a CPU is what a run took beyond what its process held before.")
+    if "process" in whose:
+        older = "of runs that were recorded before krontime told it apart " if "job" in whose else ""
+        parts.append(f"Peak memory on a CPU {older}is that of the process, libraries included.")
     if published:
         parts.append("Scores behind the rule are not ours; the notes give source and protocol.")
     return " ".join([*parts, f"{where}."])
