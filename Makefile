@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.krontime-installed
 INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results test test-all lint wheel clean
+.PHONY: help setup train results test test-all lint docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,7 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## create .venv and install krontime with the tested versions
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "krontime needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
@@ -44,6 +45,10 @@ lint: $(INSTALLED_DEV)  ## check style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(INSTALLED_DEV)  ## build the documentation site into build/site
+	$(PIP) -e '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 wheel: $(INSTALLED_DEV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

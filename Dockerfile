@@ -1,0 +1,12 @@
+# krontime with the tested versions: docker build -t krontime --build-arg TORCH_INDEX=URL_OF_CPU_WHEELS .
+# Without TORCH_INDEX torch comes with CUDA, several gigabytes.
+FROM python:3.11-slim
+ARG TORCH_INDEX=
+WORKDIR /krontime
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY configs configs
+COPY src src
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0 \
+    && pip install --no-cache-dir -c constraints.txt '.[audio,report,explain]'
+WORKDIR /data
+ENTRYPOINT ["krontime"]

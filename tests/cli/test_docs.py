@@ -1,0 +1,43 @@
+"""The documentation holds together: its navigation is whole, and its Python runs."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from krontime.runs.run import train_in
+
+ROOT = Path(__file__).parents[2]
+
+
+def pages(node: Any) -> list[str]:
+    """The files that a navigation names."""
+    if isinstance(node, str):
+        return [node]
+    return [page for part in (node.values() if isinstance(node, dict) else node) for page in pages(part)]
+
+
+def test_every_page_is_in_the_navigation():
+    named = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_python_of_the_docs_runs(compose, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(24, 1, 50)).astype("f4")
+    np.savez(tmp_path / "a.npz", X=X, y=np.arange(24) % 2, split=np.zeros(24, int))
+    small = ("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "trainer.max_epochs=1")
+    with contextlib.redirect_stdout(io.StringIO()):
+        train_in(compose("data=npz", f"data.path={tmp_path / 'a.npz'}", *small), tmp_path / "run")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {"RUN": tmp_path / "run", "X": X}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)  # what a reader would paste
+    assert len(names["classifier"].predict(names["X"])) == 60
