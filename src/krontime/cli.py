@@ -68,6 +68,10 @@ def _main(arguments: list[str], *, is_last: bool) -> None:
         result(command=command)
         if problems:
             fail(problems)
+        try:
+            os.getcwd()
+        except OSError as error:
+            fail([f"the folder that this is run in is gone ({error.strerror}): expected another one (cd FOLDER)"])
         _show_start(command, overrides)
         try:
             _run(command, overrides)

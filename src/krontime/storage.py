@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,27 @@ PREDICTIONS = "test_predictions.parquet"
 CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
 ATTENTION = "attention.png"
+
+
+def writing_problem(path: Path) -> str | None:
+    """Why a file or folder can't be made at `path`, or written to where it is a folder; None where it can.
+
+    Looked at before what is to be written there is computed. Nothing is left behind.
+    """
+    folder = path.expanduser().absolute()
+    while not folder.exists():
+        if folder == folder.parent:
+            return f"there is no {folder}"
+        folder = folder.parent
+    if folder.is_file() and folder == path.expanduser().absolute():
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
 
 
 @contextmanager

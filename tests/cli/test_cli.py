@@ -290,6 +290,18 @@ def test_idle_threads_spin_briefly_unless_the_user_says_how_long(
     assert {name: os.environ[name] for name in names if name in os.environ} == expected
 
 
+@pytest.mark.parametrize("arguments", [["train"], ["data", "json=true"], ["sweep-status", "outputs=."]])
+def test_a_folder_that_is_gone_is_said(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert stopped(arguments) == 2
+    assert "the folder that this is run in is gone" in capsys.readouterr().err
+
+
 class TestJson:
     """`json=true`: one JSON object on standard output, whatever the command."""
 

@@ -1,10 +1,13 @@
 """What a killed process leaves is removed, and nothing else; the file before is kept where asked."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from krontime.storage import remove_unfinished, replacing
+from krontime import storage
+from krontime.storage import remove_unfinished, replacing, writing_problem
 
 
 def test_what_was_being_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -26,3 +29,33 @@ def test_the_file_before_is_kept_only_when_the_new_one_is_whole(tmp_path: Path) 
         temporary.write_text(str(1 // 0))
     assert sorted(tmp_path.iterdir()) == [path, before]
     assert (path.read_text(), before.read_text()) == ("two", "one")
+
+
+@pytest.mark.parametrize("name", ["new.csv", "a/b/new.csv", "file.csv", "folder"])
+def test_what_can_be_written_is_and_nothing_is_left(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.csv").write_text("")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert writing_problem(tmp_path / name) is None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["file.csv/new.csv", "file.csv/a/b", "link/new.csv"])
+def test_what_lies_in_a_file_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.csv").write_text("")
+    (tmp_path / "link").symlink_to("file.csv")
+    assert "is no folder" in str(writing_problem(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(errno.EROFS, "Read-only file system"), (errno.EACCES, "Permission denied"), (errno.ENOSPC, "No space left")],
+)
+def test_a_folder_that_takes_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    def refusing(**_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refusing)
+    assert str(writing_problem(tmp_path / "a" / "b.csv")).startswith(f"{tmp_path}: {said}")

@@ -250,7 +250,7 @@ class _SweepRun:
         from krontime.training import build
 
         config = resolve.plain(self.sweeper.composed(self.overrides[0]))
-        options = (config.get("logger") or {}).get("wandb")
+        options = build.wandb_options(config)
         if options is None:
             return
         import pandas as pd

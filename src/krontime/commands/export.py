@@ -12,7 +12,7 @@ from krontime.metrics import METRICS
 from krontime.runs import load
 from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
 from krontime.runs.record import Record, Status
-from krontime.storage import RECORD
+from krontime.storage import RECORD, writing_problem
 
 
 def export(config: DictConfig) -> Path:
@@ -26,6 +26,8 @@ def export(config: DictConfig) -> Path:
     problems = Problems()
     if output.exists():
         problems.add("output", str(output), "the name of a new folder; it exists")
+    elif problem := writing_problem(output):
+        problems.found.append(f"output={str(output)!r}: can't be written ({problem})")
     if is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()

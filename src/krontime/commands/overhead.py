@@ -32,7 +32,7 @@ from krontime.runs import fitted_module, prepare
 from krontime.runs.environment import environment_json
 from krontime.runs.prepare import load_data
 from krontime.runs.screen import format_bytes
-from krontime.storage import replacing
+from krontime.storage import replacing, writing_problem
 from krontime.training import build
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
@@ -56,6 +56,8 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     for key in ("rounds", "warmup"):
         if type(own[key]) is not int or own[key] < 0:
             problems.add(key, own[key], "a whole number of at least 0")
+    if own["output"] is not None and (problem := writing_problem(Path(str(own["output"])))):
+        problems.add("output", own["output"], f"a file that can be written ({problem})")
     problems.raise_if_any()
     check_train(options, is_multirun=False)
 

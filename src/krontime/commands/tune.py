@@ -26,6 +26,7 @@ from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
+from krontime.storage import writing_problem
 from krontime.training import build
 from krontime.training.quiet import quiet_lightning
 
@@ -86,6 +87,10 @@ class Search:
         self.metric: str = self.base["callbacks"]["checkpoint"]["monitor"]
         quiet_lightning()
         _quiet_optuna()
+        if build.wandb_options(self.base) is not None:
+            from krontime.runs.wandb_log import check_online
+
+            check_online(self.base)
         self.study = SharedStudy(
             self.folder,
             direction="minimize" if BETTER[self.metric] == "min" else "maximize",
@@ -119,6 +124,8 @@ class Search:
             check_train(self.base, is_multirun=True)
         except UserError as error:
             problems += error.problems
+        if problem := writing_problem(self.folder):
+            problems.append(f"folder={str(self.folder)!r}: can't be written ({problem}); expected one that can")
         if problems:
             raise UserError(problems)
 
@@ -262,7 +269,7 @@ class Search:
         from krontime.runs.wandb_log import log_search, of_wandb
         from krontime.search import outcome
 
-        options = (self.base.get("logger") or {}).get("wandb")
+        options = build.wandb_options(self.base)
         if options is None:
             return
         named = {"name": f"{self.base['data']['name']}/{self.base['model']['name']}/search", **_given(options)}

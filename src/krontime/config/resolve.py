@@ -1,5 +1,6 @@
 """From a composed config to plain values: the only place, beside the command line, that sees a DictConfig."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,22 @@ def register_resolvers() -> None:
 
 
 def _user_cache() -> str:
+    """`KRONTIME_CACHE` where it says something, else the user's own folder for such files.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if given := os.environ.get("KRONTIME_CACHE"):
+        return given
     import platformdirs
 
-    return platformdirs.user_cache_dir("krontime", appauthor=False)
+    try:
+        return platformdirs.user_cache_dir("krontime", appauthor=False)
+    except RuntimeError as error:
+        raise UserError(
+            "paths.cache: there is no home folder to keep parsed data in; expected paths.cache=FOLDER, or "
+            "KRONTIME_CACHE=FOLDER in the environment"
+        ) from error
 
 
 def _root_hash(*, _root_: DictConfig) -> str:
@@ -48,6 +62,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(own, resolve=True)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
         raise UserError(str(error).splitlines()[0]) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

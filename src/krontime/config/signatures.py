@@ -136,8 +136,12 @@ def _problems(target: type, key: str, given: Mapping[str, Any]) -> list[str]:
     parameters = inspect.signature(target).parameters
     try:
         hints = typing.get_type_hints(target.__init__)  # type: ignore[misc]
-    except (NameError, TypeError):
-        hints = {}
+    except (NameError, TypeError):  # one of them is known to type checkers alone
+        hints = {
+            name: parameter.annotation
+            for name, parameter in parameters.items()
+            if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str)
+        }
     problems = _unknown(target, key, given)
     for name, value in given.items():
         dotted = TYPED_AS.get(f"{key}.{name}", f"{key}.{name}")

@@ -63,6 +63,7 @@ def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> Non
         # Copies, since tensors that share memory would be refused.
         save_file({name: t.detach().cpu().clone() for name, t in run.module.state_dict().items()}, building / WEIGHTS)
         (building / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.copymode(building / ABOUT, building / WEIGHTS)  # safetensors leaves it to its owner, whatever the umask
         (building / CARD).write_text(card, encoding="utf-8")
         record.write(building / RECORD)
         sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in CONTENT)

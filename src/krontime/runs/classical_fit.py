@@ -41,6 +41,13 @@ WARM_UP_CLASSES = 4
 WARM_UP_POINTS = 512
 
 
+SHORTEST = 3
+"""Points that any of aeon's classifiers needs: the difference of a series and one more."""
+
+_REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError)
+"""aeon's words for data or options that it can't work with; its own checks come late, or not at all."""
+
+
 class Arrays:
     """Series as aeon takes them: scaled, 0 where missing, and all of one length.
 
@@ -102,6 +109,11 @@ class ClassicalFit(Fit):
 
     def run(self) -> None:
         """Fit the classifier on the series that the protocol names."""
+        if (longest := self.job.spec.length) < SHORTEST:
+            raise UserError(
+                f"model={self.config['model']['name']}: expected series of at least {SHORTEST} points; the longest of "
+                f"{self.config['data']['name']} has {longest}"
+            )
         reference = aeon_classifier(self.config, num_jobs=torch.get_num_threads())
         split, options = self.job.split, self.config["data"]
         fitted_on = fitted_indices(self.job.protocol, split.train, split.validation)
@@ -123,7 +135,7 @@ class ClassicalFit(Fit):
         try:
             with _contained():
                 self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
-        except (ValueError, TypeError) as error:  # aeon's words for data or options that it can't work with
+        except _REFUSALS as error:
             raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
         self._ended_s = time.perf_counter()
         self.ended()

@@ -59,12 +59,27 @@ def explained(
     if isinstance(error, OSError) and (expected := _STORAGE.get(error.errno or 0)):
         where = error.filename or run_dir
         return UserError(f"{where}: {error.strerror or error}; expected {expected}{_GOES_ON}")
+    if is_rank_lost(error):
+        return UserError(
+            "another process of this training ended or can't be reached: expected its own message further up (none "
+            f"where the operating system ended it, for want of memory above all){_GOES_ON}"
+        )
     if config["data"]["num_workers"] and (reason := _reader_ended(error)):
         return UserError(
             f"data.num_workers={config['data']['num_workers']}: a process that reads data {reason}; expected memory "
             f"for all of them, or fewer, and files that are left alone while they are read{_GOES_ON}"
         )
     return None
+
+
+def is_rank_lost(error: BaseException) -> bool:
+    """Whether the process group lost one of its processes: what gloo and NCCL then say to the others."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        ("gloo" in text and any(words in text for words in ("closed by peer", "reset by peer", "Timed out", "timeout")))
+        or "remote process exited or there was a network error" in text
+        or type(error).__name__ in ("DistNetworkError", "DistBackendError")
+    )
 
 
 def _reader_ended(error: BaseException) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.storage import PREDICTIONS, replacing
+from krontime.storage import PREDICTIONS, replacing, writing_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +55,15 @@ class Predictions:
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file ending that `write_predictions` cannot write, before any work is done.
+    """Refuse a file that `write_predictions` cannot write, before any work is done.
 
     Raises:
-        UserError: the ending is neither `.csv` nor `.parquet`.
+        UserError: the ending is neither `.csv` nor `.parquet`, or its folder can't be written.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"output={str(path)!r}: expected a file name that ends in {' or '.join(ENDINGS)}")
+    if problem := writing_problem(path):
+        raise UserError(f"output={str(path)!r}: can't be written ({problem})")
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:

@@ -79,6 +79,10 @@ def _train_in(
     from lightning.pytorch import seed_everything
 
     quiet_lightning()
+    if is_first and build.wandb_options(config) is not None:
+        from krontime.runs.wandb_log import check_online
+
+        check_online(config)
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
     job = prepare.prepare(config, data)

@@ -1,17 +1,64 @@
 """What a run gives to Weights & Biases beside its metrics and its config."""
 
-from collections.abc import Sequence
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from krontime.errors import UserError
 from krontime.runs.plot.attention import picture
 from krontime.storage import CONFUSION_MATRIX, PREDICTIONS
+from krontime.training import build
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger, WandbLogger
+
+
+REACHED_WITHIN_S = 10.0
+"""Seconds that the server may take to answer at all."""
+
+
+def check_online(config: Mapping[str, Any]) -> None:
+    """Where a run is to be sent to Weights & Biases while it trains, see first that this works.
+
+    Args:
+        config: resolved, in plain types.
+
+    Raises:
+        UserError: there is no key, the server doesn't answer, or it refuses the key.
+    """
+    options = build.wandb_options(config)
+    if options is None or options.get("offline") or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        return
+    import wandb
+
+    instead = "or logger.wandb.offline=true, which writes a run that wandb sync sends later"
+    if not wandb.login(prompt=False, verify=False):
+        raise UserError(
+            f"logger.wandb.offline=False: there is no API key; expected one (wandb login, or WANDB_API_KEY), {instead}"
+        )
+    url = wandb.setup().settings.base_url
+    try:
+        urllib.request.urlopen(url, timeout=REACHED_WITHIN_S).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"logger.wandb.offline=False: {url} can't be reached ({reason}); expected a connection, {instead}"
+        ) from error
+    try:
+        wandb.login(prompt=False, verify=True)
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"logger.wandb.offline=False: {url} refuses the API key ({error}); expected another one (wandb login), "
+            f"{instead}"
+        ) from error
 
 
 def of_wandb(loggers: "Sequence[Logger]") -> "list[WandbLogger]":

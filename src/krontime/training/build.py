@@ -1,5 +1,6 @@
 """From a plain config to the objects of a training: network, callbacks, loggers, trainer."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,14 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
     return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 
 
+def wandb_options(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The options of the logger to Weights & Biases; None without one, or where WANDB_MODE=disabled switches it off."""
+    for options in (config.get("logger") or {}).values():
+        if options and options["_target_"].endswith(".WandbLogger"):
+            return None if os.environ.get("WANDB_MODE") == "disabled" else options
+    return None
+
+
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     """The loggers of a plain config, each writing into `run_dir`.
 
@@ -84,6 +93,8 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
     for name, options in (config.get("logger") or {}).items():
         if not options:
             continue  # switched off with logger.NAME=null
+        if options["_target_"].endswith(".WandbLogger") and wandb_options(config) is None:
+            continue
         extra = {"save_dir": str(run_dir)}
         if options["_target_"].endswith(".WandbLogger"):
             group = f"{config['data']['name']}/{config['model']['name']}"

@@ -13,8 +13,26 @@ NOT_NEWS = (
 )
 
 
+_LOST_RANK = "lightning.fabric.strategies.launchers.subprocess_script"
+"""Logs, as a notice, that it ends all processes of a training since one has died; there is no other message."""
+
+
+def _as_error(record: logging.LogRecord) -> bool:
+    """Let through that a process has died, as what it is to the user."""
+    if "terminated with code" not in (message := record.getMessage()):
+        return False
+    what = message.partition(" Forcefully")[0]
+    record.levelno, record.levelname, record.args = logging.ERROR, "ERROR", ()
+    record.msg = f"{what} This ends all processes of the training; the same command goes on from the last checkpoint."
+    return True
+
+
 def quiet_lightning() -> None:
     """Lightning's warnings stay, less those of `NOT_NEWS`; its notices and tips go."""
+    launcher = logging.getLogger(_LOST_RANK)
+    launcher.setLevel(logging.INFO)
+    if _as_error not in launcher.filters:
+        launcher.addFilter(_as_error)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOT_NEWS:

@@ -3,8 +3,11 @@
 import contextlib
 import io
 import time
+import urllib.error
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from krontime.config.identity import config_hash
+from krontime.errors import UserError
 from krontime.runs import run
 from krontime.training import build
 from tests.cli.run.small import train
@@ -89,3 +93,63 @@ class TestLoggers:
         with pytest.raises(RuntimeError, match="something broke"):
             train(config("equal.npz", "logger=wandb"), tmp_path / "run")
         assert wandb.run is None
+
+
+class TestWandbOnline:
+    """What is wrong is said before the data is read."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def refuse(*_: Any) -> None:
+            raise AssertionError("read")
+
+        monkeypatch.setattr(run.prepare, "prepare", refuse)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+
+    @pytest.fixture
+    def online(self, config: Callable[..., Any]) -> dict[str, Any]:
+        return config("equal.npz", "logger=[csv,wandb]", "logger.wandb.offline=false")
+
+    def test_without_a_key(self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("wandb.login", lambda **_: False)
+        with pytest.raises(UserError, match=r"logger\.wandb\.offline=False: there is no API key; expected one"):
+            train(online, tmp_path / "run")
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid", "ftp//x"])
+    def test_out_of_reach(
+        self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        monkeypatch.setattr("wandb.login", lambda **_: True)
+        monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=url)))
+        with pytest.raises(UserError, match=rf"{url} can't be reached"):
+            train(online, tmp_path / "run")
+
+    def test_with_a_key_that_is_refused(
+        self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import wandb
+
+        def login(*, verify: bool, prompt: bool) -> bool:
+            if verify:
+                raise wandb.errors.AuthenticationError("the key is no longer valid")
+            return True
+
+        def answering(url: str, **_: Any) -> None:
+            raise urllib.error.HTTPError(url, 404, "Not Found", Message(), None)
+
+        monkeypatch.setattr("wandb.login", login)
+        monkeypatch.setattr("urllib.request.urlopen", answering)
+        with pytest.raises(UserError, match=r"refuses the API key \(the key is no longer valid"):
+            train(online, tmp_path / "run")
+
+    @pytest.mark.parametrize("mode", ["disabled", "offline", "dryrun"])
+    def test_where_nothing_is_sent_nothing_is_looked_at(
+        self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    ) -> None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+        with pytest.raises(AssertionError, match="read"):
+            train(online, tmp_path / "run")
+        assert len(build.loggers(online, tmp_path)) == (1 if mode == "disabled" else 2)

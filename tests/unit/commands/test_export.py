@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict
     np.savez(folder / "data" / "two.npz", X=x, y=y, split=split, classes=np.array(["ja", "nö"]), fs=50.0)
     options = compose(
         *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "data.scaling=channel"),
-        *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.width=4"),
+        *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.width=6"),
         *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
     )
     with contextlib.redirect_stdout(io.StringIO()):
@@ -193,3 +194,25 @@ def test_is_a_verb_of_the_command(folder: Path, tmp_path: Path, capsys: pytest.C
         cli.main(["export", f"run={folder / 'run'}", f"output={tmp_path / 'file' / 'b'}"])
     assert stopped.value.code == 2
     assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_the_files_of_a_bundle_have_the_users_permissions(folder: Path, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        verb(export, run=folder / "run", output=tmp_path / "bundle")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").iterdir()} == {0o666 & ~mask}
+
+
+def test_an_output_that_cannot_be_written_is_seen_before_the_run_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*_: object) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(load, "load_run", unread)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output=.*can't be written \(.*file is no folder\)"):
+        verb(export, run=folder / "run", output=tmp_path / "file" / "bundle")

@@ -2,10 +2,12 @@
 
 import ast
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra.errors
 import hydra.utils
 import pytest
 import torch
@@ -16,6 +18,7 @@ from krontime.config import resolve, targets
 from krontime.config.files import PACKAGE, config_dir
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
+from krontime.models import tcn
 from krontime.models.windowed import Windowed
 from krontime.training import build
 
@@ -267,6 +270,43 @@ def test_an_object_that_refuses_its_arguments_gives_a_user_error():
         build.network({"model": {**krontime, "tokenizer": linear, "num_heads": 7, "dropout": 2}}, spec)
 
 
+BARE_TCN = {"name": "tcn", "_target_": "krontime.models.tcn.TCN"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("unsupported operand"),
+        AttributeError("no such attribute"),
+        KeyError("level"),
+        IndexError("list index out of range"),
+        ZeroDivisionError("division by zero"),
+        RuntimeError("shapes"),
+        AssertionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_fault_in_a_constructor_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def broken(self: object, **_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tcn.TCN, "__init__", broken)
+    with pytest.raises(hydra.errors.InstantiationException) as raised:
+        build.network({"model": BARE_TCN}, SeriesSpec(1, 100, 2, ("a", "b")))
+    assert raised.value.__cause__ is error
+    assert "broken" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@pytest.mark.parametrize("error", [ValueError("too wide"), UserError("too wide"), UnicodeError("too wide")])
+def test_what_a_constructor_refuses_is_the_users(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def refusing(self: object, **_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tcn.TCN, "__init__", refusing)
+    with pytest.raises(UserError, match="too wide"):
+        build.network({"model": BARE_TCN}, SeriesSpec(1, 100, 2, ("a", "b")))
+
+
 @pytest.mark.parametrize(
     ("window", "expected"),
     [
@@ -293,6 +333,35 @@ def test_plain_names_every_missing_value_at_once():
     with pytest.raises(UserError) as error:
         resolve.plain(config)
     assert [problem.split("=")[0] for problem in error.value.problems] == ["a", "b.c[0]"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("/somewhere", "/somewhere"), ("", "/home/me/.cache/krontime"), (None, "/home/me/.cache/krontime")],
+)
+def test_parsed_data_lies_where_the_environment_says(
+    variable: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KRONTIME_CACHE", variable or "")
+    if variable is None:
+        monkeypatch.delenv("KRONTIME_CACHE")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert resolve.plain(OmegaConf.create({"cache": "${krontime.user_cache:}"})) == {"cache": expected}
+
+
+def test_no_home_folder_matters_only_where_one_is_needed(monkeypatch: pytest.MonkeyPatch):
+    def homeless(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", homeless)
+    config = OmegaConf.create({"paths": {"cache": "${krontime.user_cache:}"}})
+    monkeypatch.setenv("KRONTIME_CACHE", "/somewhere")
+    assert resolve.plain(config) == {"paths": {"cache": "/somewhere"}}
+    monkeypatch.setenv("KRONTIME_CACHE", "")
+    with pytest.raises(UserError, match=r"no home folder.*expected paths\.cache=FOLDER"):
+        resolve.plain(config)
+    assert resolve.plain(OmegaConf.merge(config, {"paths": {"cache": "here"}})) == {"paths": {"cache": "here"}}
 
 
 def test_plain_resolves_and_leaves_hydra_out():

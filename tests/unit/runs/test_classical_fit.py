@@ -218,6 +218,9 @@ def test_scores_of_probabilities_are_left_out_where_only_a_class_is_named(config
     [
         (MemoryError("no room"), UserError, Status.OUT_OF_MEMORY),
         (ValueError("too short"), UserError, Status.FAILED),
+        (OverflowError("cannot convert float infinity to integer"), UserError, Status.FAILED),
+        (ZeroDivisionError("division by zero"), UserError, Status.FAILED),
+        (IndexError("index 3 is out of bounds"), UserError, Status.FAILED),
         (RuntimeError("broken"), RuntimeError, Status.FAILED),
         (KeyboardInterrupt(), KeyboardInterrupt, Status.INTERRUPTED),
     ],
@@ -232,6 +235,16 @@ def test_how_it_ended_is_recorded(config, monkeypatch, tmp_path, error, raised, 
     record = Record.read(tmp_path / "run" / "record.json")
     assert record.status is status
     assert not record.metrics.test
+
+
+@pytest.mark.parametrize("name", ["aeon_minirocket", "aeon_multirocket_hydra", "aeon_quant"])
+@pytest.mark.parametrize("length", [1, 2])
+def test_series_that_are_too_short_for_any_are_refused_before_the_work(compose, tmp_path, name, length):
+    x = np.arange(24.0 * length).reshape(24, 1, length)
+    np.savez(tmp_path / "short.npz", X=x, y=np.arange(24) % 2, split=np.zeros(24, int))
+    with pytest.raises(UserError, match=f"expected series of at least 3 points; the longest of short has {length}"):
+        train(compose("data=npz", f"data.path={tmp_path / 'short.npz'}", f"model={name}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_threads_stay_as_they_were(config, monkeypatch, tmp_path):

@@ -1,0 +1,59 @@
+"""What ended a run that was not the program's fault is said so, and what was stays as it is."""
+
+import errno
+import logging
+from pathlib import Path
+
+import pytest
+from torch.distributed import DistBackendError, DistNetworkError
+
+from krontime.runs.failures import explained
+from krontime.training.quiet import quiet_lightning
+
+CONFIG = {"data": {"num_workers": 0}}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer [::1]:1234"),
+        RuntimeError("[../gloo/gloo/transport/tcp/pair.cc:534] Read error [::1]:2: Connection reset by peer"),
+        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation"),
+        DistBackendError("NCCL error: remote process exited or there was a network error, NCCL version 2.27"),
+        DistNetworkError("The client socket has timed out"),
+    ],
+)
+def test_a_lost_rank_is_explained(error: BaseException) -> None:
+    told = explained(error, CONFIG, Path("run"))
+    assert told is not None
+    assert "another process of this training ended" in str(told)
+    assert "the same command" in str(told)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Connection closed by peer"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        TypeError("gloo Connection closed by peer"),
+        AttributeError("x"),
+        OSError(errno.ENOENT, "No such file"),
+    ],
+)
+def test_a_fault_of_the_program_is_none_of_the_users(error: BaseException) -> None:
+    assert explained(error, CONFIG, Path("run")) is None
+
+
+def test_the_end_of_a_process_of_a_training_is_said_however_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    quiet_lightning()
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    launcher.info("a notice that helps nobody")
+    launcher.info(
+        "[rank: 1] Child process with PID 1 terminated with code -9. Forcefully terminating all other processes"
+    )
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        "[rank: 1] Child process with PID 1 terminated with code -9. This ends all processes of the training; the same "
+        "command goes on from the last checkpoint."
+    )
