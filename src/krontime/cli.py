@@ -117,10 +117,15 @@ def _show_start(command: str, overrides: Sequence[str]) -> None:
 
 def _run(command: str, arguments: list[str]) -> None:
     """Compose the command's config and run it under Hydra."""
-    from krontime.config.overrides import explained, option_problems, options_first, quoted
+    from krontime.commands.inferred import with_data
+    from krontime.config.overrides import explained, is_multirun, option_problems, options_first, quoted
 
     if problems := option_problems(arguments):
         fail(problems)
+    try:
+        arguments = with_data(command, arguments)
+    except UserError as error:
+        fail(error.problems)
     import hydra
 
     from krontime.commands.hydra_task import Task
@@ -131,7 +136,10 @@ def _run(command: str, arguments: list[str]) -> None:
     task = Task(command, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
     try:
-        sys.argv = [f"krontime {command}", *map(quoted, options_first(arguments))]
+        sys.argv = [
+            f"krontime {command}",
+            *(quoted(given, is_sweep=is_multirun(arguments)) for given in options_first(arguments)),
+        ]
         with checked_loading():
             hydra.main(version_base="1.3", config_path=str(config_files.config_dir()), config_name=command)(task)()
     except UserError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from krontime.config.files import config_dir, default_groups, options
 from krontime.config.names import nearest
+from krontime.config.text_keys import is_list_of_text, is_text
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ WITH_VALUE = (
     *("-i", "--info"),
 )
 """Hydra's own options, but for `--experimental-rerun`, which reads a pickle."""
+
+_SWEEP = r"(choice|range|interval|glob|sort|shuffle|tag)\("
 
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 """Launchers that come with an extra of krontime's; that for Ray says so itself."""
@@ -64,21 +67,46 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     return [*options, *overrides]
 
 
-def quoted(argument: str) -> str:
+def quoted(argument: str, *, is_sweep: bool = False) -> str:
     """An override as Hydra can read it: a value that it can't read otherwise, such as a path with an accent, in quotes.
 
-    A `~` that a path starts with, which no shell expands there, becomes the home folder. Values that begin like a list,
-    a dict or a quoted text are left as they are.
+    So is what stands for a path or a name, where Hydra would make a number, a list or a sweep of it, as of `2024`,
+    `1_0` and `trial 1,2.npz`; in a sweep commas separate its jobs. A `~` that a path starts with, which no shell
+    expands there, becomes the home folder. Other values that begin like a list, a dict or a quoted text stay as they
+    are.
     """
     key, equals, value = argument.partition("=")
     if value == "~" or value.startswith("~/"):
         value = os.path.expanduser(value)
         argument = f"{key}={value}"
-    if argument.startswith("-") or not equals or not value or value[0] in "[{'\"" or _parsed(argument):
+    if argument.startswith("-") or not equals or not value or value[0] in "'\"" or "${" in value:
         return argument
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    candidate = f"{key}='{escaped}'"
+    if is_list_of_text(key) and re.fullmatch(r"\[[^\[\]{}'\"]*\]", value):
+        return f"{key}=[{','.join(_text(item.strip()) for item in value[1:-1].split(',') if item.strip())}]"
+    if value != "null" and (is_text(key) or (is_list_of_text(key) and value[0] != "[")):
+        if is_sweep and re.match(_SWEEP, value):
+            return argument
+        parts = value.split(",") if is_sweep and value[0] not in "[{" else [value]
+        return f"{key}={','.join(map(_text, parts))}"
+    if value[0] in "[{" or _parsed(argument):
+        return argument
+    candidate = f"{key}={_in_quotes(value)}"
     return candidate if _parsed(candidate) else argument
+
+
+def _text(value: str) -> str:
+    """A value in quotes where Hydra would not take it as the text that it is."""
+    override = _parsed(f"key={value}")
+    if override is not None and not override.is_sweep_override():
+        read = override.value()
+        if isinstance(read, str) and str(read) == value:
+            return value
+    return _in_quotes(value)
+
+
+def _in_quotes(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str]:
@@ -115,7 +143,11 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         accepted, config = _accepted_groups(verb, groups, problems)
+        refused = {override.key_or_group for text, override in groups if text not in accepted}
+        refused -= {override.key_or_group for _, override in groups if override.is_sweep_override()}
         for text, override in values:
+            if override.key_or_group.partition(".")[0] in refused:
+                continue  # nobody knows what keys that choice would have
             if not (override.is_add() or override.is_force_add()) and (problem := _no_such_key(text, override, config)):
                 problems.append(problem)
         single = [text for text, override in values if not override.is_sweep_override()]

@@ -1,52 +1,195 @@
-"""Reads the series of one new file, for prediction: `.npz`, `.npy`, `.ts`, `.csv` or `.tsv`."""
+"""Reads the series of new files, for prediction: every format that training reads, one file or many."""
 
+import glob
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from krontime.data.assemble import class_texts, flatten, value_problems
-from krontime.data.series import UNKNOWN_LABEL, SeriesData
-from krontime.data.sources.arrays import read_npy
+from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
+from krontime.data.sources import audio
+from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
+from krontime.data.sources.columns import TableOptions
 from krontime.data.sources.files import file_identity
-from krontime.data.sources.labelled import Labelled
+from krontime.data.sources.labelled import Labelled, aligned, header_names
 from krontime.data.sources.npz import read_container
-from krontime.data.sources.table import read_table
+from krontime.data.sources.table import read_table, trimmed
+from krontime.data.sources.text import is_number
 from krontime.data.sources.ts import read_ts
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".npz", ".npy", ".ts", ".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".txt")
+SUFFIXES = (".npz", ".npy", ".ts", *TABLES, *audio.SUFFIXES)
 SPLITS = ("all", "train", "test")
+MAX_TOLD = 5
 
 
-def read_series(
-    path: str | Path,
-    *,
-    class_names: Sequence[str],
-    split: str = "all",
-    sampling_rate_hz: float | None = None,
-    missing_value: float | None = None,
-    missing_channels: list[int] | None = None,
-) -> SeriesData:
-    """Read a file of series, with or without labels.
+@dataclass(frozen=True)
+class Reading:
+    """How new files are read.
+
+    Attributes:
+        split: which series of an `.npz` container to take: `all`, `train` or `test`.
+        sampling_rate_hz: for files that do not state it.
+        missing_value: code of a missing value besides NaN, as the training data had it.
+        missing_channels: channels that use the code; None for all.
+        table: what is known of tables.
+        label_first: whether a table has no header and the label first, as in the UCR archive's own text files.
+        layout: where the channels of arrays are; see `NpzSource`.
+        mono: whether the channels of recordings are averaged.
+        trained: what the series are compared with, where their columns have names; None for nothing.
+    """
+
+    split: str = "all"
+    sampling_rate_hz: float | None = None
+    missing_value: float | None = None
+    missing_channels: list[int] | None = None
+    table: TableOptions = field(default_factory=lambda: TableOptions(prefix="source"))
+    label_first: bool = False
+    layout: Layout | None = None
+    mono: bool = True
+    trained: SeriesSpec | None = None
+
+
+@dataclass(frozen=True)
+class NewSeries:
+    """The series of several files.
+
+    Attributes:
+        data: all series, in the order of the files.
+        names: the file of each series.
+        broken: why a file gave no series, for each that did not, and how many series came before it.
+        notes: what was left out of a folder.
+    """
+
+    data: SeriesData
+    names: list[str]
+    broken: dict[str, tuple[str, int]]
+
+
+def input_files(given: Path) -> tuple[list[tuple[Path, str]], str | None]:
+    """The files that an input stands for, with the name of each, and a note on what is left out.
+
+    Args:
+        given: a file, a folder (all files below it; recordings, where there are any), or a pattern such as `rec/*.wav`.
+
+    Raises:
+        UserError: there are none, or a folder has files of several kinds.
+    """
+    if given.is_file():
+        return [(given, given.name)], None
+    if given.is_dir():
+        every = [file for file in sorted(given.rglob("*")) if file.is_file()]
+        visible = [f for f in every if not any(part.startswith(".") for part in f.relative_to(given).parts)]
+        kinds = Counter(_kind(file) for file in visible if file.suffix.lower() in SUFFIXES)
+        if not kinds:
+            raise UserError(f"input={str(given)!r}: the folder has no file of type {', '.join(SUFFIXES)}")
+        if len(kinds) > 1 and "recording" not in kinds:
+            listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            raise UserError(
+                f"input={str(given)!r}: expected files of one kind, found {listed}; input='{given}/*.csv' names some"
+            )
+        kind = "recording" if "recording" in kinds else next(iter(kinds))
+        files = [file for file in visible if file.suffix.lower() in SUFFIXES and _kind(file) == kind]
+        left = len(every) - len(files)
+        note = f"{left} other file{'s' * (left != 1)} in {given} left out" if left else None
+        return [(file, str(file.relative_to(given))) for file in files], note
+    matched = (
+        [Path(name) for name in sorted(glob.glob(str(given), recursive=True))] if glob.has_magic(str(given)) else []
+    )
+    files = [file for file in matched if file.is_file()]
+    if not files:
+        if glob.has_magic(str(given)):
+            raise UserError(
+                f"input={str(given)!r}: no file matches; expected a file, a folder or a pattern such as '*.wav'"
+            )
+        file_identity(given, "input")
+    return [(file, str(file)) for file in files], None
+
+
+def _kind(file: Path) -> str:
+    suffix = file.suffix.lower()
+    return "recording" if suffix in audio.SUFFIXES else "table" if suffix in TABLES else suffix
+
+
+def read_files(
+    files: Sequence[tuple[Path, str]], reading: Reading, class_names: Sequence[str], *, skip: bool
+) -> NewSeries:
+    """Read several files, all of them before any problem is reported.
+
+    Args:
+        files: each with its name.
+        reading: how.
+        class_names: the model's classes; a label that is none of them counts as unknown.
+        skip: leave files out that cannot be read.
+
+    Raises:
+        UserError: a file cannot be read and is not to be skipped, none can, or their channels differ.
+    """
+    broken: dict[str, tuple[str, int]] = {}
+    parts: list[SeriesData] = []
+    names: list[str] = []
+    problems: list[str] = []
+    if len(files) > 1 and all(path.suffix.lower() in audio.SUFFIXES for path, _ in files):
+        audio.require_memory_for([path for path, _ in files], mono=reading.mono)
+    for path, name in files:
+        try:
+            part = read_new(path, reading, class_names)
+        except UserError as error:
+            broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
+            problems += error.problems
+            continue
+        parts.append(part)
+        names += [name] * len(part)
+    if broken and (not skip or not parts):
+        if len(files) > 1:
+            way = "" if skip else "; on_error=skip marks them and classifies the others"
+            problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
+        raise UserError(problems)
+    if len(channels := {part.num_channels: name for part, (_, name) in zip(parts, files, strict=False)}) > 1:
+        listed = ", ".join(f"{count} (such as {name})" for count, name in channels.items())
+        raise UserError(f"input: expected files of the same number of channels, found {listed}")
+    return NewSeries(_joined(parts), names, broken)
+
+
+def _joined(parts: Sequence[SeriesData]) -> SeriesData:
+    if len(parts) == 1:
+        return parts[0]
+    rates = np.concatenate(
+        [np.full(len(part), np.nan if part.sampling_rate_hz is None else part.sampling_rate_hz) for part in parts]
+    )
+    known = np.unique(rates[~np.isnan(rates)])
+    values, offsets = flatten([part.series(i) for part in parts for i in range(len(part))])
+    return replace(
+        parts[0],
+        values=values,
+        offsets=offsets,
+        labels=np.concatenate([part.labels for part in parts]),
+        is_test=np.ones(len(offsets) - 1, bool),
+        has_missing=any(part.has_missing for part in parts),
+        sampling_rate_hz=float(known[0]) if len(known) == 1 and not np.isnan(rates).any() else None,
+        rates_hz=rates if len(known) > 1 else None,
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def read_series(path: str | Path, *, class_names: Sequence[str], **reading: Any) -> SeriesData:
+    """Read a file of series, with or without labels; further arguments are those of `Reading`.
 
     Formats, by the file's ending:
 
     - `.npz`: the container of `krontime.data.sources.npz`, where only the values are needed.
     - `.npy`: one array, `(n, L)` for one channel or `(n, C, L)`; NaN is missing.
     - `.ts`: aeon's text format, with or without class labels.
-    - `.csv`, `.tsv`: the tables of `krontime.data.sources.table`, with or without labels.
-
-    Args:
-        path: the file.
-        class_names: the model's classes; a label that is none of them counts as unknown.
-        split: which series of an `.npz` container to take: `all`, `train` or `test`.
-        sampling_rate_hz: for files that do not state it.
-        missing_value: code of a missing value besides NaN, as the training data had it.
-        missing_channels: channels that use the code; None for all.
+    - `.csv`, `.tsv`, `.txt`: the tables of `krontime.data.sources.table`, with or without labels.
+    - recordings, such as `.wav` and `.flac`: one series.
 
     Returns:
         The series in the order of the file, with `UNKNOWN_LABEL` where there is no label.
@@ -54,42 +197,52 @@ def read_series(
     Raises:
         UserError: names all problems of the file.
     """
-    path = Path(path).expanduser()
+    return read_new(Path(path).expanduser(), Reading(**reading), class_names)
+
+
+def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> SeriesData:
+    """`read_series` with its arguments as one."""
+    split = reading.split
+    suffix = path.suffix.lower()
     problems: list[str] = []
-    if path.suffix.lower() not in SUFFIXES:
+    if suffix not in SUFFIXES:
         problems.append(f"input={str(path)!r}: expected a file of type {', '.join(SUFFIXES)}")
     if split not in SPLITS:
         problems.append(f"split={split!r}: expected {', '.join(SPLITS)}")
-    elif split != "all" and path.suffix.lower() != ".npz":
+    elif split != "all" and suffix != ".npz":
         problems.append(f"split={split!r}: expected all, since only an .npz container has a split")
     if problems:
         raise UserError(problems)
     file_identity(path, "input")
-
+    rate = reading.sampling_rate_hz
+    header: str | None = None
+    notes: tuple[str, ...] = ()
     labels: np.ndarray | None = None
-    if path.suffix.lower() == ".npz":
-        required = () if split == "all" else ("split",)
-        raw = read_container(path, missing_value=missing_value, missing_channels=missing_channels, required=required)
-        values, offsets, num_channels = raw.values, raw.offsets, raw.num_channels
-        sampling_rate_hz = raw.sampling_rate_hz or sampling_rate_hz
-        try:
-            labels = None if raw.y is None else class_texts(raw.y, raw.classes)
-        except UserError as error:
-            log.warning("%s: its labels are left aside (%s)", path, error)
-        if split != "all":
-            assert raw.is_test is not None
-            chosen = np.flatnonzero(raw.is_test == (split == "test"))
-            blocks = [values[offsets[i] * num_channels : offsets[i + 1] * num_channels] for i in chosen]
-            values, offsets = flatten([block.reshape(num_channels, -1) for block in blocks])
-            labels = None if labels is None else labels[chosen]
+    if suffix == ".npz":
+        values, offsets, num_channels, labels, own_rate, notes = _read_container(path, reading)
+        rate = own_rate or rate
     else:
-        reader = {".npy": _read_npy, ".ts": read_ts}.get(path.suffix.lower(), read_table)
-        series, labels = reader(path)
+        if suffix in audio.SUFFIXES:
+            try:
+                recording = audio.read_recording(path, mono=reading.mono)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{path}: {error}") from error
+            read, rate = Labelled([recording.values], None), float(recording.sampling_rate_hz)
+        elif suffix == ".npy":
+            read = _read_npy(path, reading.layout)
+        elif suffix == ".ts":
+            read = read_ts(path)
+        else:
+            read = _read_table(path, reading)
+            header = reading.trained.header if read.header is not None and reading.trained is not None else None
+        series, labels, notes = read.series, read.labels, read.notes
         num_channels = series[0].shape[0] if series else 1
-        if missing_value is not None:
-            channels = range(num_channels) if missing_channels is None else missing_channels
+        if reading.missing_value is not None:
+            channels = range(num_channels) if reading.missing_channels is None else reading.missing_channels
             coded = np.isin(np.arange(num_channels), channels)[:, None]
-            series = [np.where(coded & (one == missing_value), np.nan, one) for one in series]
+            series = [np.where(coded & (one == reading.missing_value), np.nan, one) for one in series]
         values, offsets = flatten(series)
 
     if problems := value_problems(values, offsets, num_channels):
@@ -102,25 +255,85 @@ def read_series(
         class_names=tuple(class_names),
         num_channels=num_channels,
         has_missing=bool(np.isnan(values).any()),
-        sampling_rate_hz=sampling_rate_hz,
+        sampling_rate_hz=rate,
+        header=header,
+        notes=notes,
     )
 
 
+def _read_container(
+    path: Path, reading: Reading
+) -> tuple[np.ndarray, np.ndarray, int, np.ndarray | None, float | None, tuple[str, ...]]:
+    """Values, offsets, channels, labels, rate and notes of an `.npz` container."""
+    raw = read_container(
+        path,
+        missing_value=reading.missing_value,
+        missing_channels=reading.missing_channels,
+        required=() if reading.split == "all" else ("split",),
+        layout=reading.layout,
+        layout_key="source.layout",
+    )
+    values, offsets, num_channels = raw.values, raw.offsets, raw.num_channels
+    labels = None
+    try:
+        labels = None if raw.y is None else class_texts(raw.y, raw.classes)
+    except UserError as error:
+        log.warning("%s: its labels are left aside (%s)", path, error)
+    if reading.split != "all":
+        assert raw.is_test is not None
+        chosen = np.flatnonzero(raw.is_test == (reading.split == "test"))
+        blocks = [values[offsets[i] * num_channels : offsets[i + 1] * num_channels] for i in chosen]
+        values, offsets = flatten([block.reshape(num_channels, -1) for block in blocks])
+        labels = None if labels is None else labels[chosen]
+    return values, offsets, num_channels, labels, raw.sampling_rate_hz, raw.notes
+
+
+def _read_table(path: Path, reading: Reading) -> Labelled:
+    """A table, its columns in the order of training where both have names."""
+    spec, options = reading.trained, reading.table
+    names = None if spec is None or spec.header is None else header_names(spec.header)
+    if not reading.label_first:
+        read = read_table(path, options, points=names)
+        if names is None or options.header is False:
+            return read
+        return aligned(read, names, ragged=spec is not None and spec.min_length != spec.length, where=str(path))
+    options = replace(options, header=False, label=options.label or "0", wide=True)
+    read = trimmed(read_table(path, options))
+    if reading.table.label is None and spec is not None and _is_unlabelled(read, spec):
+        read = trimmed(read_table(path, replace(options, label="none")))
+    return read
+
+
+def _is_unlabelled(read: Labelled, spec: SeriesSpec) -> bool:
+    """Whether series that were read with their first value as label are one point short of those of training."""
+    lengths = {series.shape[1] for series in read.series}
+    return spec.min_length == spec.length and lengths == {spec.length - 1}
+
+
 def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence[str], path: Path) -> np.ndarray:
+    """Positions of labels in the class names; `1.0` and `1` are the same class."""
     if labels is None:
         return np.full(num_series, UNKNOWN_LABEL, np.int64)
     position = {name: i for i, name in enumerate(class_names)}
+    numbers = {float(name): i for name, i in position.items() if is_number(name)}
+    for label in set(labels.tolist()) - set(position):
+        if is_number(label) and float(label) in numbers:
+            position[label] = numbers[float(label)]
     if strangers := sorted(set(labels.tolist()) - set(position) - {""}):
         log.warning("%s: labels %s are not among the model's classes and count as unknown", path, strangers[:5])
     return np.array([position.get(label, UNKNOWN_LABEL) for label in labels.tolist()], np.int64)
 
 
-def _read_npy(path: Path) -> Labelled:
+def _read_npy(path: Path, layout: Layout | None) -> Labelled:
     try:
         array = read_npy(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
-        found = f"shape {array.shape}, type {array.dtype}"
-        raise UserError(f"{path}: found {found}, expected numbers (series, points) or (series, channels, points)")
-    return Labelled(list(array[:, None, :] if array.ndim == 2 else array), None)
+        held = f"shape {array.shape}, type {array.dtype}"
+        raise UserError(f"{path}: found {held}, expected numbers (series, points) or (series, channels, points)")
+    try:
+        values = channels_first(array, layout, "source.layout")
+    except ValueError as error:
+        raise UserError(f"{path}: it {error}") from error
+    return Labelled(list(values), None, notes=shape_notes(values, layout))

@@ -1,5 +1,6 @@
 """Per-series predictions as a table: true class, predicted class, and the probability of every class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from krontime.errors import UserError
 from krontime.storage import PREDICTIONS, replacing, writing_problem
 
 if TYPE_CHECKING:
+    from pyarrow import Table
     from torch import Tensor
 
 _PROBABILITY = "p_"
@@ -76,16 +78,50 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         UserError: the ending is neither `.csv` nor `.parquet`.
     """
     check_output(path)
+    write_table(prediction_table(predictions), path)
+
+
+def prediction_table(
+    predictions: Predictions,
+    *,
+    files: Sequence[str] | None = None,
+    broken: Sequence[tuple[str, tuple[str, int]]] | None = None,
+) -> "Table":
+    """What `write_predictions` writes, as a table.
+
+    Args:
+        predictions: what the model says.
+        files: the file of each series, for a column `file`; None for no such column.
+        broken: name of each file that gave no series, why, and how many series came before it: rows without a class,
+            and a column `error`. None for no such column.
+    """
     import pyarrow as pa
 
-    columns = {
-        "index": pa.array(predictions.index, type=pa.int64()),
-        "label": pa.array(predictions.labels, type=pa.string()),
-        "predicted": pa.array(predictions.predicted, type=pa.string()),
-    }
+    num_series = len(predictions.index)
+    gone = broken or []
+    # Rows of broken files stand where their series would; -1 marks them.
+    rows: list[int] = []
+    for position in range(num_series + 1):
+        rows += [-1 - i for i, (_, (_, before)) in enumerate(gone) if before == position]
+        rows += [position] if position < num_series else []
+    taken = pa.array([None if row < 0 else row for row in rows], type=pa.int64())
+    columns = {"index": pa.array(predictions.index, type=pa.int64()).take(taken)}
+    if gone:
+        columns["index"] = pa.array(range(len(rows)), type=pa.int64())
+    if files is not None:
+        columns["file"] = pa.array([files[row] if row >= 0 else gone[-1 - row][0] for row in rows], type=pa.string())
+    columns["label"] = pa.array(predictions.labels, type=pa.string()).take(taken)
+    columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(taken)
     for column, name in enumerate(predictions.class_names):
-        columns[_PROBABILITY + name] = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
-    table = pa.table(columns)
+        probability = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
+        columns[_PROBABILITY + name] = probability.take(taken)
+    if broken is not None:
+        columns["error"] = pa.array([None if row >= 0 else gone[-1 - row][1][0] for row in rows], type=pa.string())
+    return pa.table(columns)
+
+
+def write_table(table: "Table", path: Path) -> None:
+    """Write a table as Parquet or CSV, as the file's ending says."""
     with replacing(path) as temporary:
         if path.suffix.lower() == ".parquet":
             from pyarrow import parquet

@@ -28,6 +28,7 @@ SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 NEEDED = {
     "data=npz": ["data.path=missing/Some.npz"],
     "data=audio": ["data.path=missing/Some"],
+    "data=ucr_text": ["data.train=missing/Some_TRAIN.tsv", "data.test=missing/Some_TEST.tsv"],
     "data=csv": ["data.train=missing/Some_TRAIN.csv", "data.test=missing/Some_TEST.csv"],
     "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],
     "decomposition=sizes": ["decomposition.sizes=[20,20]"],
@@ -200,8 +201,9 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
         return
     with pytest.raises(UserError) as error:
         source.describe()
-    pair = [f"Some_TRAIN.{name}", f"Some_TEST.{name}"]
-    files = pair if name in ("csv", "ts") else [Path(config["data"].get("path", "")).name]
+    suffix = "tsv" if name == "ucr_text" else name
+    pair = [f"Some_TRAIN.{suffix}", f"Some_TEST.{suffix}"]
+    files = pair if name in ("csv", "ts", "ucr_text") else [Path(config["data"].get("path", "")).name]
     assert all(any(file in problem for problem in error.value.problems) for file in files)
 
 

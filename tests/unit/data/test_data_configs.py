@@ -35,6 +35,7 @@ def test_the_choices_are_those_of_the_guide():
         "npz",
         "ts",
         "csv",
+        "ucr_text",
         "monster",
         "audio",
         "synthetic",
@@ -62,7 +63,8 @@ def test_every_shared_key_is_explained():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_composes_into_a_source(composed, name):
     train, path = "data.train=a/Some", "data.path=a/Some"
-    given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}.get(name, [])
+    given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}
+    given = {**given, "ucr_text": [f"{train}.tsv"]}.get(name, [])
     data = composed(f"data={name}", *given)
     source = targets.instantiate(data["source"], "data.source")
     assert callable(source.load)

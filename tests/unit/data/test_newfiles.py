@@ -142,7 +142,8 @@ def test_a_stated_rate_is_taken_where_the_file_has_none(tmp_path):
         ("a.npy", b"\x93NUMPY broken", "cannot be read as a .npy"),
         ("a.npy", b"", "cannot be read as a .npy"),
         ("a.npz", b"PK broken", "cannot be read as an .npz"),
-        ("a.wav", b"RIFF", "expected a file of type .npz"),
+        ("a.png", b"RIFF", "expected a file of type .npz"),
+        ("a.wav", b"RIFF", "cannot be decoded"),
     ],
 )
 def test_a_mistake_is_told_with_the_file(tmp_path, name, content, message):

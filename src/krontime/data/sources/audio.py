@@ -1,24 +1,32 @@
-"""A folder of recordings: a subfolder for each class, or `train` and `test` folders of such subfolders.
+"""A folder of recordings: a subfolder for each class, or folders of splits (train, test) of such subfolders.
 
 Files are decoded by libsndfile (WAV, FLAC, Ogg, MP3, AIFF and more). Values lie between -1 and 1.
 """
 
 import hashlib
 import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from krontime.data.assemble import labelled_data
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
+from krontime.data.sources.folders import Found, Layout, Part, lay_out
 from krontime.errors import UserError
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64")
-PARTS = ("train", "test")
 BLOCK_FRAMES = 1 << 16
-MAX_TOLD = 10
+COPIES = 2
+"""Times that all values are held while they are read: each recording, and all of them one after the other."""
+
+MAX_EXAMPLES = 3
 
 
 class Recording(NamedTuple):
@@ -34,25 +42,48 @@ class AudioSource:
     Args:
         path: the folder.
         mono: average the channels of each recording; else all recordings need the same number.
+        splits: whether the folders at the top are splits and not classes; None to go by their names.
+        train_folder: name of the folder of the training split, where its name does not say so.
+        validation_folder: the same for validation.
+        test_folder: the same for testing.
+        ignore: folders at the top to leave out.
+        on_error: what to do about files that cannot be decoded: `refuse` or `skip`.
     """
 
-    def __init__(self, path: str, mono: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        mono: bool = True,
+        splits: bool | None = None,
+        train_folder: str | None = None,
+        validation_folder: str | None = None,
+        test_folder: str | None = None,
+        ignore: list[str] | None = None,
+        on_error: Literal["refuse", "skip"] = "refuse",
+    ) -> None:
         self.path = Path(path).expanduser()
         self.mono = mono
+        self.splits = splits
+        folders: dict[Part, str | None] = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+        self.folders: dict[Part, str] = {part: str(name) for part, name in folders.items() if name is not None}
+        self.ignore = tuple(str(name) for name in ignore or ())
+        self.on_error = on_error
 
     def describe(self) -> dict[str, Any]:
         """Identity of the files; raises `UserError` where the folder is missing or holds no classes of recordings."""
-        found = []
-        for file, label, is_test in self._files():
+        listed = []
+        layout = self._layout()
+        for file, label, part in layout.recordings:
             status = file.stat()
-            found.append([str(file.relative_to(self.path)), label, is_test, status.st_size, status.st_mtime_ns])
-        listed = hashlib.sha256(json.dumps(found).encode("utf-8", "surrogatepass")).hexdigest()
+            listed.append([str(file.relative_to(self.path)), label, part, status.st_size, status.st_mtime_ns])
+        files = json.dumps([listed, layout.notes]).encode("utf-8", "surrogatepass")
         return {
             "name": self.path.name,
             "kind": "audio",
             "folder": str(self.path.resolve()),
-            "files": listed,
+            "files": hashlib.sha256(files).hexdigest(),
             "mono": self.mono,
+            "on_error": self.on_error,
         }
 
     def load(self) -> SeriesData:
@@ -61,56 +92,141 @@ class AudioSource:
         Raises:
             UserError: the library is not installed, or names what is wrong with the files.
         """
-        files = self._files()
-        problems: list[str] = []
-        recordings: list[Recording] = []
-        for file, _, _ in files:
-            try:
-                recordings.append(read_recording(file, mono=self.mono))
-            except ValueError as error:
-                problems.append(f"{file}: {error}")
-        for what, found in (
-            ("channels", [one.values.shape[0] for one in recordings]),
-            ("points per second", [one.sampling_rate_hz for one in recordings]),
-        ):
-            if not problems and len(set(found)) > 1:
-                other = next(i for i, value in enumerate(found) if value != found[0])
-                problems.append(
-                    f"{files[other][0]}: {found[other]} {what}; expected {found[0]}, as in {files[0][0].name}"
-                )
-        if problems:
-            more = [f"{self.path}: ... ({len(problems)} in all)"] if len(problems) > MAX_TOLD else []
-            raise UserError([*problems[:MAX_TOLD], *more])
+        return self._load(mixed_rates=False)
 
+    def load_mixed(self) -> SeriesData:
+        """Decode every file; the rates may differ, and are then in `rates_hz`.
+
+        Raises:
+            UserError: the library is not installed, or names what is wrong with the files.
+        """
+        return self._load(mixed_rates=True)
+
+    def _load(self, *, mixed_rates: bool) -> SeriesData:
+        layout = self._layout()
+        files = [one.file for one in layout.recordings]
+        recordings, broken = read_recordings(files, mono=self.mono)
+        if broken and (self.on_error != "skip" or len(broken) == len(files)):
+            ways = "" if self.on_error == "skip" else "; data.source.on_error=skip leaves them out"
+            problems = [f"{file}: {reason}" for file, reason in broken.items()]
+            problems[-1] += f" ({len(broken)} of {len(files)} recordings cannot be read{ways})"
+            raise UserError(problems)
+        kept = [one for one in layout.recordings if one.file not in broken]
+        notes = list(layout.notes)
+        if broken:
+            names = ", ".join(str(file.relative_to(self.path)) for file in broken)
+            notes.append(f"left out: {len(broken)} of {len(files)} files that cannot be decoded ({names})")
+        rates = [one.sampling_rate_hz for one in recordings]
+        problems = _differing(kept, [one.values.shape[0] for one in recordings], "channels", "data.source.mono=true")
+        if not mixed_rates:
+            problems += _differing(kept, rates, "points per second", f"data.prepare.resample_hz={min(rates)}")
+        if problems:
+            raise UserError(problems)
+        parts = np.array([one.part for one in kept])
         return labelled_data(
             [one.values for one in recordings],
-            np.array([label for _, label, _ in files], dtype=np.str_),
-            np.array([is_test for _, _, is_test in files]),
+            np.array([one.label for one in kept], dtype=np.str_),
+            parts == "test",
             where=str(self.path),
-            sampling_rate_hz=float(recordings[0].sampling_rate_hz),
+            sampling_rate_hz=float(rates[0]) if len(set(rates)) == 1 else None,
+            rates_hz=np.array(rates, float) if len(set(rates)) > 1 else None,
+            is_validation=parts == "validation" if (parts == "validation").any() else None,
+            notes=tuple(notes),
         )
 
-    def _files(self) -> list[tuple[Path, str, bool]]:
-        """Every recording with its class and whether it is for testing, in the order of their names."""
+    def _layout(self) -> Layout:
+        """Every recording with its class and its split, in the order of their names."""
         if not self.path.is_dir():
             what = "is a file" if self.path.exists() else "there is no such folder"
             raise UserError(f"data.path={str(self.path)!r}: {what}; expected a folder with a subfolder for each class")
-        parts = [self.path / part for part in PARTS]
-        roots = [(root, root == parts[1]) for root in parts] if all(map(Path.is_dir, parts)) else [(self.path, False)]
-        found = [
-            (file, folder.name, is_test)
-            for root, is_test in roots
-            for folder in sorted(root.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
-        ]
-        if not found:
+        layout = lay_out(self.path, SUFFIXES, splits=self.splits, named=self.folders, ignore=self.ignore)
+        if not layout.recordings:
             raise UserError(
                 f"data.path={str(self.path)!r}: there are no recordings in its subfolders; expected a subfolder for "
                 f"each class (or train and test folders of such), with files of type {', '.join(SUFFIXES)}"
+                + "".join(f"; {note}" for note in layout.notes)
             )
-        return found
+        return layout
+
+
+def _differing(files: Sequence[Found], values: Sequence[int], what: str, way: str) -> list[str]:
+    """A line for each value that not all files have in common with the most frequent one, which is named with them."""
+    counts = Counter(values).most_common()
+    if len(counts) < 2:
+        return []
+    usual = counts[0][0] if counts[0][1] > counts[1][1] else values[0]
+    like = files[values.index(usual)].file.name
+    lines = []
+    for value, count in counts:
+        if value == usual:
+            continue
+        examples = [files[i].file for i, other in enumerate(values) if other == value][:MAX_EXAMPLES]
+        more = f" (and {count - 1} more files)" if count > 1 else ""
+        lines.append(f"{examples[0]}: {value} {what}; expected {usual}, as in {like}{more}; {way} brings them together")
+    return lines
+
+
+def read_recordings(files: Sequence[Path], *, mono: bool) -> tuple[list[Recording], dict[Path, str]]:
+    """Decode files, once it is clear from their headers that all of them fit in memory.
+
+    Returns:
+        The recordings of those that can be decoded, in order, and for each other file why it cannot.
+
+    Raises:
+        UserError: they do not fit, or the library is not installed.
+    """
+    broken = require_memory_for(files, mono=mono)
+    recordings = []
+    for file in files:
+        if file in broken:
+            continue
+        try:
+            recordings.append(read_recording(file, mono=mono))
+        except ValueError as error:
+            broken[file] = str(error)
+    return recordings, {file: broken[file] for file in files if file in broken}
+
+
+def require_memory_for(files: Sequence[Path], *, mono: bool) -> dict[Path, str]:
+    """Refuse recordings that do not fit in memory, by what their headers say.
+
+    Returns:
+        Why a header cannot be read, for each file whose cannot.
+
+    Raises:
+        UserError: they do not fit, or the library is not installed.
+    """
+    soundfile = _library()
+    broken: dict[Path, str] = {}
+    num_bytes = 0
+    for file in files:
+        try:
+            about = soundfile.info(file)
+        except (OSError, RuntimeError, TypeError) as error:
+            broken[file] = f"cannot be decoded ({error})"
+            continue
+        frames = min(about.frames, file.stat().st_size * MAX_FRAMES_PER_BYTE)
+        num_bytes += frames * (1 if mono else about.channels) * np.dtype(np.float32).itemsize
+    try:
+        require_memory(COPIES * num_bytes)
+    except ValueError as error:
+        raise UserError(
+            f"{len(files)} recordings of {num_bytes / 2**30:,.1f} GiB when decoded: {error}; expected fewer or shorter "
+            "ones, or a machine (or a limit) with more"
+        ) from error
+    return broken
+
+
+MAX_FRAMES_PER_BYTE = 1_000
+"""No format that is read packs more frames into a byte; a damaged header may say so."""
+
+
+def _library() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the package is there, and no libsndfile
+        raise UserError("data=audio needs the extra audio: expected pip install 'krontime[audio]'") from error
+    return soundfile
 
 
 def read_recording(path: Path, *, mono: bool) -> Recording:
@@ -120,10 +236,7 @@ def read_recording(path: Path, *, mono: bool) -> Recording:
         UserError: the library is not installed.
         ValueError: the file is none that it decodes, or does not fit in memory.
     """
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package is there, and no libsndfile
-        raise UserError("data=audio needs the extra audio: expected pip install 'krontime[audio]'") from error
+    soundfile = _library()
     blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(path) as file:

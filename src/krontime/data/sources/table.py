@@ -1,99 +1,425 @@
-"""Series of one channel in a text table, `.csv` or `.tsv`: one series in each row, one value in each field.
+"""Series of one channel in a text table, `.csv`, `.tsv` or `.txt`: one series in each row, one value in each field.
 
-An empty field, NaN or ? is missing, and empty fields at a row's end are not part of the series. A first row without
-numbers, or with a column `label`, `class` or `y`, is a header, and that column (at most one) holds labels.
+An empty field, NaN or ? is missing, and empty fields at a row's end are not part of the series. The first row names the
+columns; one of them holds the labels. What may be wrong with columns is in `krontime.data.sources.columns`.
 """
 
 import csv
-from collections.abc import Iterator
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from krontime.data.sources.columns import (
+    LABEL_COLUMNS,
+    Roles,
+    TableOptions,
+    column_names,
+    counting_problems,
+    long_problem,
+    looks_like_header,
+    name_problems,
+    roles,
+    text_column,
+)
 from krontime.data.sources.labelled import Labelled, LabelledFiles, label_array
-from krontime.data.sources.text import is_value, numbers
+from krontime.data.sources.text import is_number, is_value, numbers
 from krontime.errors import UserError
 
-LABEL_COLUMNS = ("label", "class", "y")
 MAX_SHOWN = 10
 """Most wrong rows that are told."""
 
+MOSTLY = 0.8
+"""A column of text has it in more than this fraction of the rows; in fewer it is a mistake in these."""
+
+LOOKED_AT = 50
+"""Rows that a first row of numbers is compared with."""
+
+SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
+
 
 class TableSource(LabelledFiles):
-    """Reads tables with a column of labels; see `LabelledFiles`."""
+    """Reads tables with a column of labels; see `LabelledFiles` and `TableOptions`."""
 
     kind = "table"
-    labels_hint = f"a first row that names the columns, one of them {', '.join(LABEL_COLUMNS)}"
+    labels_hint = (
+        f"a first row that names the columns, one of them {', '.join(LABEL_COLUMNS)}, or data.source.label=COLUMN "
+        "(without a first row of names data.source.header=false data.source.label=NUMBER, from 0)"
+    )
 
-    def read(self, path: Path) -> Labelled:
+    def __init__(
+        self,
+        train: str,
+        test: str | None = None,
+        label: str | int | None = None,
+        group: str | int | None = None,
+        ignore: list[str | int] | None = None,
+        keep: list[str | int] | None = None,
+        header: bool | None = None,
+        separator: str | None = None,
+        decimal: str = ".",
+        wide: bool = False,
+    ) -> None:
+        super().__init__(train, test)
+        self.options = table_options(
+            label=label,
+            group=group,
+            ignore=ignore,
+            keep=keep,
+            header=header,
+            separator=separator,
+            decimal=decimal,
+            wide=wide,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the files and of what was said of them; raises `UserError` where one is missing."""
+        return {**super().describe(), "options": repr(self.options)}
+
+    def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
-        return read_table(path)
+        return read_table(path, self.options, points=None if trained is None else trained.header)
 
 
-def read_table(path: Path) -> Labelled:
-    """Read a table.
+class UcrTextSource(TableSource):
+    """Reads the UCR archive's own text files, `NAME_TRAIN.tsv` or `.txt`: no header, the label first, NaN at the end.
 
-    Returns:
-        `(1, L_i)` float64 arrays, and text labels where there is a column of them (empty where a row has none).
+    Args:
+        train: file of the training series.
+        test: file of the test series; None for a data set without a test split.
+        separator: between fields; None for that of the file's ending (`.txt`: what the first row has).
+    """
+
+    kind = "ucr_text"
+    labels_hint = "the label first in each row"
+
+    def __init__(self, train: str, test: str | None = None, separator: str | None = None) -> None:
+        super().__init__(train, test, label="0", header=False, separator=separator, wide=True)
+
+    def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
+        """Read one file; raises `UserError` with what is wrong with it."""
+        return trimmed(read_table(path, self.options))
+
+
+def trimmed(read: Labelled) -> Labelled:
+    """The series without the missing values at their end, which fill up shorter ones there."""
+
+    def trim(series: np.ndarray) -> np.ndarray:
+        observed = np.flatnonzero(~np.isnan(series[0]))
+        return series[:, : observed[-1] + 1] if len(observed) else series
+
+    return read._replace(series=[trim(series) for series in read.series])
+
+
+def table_options(**given: Any) -> TableOptions:
+    """Options from a config, where numbers may stand for names.
 
     Raises:
-        UserError: names the file and every wrong row.
+        UserError: names every option that cannot work.
     """
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    label_column: int | None = None
-    series: list[np.ndarray] = []
-    labels: list[str] = []
-    problems: list[str] = []
+    options = TableOptions()
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key in ("ignore", "keep"):
+            value = tuple(str(name) for name in value)
+        elif key in ("label", "group"):
+            value = str(value)
+        elif key == "separator":
+            value = SEPARATORS.get(str(value), str(value))
+        options = replace(options, **{key: value})
+    problems = []
+    if options.separator is not None and len(options.separator) != 1:
+        problems.append(f"{options.prefix}.separator={options.separator!r}: expected one character, tab or space")
+    if options.decimal not in (".", ","):
+        problems.append(f"{options.prefix}.decimal={options.decimal!r}: expected '.' or ','")
+    elif options.decimal == "," == options.separator:
+        problems.append(f"{options.prefix}.decimal=',': expected another separator than ','")
+    if problems:
+        raise UserError(problems)
+    return options
+
+
+def read_table(path: Path, options: TableOptions | None = None, *, points: tuple[str, ...] | None = None) -> Labelled:
+    """Read a table.
+
+    Args:
+        path: the file.
+        options: what is known of it.
+        points: names of the points that were trained on, for new files and test files; None for others.
+
+    Returns:
+        `(1, L_i)` float64 arrays, labels where there is a column of them (empty where a row has none), groups, the
+        names of the points where the first row has names, and what was left out.
+
+    Raises:
+        UserError: names the file and everything that is wrong with it.
+    """
+    options = options or TableOptions()
     try:
-        for number, row in enumerate(_rows(path)):
-            if number == 0:
-                header = [field.strip().lower() for field in _fields(row, separator)]
-                columns = [i for i, name in enumerate(header) if name in LABEL_COLUMNS]
-                if len(columns) > 1:
-                    found = [header[i] for i in columns[:MAX_SHOWN]]
-                    raise UserError(f"{path}: columns {found} all look like labels; expected one of them")
-                label_column = columns[0] if columns else None
-                if columns or not any(map(is_value, header)):
-                    continue
-            try:
-                text, label = _without_label(row, separator, label_column)
-                labels.append(label)
-                series.append(numbers(text.rstrip(f"{separator} \t"), separator)[None, :])
-            except ValueError as error:
-                problems.append(f"{path}: series {len(series) + len(problems)}: {error}")
-        known = None if label_column is None or problems else label_array(labels)
+        with open(path, encoding="utf-8-sig") as file:
+            return _read(path, _lines(file), options, points)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as text with one series in each row ({error})") from error
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(p if str(path) in p else f"{path}: {p}" for p in error.problems) from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple[str, ...] | None) -> Labelled:
+    head = list(itertools.islice(lines, LOOKED_AT))
+    if not head:
+        return Labelled([], None)
+    separator = _separator(path, head, options)
+    first = _fields(head[0], separator)
+    has_header = _has_header(first, options, points)
+    rows = itertools.chain(head[has_header:], lines)
+    names = column_names(first) if has_header else [str(i) for i in range(len(first))]
+    if points is not None:  # what is known from training need not be there again
+        options = _present(options, names)
+    role = roles(names, has_header, options)
+    body = _Body(names, role, separator, options, has_header=has_header)
+    for row in rows:
+        body.add(row)
+    problems = body.problems()
+    looked_at = [_fields(row, separator) for row in head[has_header:]]
+    num_rows = len(body.series) + body.num_wrong
+    if not options.wide and (long := long_problem(names, role.points, looked_at, num_rows, options)):
+        raise UserError(long)
+    if has_header:
+        problems += name_problems(names, role.points, options)
     if problems:
-        more = [f"{path}: ... ({len(problems)} in all)"] if len(problems) > MAX_SHOWN else []
-        raise UserError([*problems[:MAX_SHOWN], *more])
-    return Labelled(series, known)
+        raise UserError(problems)
+    if not has_header and options.header is None and not role.label and body.series:
+        _refuse_unnamed_header(first, body.series, options)
+    if counting := body.counting_problems():
+        raise UserError(counting)
+    notes = [f"label column {names[role.label]!r}"] if role.label is not None else []
+    if role.group is not None:
+        notes.append(f"groups from column {names[role.group]!r}")
+    if options.ignore:
+        notes.append(f"left out: {', '.join(options.ignore)}")
+    return Labelled(
+        body.series,
+        None if role.label is None else label_array(whole_spelled(body.labels)),
+        groups=None if role.group is None else np.array(body.groups, dtype=np.str_),
+        header=tuple(names[i] for i in role.points) if has_header else None,
+        notes=tuple(notes),
+    )
 
 
-def _rows(path: Path) -> Iterator[str]:
-    with open(path, encoding="utf-8-sig") as file:
-        for line in file:
-            if row := line.rstrip("\n"):
-                yield row
+def _present(options: TableOptions, names: Sequence[str]) -> TableOptions:
+    """Options without the columns that a table does not have."""
+    there = {name.casefold() for name in names}
+
+    def present(name: str | None) -> bool:
+        return name is not None and (name.casefold() in there or is_number(name) or name == "none")
+
+    return replace(
+        options,
+        label=options.label if present(options.label) else None,
+        group=options.group if present(options.group) else None,
+        ignore=tuple(filter(present, options.ignore)),
+        keep=tuple(filter(present, options.keep)),
+    )
+
+
+def _refuse_unnamed_header(first: Sequence[str], series: Sequence[np.ndarray], options: TableOptions) -> None:
+    """Refuse a first row that was read as a series and looks like names that are numbers.
+
+    Raises:
+        UserError: it does.
+    """
+    if looks_like_header(series[0][0], [one[0] for one in series[1:LOOKED_AT]]):
+        shown = ", ".join(field.strip() for field in first[:4])
+        raise UserError(
+            f"the first row ({shown}, ...) rises evenly, as numbers for names do; expected "
+            f"{options.prefix}.header=true where it names the columns, or {options.prefix}.header=false where it is a "
+            "series"
+        )
+
+
+class _Body:
+    """The rows of a table below its header."""
+
+    def __init__(
+        self, names: Sequence[str], role: Roles, separator: str, options: TableOptions, *, has_header: bool
+    ) -> None:
+        self.names = names
+        self.role = role
+        self.separator = separator
+        self.options = options
+        self.has_header = has_header
+        self.dropped = [i for i in range(len(names)) if i not in role.points]
+        self.series: list[np.ndarray] = []
+        self.labels: list[str] = []
+        self.groups: list[str] = []
+        self.num_wrong = 0
+        self._wrong: list[str] = []
+        self._text: Counter[int] = Counter()
+        self._examples: dict[int, str] = {}
+        self._wide: list[int] = []
+        self._num_shifted = 0
+
+    def add(self, row: str) -> None:
+        """Parse one row."""
+        position = len(self.series) + self.num_wrong
+        try:
+            text, label, group = self._without(row)
+            self.labels.append(label)
+            self.groups.append(group)
+            if self.options.decimal == ",":
+                text = text.replace(",", ".")
+            values = numbers(text.rstrip(f"{self.separator} \t"), self.separator)
+            self.series.append(values[None, :])
+        except ValueError as error:
+            self.num_wrong += 1
+            self._wrong.append(f"series {position}: {error}")
+            self._count_text(row)
+            return
+        if self.has_header and len(values) > len(self.role.points):
+            self._wide.append(position)
+
+    def _without(self, row: str) -> tuple[str, str, str]:
+        """The points of a row as text, its label and its group, which are empty where it has none."""
+        quoted = '"' in row
+        if not self.dropped and not quoted and self.separator != " ":
+            return row, "", ""  # one that is long is not taken apart
+        fields = _fields(row, self.separator)
+        label, group = (
+            fields[i].strip() if i is not None and i < len(fields) else "" for i in (self.role.label, self.role.group)
+        )
+        for i in reversed(self.dropped):
+            if i < len(fields):
+                del fields[i]
+        if quoted and (broken := [field for field in fields if self.separator in field]):
+            decimal = f" ({self.options.prefix}.decimal=',' reads a decimal comma)" if "," in broken[0] else ""
+            raise ValueError(f"{broken[0][:40]!r} is in quotes: expected a number{decimal}")
+        return self.separator.join(fields), label, group
+
+    def _count_text(self, row: str) -> None:
+        fields = _fields(row.rstrip(f"{self.separator} \t"), self.separator)
+        self._num_shifted += len(fields) > len(self.names)
+        for i in self.role.points:
+            field = fields[i] if i < len(fields) else ""
+            if self.options.decimal == ",":
+                field = field.replace(",", ".")
+            if not is_value(field):
+                self._text[i] += 1
+                self._examples.setdefault(i, field.strip()[:40])
+
+    def problems(self) -> list[str]:
+        """What is wrong with the rows: columns of text, and else each wrong row, up to a few."""
+        num_rows = len(self.series) + self.num_wrong
+        if self.has_header and len(self._wide) + self._num_shifted > MOSTLY * num_rows:
+            return [
+                f"the first row names {len(self.names)} columns, and the rows below have more fields, as where row "
+                "names have no name themselves; expected a name for each column, or "
+                f"{self.options.prefix}.header=false where the first row is a series"
+            ]
+        columns = [i for i, count in self._text.items() if count > MOSTLY * num_rows]
+        if columns:
+            return [
+                text_column(self.names[i], self._examples[i], self.options, has_header=self.has_header)
+                for i in sorted(columns)[:MAX_SHOWN]
+            ]
+        wrong = self._wrong + [
+            f"series {i}: it has more values than the first row has names for points" for i in self._wide
+        ]
+        more = [f"... ({len(wrong)} in all)"] if len(wrong) > MAX_SHOWN else []
+        hint = self._decimal_hint() if wrong else []
+        return [*wrong[:MAX_SHOWN], *more, *hint]
+
+    def _decimal_hint(self) -> list[str]:
+        commas = [text for text in self._examples.values() if re.fullmatch(r"-?\d+,\d+", text)]
+        return [f"{commas[0]!r}: {self.options.prefix}.decimal=',' reads a decimal comma"] if commas else []
+
+    def counting_problems(self) -> list[str]:
+        """A line for each of the outer columns that only numbers the rows."""
+        points = self.role.points
+        if len(points) < 2 or not self.series:
+            return []
+        lengths = {series.shape[1] for series in self.series}
+        edges = {0, 1} | ({len(points) - 1} if len(lengths) == 1 else set())
+        columns = {
+            points[j]: np.array([series[0, j] if series.shape[1] > j else np.nan for series in self.series])
+            for j in sorted(edges)
+            if j < len(points)
+        }
+        inner = [series[0, 2:-1] for series in self.series[:LOOKED_AT]]
+        values = np.concatenate(inner) if inner else np.empty(0)
+        values = values[np.isfinite(values)]
+        others_whole = bool(values.size == 0 or (values == np.floor(values)).mean() > 0.5)
+        return counting_problems(columns, self.names, others_whole, self.options, named=self.has_header)
+
+
+def whole_spelled(labels: list[str]) -> list[str]:
+    """Labels such as `1.0` and `2.0e+00` as `1` and `2`, where all of a file are whole and written with a fraction.
+
+    A number that is written in two ways in one file stays so, and is refused as a class of its own.
+    """
+    given = [label for label in labels if label]
+    if not given or not all(is_number(label) and re.search(r"[.eE]", label) for label in given):
+        return labels
+    values = {label: float(label) for label in set(given)}
+    if any(value != int(value) if np.isfinite(value) else True for value in values.values()):
+        return labels
+    return [str(int(values[label])) if label else label for label in labels]
+
+
+def _has_header(first: Sequence[str], options: TableOptions, points: tuple[str, ...] | None) -> bool:
+    if options.header is not None:
+        return options.header
+    names = set(column_names(first))
+    folded = {name.casefold() for name in names}
+    asked = {name.casefold() for name in (options.label, options.group, *options.ignore, *options.keep) if name}
+    if points is not None and names >= set(points):
+        return True
+    filled = [field for field in first if not is_value(field) or is_number(field)]
+    words = not all(map(is_number, filled))
+    if folded & set(LABEL_COLUMNS) or any(name in folded for name in asked if words or not is_number(name)):
+        return True
+    return bool(filled) and not any(map(is_number, filled))
+
+
+def _separator(path: Path, head: Sequence[str], options: TableOptions) -> str:
+    """What stands between the fields.
+
+    Raises:
+        UserError: it is another than the file's ending says.
+    """
+    if options.separator is not None:
+        return options.separator
+    if path.suffix.lower() == ".txt":
+        return next((mark for mark in "\t,;" if mark in head[0]), " ")
+    expected = "\t" if path.suffix.lower() == ".tsv" else ","
+    for mark, typed in ((";", "';'"), ("\t", "tab"), ("|", "'|'"), (",", "','"), (" ", "space")):
+        if mark == expected or (mark in ", " and expected in head[0]):
+            continue
+        widths = {len(row.split()) if mark == " " else row.count(mark) + 1 for row in head}
+        if min(widths) > (2 if mark == " " else 1):
+            decimal = any(re.search(r"\d,\d", row) for row in head) and mark != ","
+            raise UserError(
+                f"its fields seem to be separated by {typed}, not by {'tabs' if expected != ',' else 'commas'}: "
+                f"expected a number in each field, or {options.prefix}.separator={typed}"
+                + (f" {options.prefix}.decimal=','" if decimal else "")
+            )
+    return expected
 
 
 def _fields(row: str, separator: str) -> list[str]:
+    if separator == " ":
+        return row.split()
     return next(csv.reader([row], delimiter=separator)) if '"' in row else row.split(separator)
 
 
-def _without_label(row: str, separator: str, label_column: int | None) -> tuple[str, str]:
-    """The values of a row as text, and its label, which is empty where it has none."""
-    if '"' in row:
-        fields = _fields(row, separator)
-    elif label_column is None:
-        return row, ""  # one that is long is not taken apart
-    else:
-        fields = row.split(separator, label_column + 1)
-    label = fields.pop(label_column) if label_column is not None and label_column < len(fields) else ""
-    if '"' in row and (broken := [field for field in fields if separator in field]):
-        raise ValueError(f"{broken[0][:40]!r} is in quotes: expected a number")
-    return separator.join(fields), label.strip()
+def _lines(file: Iterable[str]) -> Iterator[str]:
+    for line in file:
+        if row := line.rstrip("\n"):
+            yield row

@@ -49,6 +49,12 @@ def is_value(field: str) -> bool:
     return _value(field) is not None
 
 
+def is_number(field: str) -> bool:
+    """Whether a field is a number that is there, infinite or not."""
+    value = _value(field)
+    return value is not None and value == value
+
+
 def _number(position: int, field: str) -> float:
     value = _value(field)
     if value is None:

@@ -19,7 +19,7 @@ class TsSource(LabelledFiles):
     kind = "ts"
     labels_hint = "a header line such as @classLabel true a b"
 
-    def read(self, path: Path) -> Labelled:
+    def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
         return read_ts(path)
 

@@ -59,7 +59,7 @@ class UcrSource:
 
     def load(self) -> SeriesData:
         """Parse both files; raises `UserError` with all their problems."""
-        return series_of_files(*self._files(), read_ts, TsSource.labels_hint)
+        return series_of_files(*self._files(), lambda path, _: read_ts(path), TsSource.labels_hint)
 
     def _files(self) -> tuple[Path, Path]:
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:

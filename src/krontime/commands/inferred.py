@@ -1,0 +1,46 @@
+"""A data set that is given by its path alone: `krontime train data.path=sounds`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from krontime.config import files as config_files
+from krontime.config.overrides import is_multirun
+from krontime.console import notice
+from krontime.errors import UserError
+
+KEYS = ("data.path", "data.train")
+
+
+def with_data(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with a choice of `data`, where one is needed and a path says which.
+
+    What was chosen is said on standard error.
+
+    Raises:
+        UserError: the path is not there, or nothing reads it.
+    """
+    given = {key: value for key, equals, value in (argument.partition("=") for argument in arguments) if equals}
+    keys = [key for key in KEYS if key in given]
+    chosen = {"data", "+data", "experiment", "+experiment"} & given.keys()
+    if len(keys) != 1 or chosen or is_multirun(arguments) or not _takes_data(command):
+        return list(arguments)
+    from krontime.data.guess import guess
+
+    value = given[keys[0]]
+    if value[:1] in "'\"" and value[-1:] == value[:1]:
+        value = value[1:-1]
+    path = Path(value).expanduser()
+    if keys[0] == "data.train" and path.is_dir():
+        raise UserError(f"data.train={value!r}: is a folder; expected a file, or data.path={value}")
+    found = guess(path, keys[0])
+    if "data.test" in given:
+        found.pop("data.test", None)
+    notice(" ".join(f"{key}={text}" for key, text in found.items()) + f" (from {keys[0]}={value})")
+    rest = [argument for argument in arguments if argument.partition("=")[0] != keys[0]]
+    return [*rest, *(f"{key}={text}" for key, text in found.items())]
+
+
+def _takes_data(command: str) -> bool:
+    root = config_files.config_dir()
+    file = root / f"{command}.yaml"
+    return file.is_file() and "data" in config_files.default_groups(file)

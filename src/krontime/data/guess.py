@@ -1,0 +1,113 @@
+"""What a file or folder holds, as far as its names say: which choice of `data` reads it, and with which keys."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+from krontime.data.sources.audio import SUFFIXES as RECORDINGS
+from krontime.data.sources.text import is_number
+from krontime.errors import UserError
+
+READABLE = (
+    "a folder of recordings with a subfolder for each class, an .npz container, .csv, .tsv or .ts tables, or the UCR "
+    "archive's NAME_TRAIN.tsv"
+)
+OTHERS = {
+    ".parquet": "pandas.read_parquet(FILE).to_csv(NEW, index=False) makes a table of it that is read",
+    ".npy": "it has no labels; numpy.savez(FILE, X=..., y=..., split=...) makes a container of it that is read",
+    ".mat": "scipy.io.loadmat(FILE) and numpy.savez(NEW, X=..., y=..., split=...) make a container of it that is read",
+    ".edf": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
+    ".hea": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
+    ".dat": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
+    ".h5": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of it that is read",
+    ".xlsx": "saved as .csv it is read",
+}
+MAX_SEEN = 20_000
+MAX_ROWS = 20
+
+
+def guess(path: Path, key: str = "data.path") -> dict[str, str]:
+    """The choice of `data` and its keys that read a file or folder.
+
+    Args:
+        path: the file or folder.
+        key: config key that names it, for messages.
+
+    Raises:
+        UserError: it is not there, or nothing reads it.
+    """
+    if path.is_dir():
+        return _of_folder(path, key)
+    if not path.is_file():
+        raise UserError(f"{key}={str(path)!r}: there is no such file or folder; expected {READABLE}")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return {"data": "npz", "data.path": str(path)}
+    if suffix == ".ts":
+        return _pair("ts", path)
+    if suffix in (".csv", ".tsv", ".txt"):
+        if _is_ucr_text(path):
+            return _pair("ucr_text", path)
+        return _pair("csv", path)
+    if suffix in RECORDINGS:
+        raise UserError(f"{key}={str(path)!r}: is one recording; expected a folder with a subfolder for each class")
+    more = f": {OTHERS[suffix]}" if suffix in OTHERS else ""
+    raise UserError(
+        f"{key}={str(path)!r}: files of type {suffix or 'without an ending'} are not read{more}; expected {READABLE}"
+    )
+
+
+def _of_folder(path: Path, key: str) -> dict[str, str]:
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    for suffix in (".ts", ".tsv", ".txt", ".csv", ".npz"):
+        trains = [file for file in files if file.suffix.lower() == suffix and _is_train(file)]
+        if len(trains) == 1 and suffix != ".npz":
+            return guess(trains[0], key)
+    below = itertools.islice((file for file in path.rglob("*") if file.is_file()), MAX_SEEN)
+    kinds = Counter(file.suffix.lower() for file in below if file.parent != path and not file.name.startswith("."))
+    if any(kinds[suffix] for suffix in RECORDINGS):
+        return {"data": "audio", "data.path": str(path)}
+    single = [file for file in files if file.suffix.lower() in (".npz", ".ts", ".csv", ".tsv")]
+    if single:
+        names = ", ".join(f"{key}={file}" for file in single[:5])
+        raise UserError(f"{key}={str(path)!r}: is a folder; expected one of its files, such as {names}")
+    kinds.update(file.suffix.lower() for file in files)
+    held = ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in kinds.most_common(5)) or "no files"
+    hint = next((f" ({kind}: {OTHERS[kind]})" for kind, _ in kinds.most_common() if kind in OTHERS), "")
+    if any(kinds[suffix] for suffix in RECORDINGS):
+        hint = "; recordings belong in a subfolder for each class"
+    raise UserError(f"{key}={str(path)!r}: the folder has {held}{hint}; expected {READABLE}")
+
+
+def _is_train(file: Path) -> bool:
+    return file.stem.lower() in ("train", "training") or file.stem.lower().endswith(("_train", "-train"))
+
+
+def _pair(data: str, train: Path) -> dict[str, str]:
+    """A training file, and the test file beside it, which is called alike."""
+    found = {"data": data, "data.train": str(train)}
+    stem = train.stem
+    if _is_train(train):
+        cut = stem.lower().rindex("train")
+        beside = {file.stem.lower(): file for file in train.parent.glob(f"*{train.suffix}")}
+        if (test := beside.get(f"{stem[:cut]}test".lower())) is not None:
+            found["data.test"] = str(test)
+    return found
+
+
+def _is_ucr_text(path: Path) -> bool:
+    """Whether rows are numbers without a header, the first of each being one of few whole numbers."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            rows = [line.replace(",", " ").split() for line in itertools.islice(file, MAX_ROWS) if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        return False
+    if len(rows) < 2 or not all(len(row) > 1 and all(map(_is_value, row)) for row in rows):
+        return False
+    first = [float(row[0]) for row in rows]
+    whole = all(value == value and value == int(value) for value in first if abs(value) < 1e9)
+    return whole and len(set(first)) <= max(2, len(rows) // 2) and len(set(first)) > 0
+
+
+def _is_value(field: str) -> bool:
+    return is_number(field) or field.lower() == "nan"

@@ -1,0 +1,138 @@
+"""How folders of recordings are laid out: splits by their names, and nothing left out without a word."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from krontime.data import memory
+from krontime.data.cache import load_cached
+from krontime.data.prepare import Prepare
+from krontime.data.sources import audio
+from krontime.data.sources.audio import AudioSource
+from krontime.errors import UserError
+
+soundfile = pytest.importorskip("soundfile")
+RNG = np.random.default_rng(0)
+
+
+def write(path: Path, num_points: int = 40, rate: int = 2000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, RNG.normal(size=(num_points, channels)) * 0.1, rate)
+
+
+def tree(root: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        for label in ("cat", "dog"):
+            for i in range(2):
+                write(root / part / label / f"{i}.wav")
+
+
+SPLITS = {
+    "capitals": (("Train", "Test"), {"Test": "test"}),
+    "shouted": (("TRAINING", "TESTING"), {"TESTING": "test"}),
+    "validation alone": (("train", "validation"), {"validation": "validation"}),
+    "three": (("train", "val", "test"), {"val": "validation", "test": "test"}),
+    "sets": (("train_set", "dev-set", "Test Set"), {"dev-set": "validation", "Test Set": "test"}),
+    "words": (("trainset", "valid", "evaluation"), {"valid": "validation", "evaluation": "test"}),
+}
+
+
+@pytest.mark.parametrize(("parts", "meaning"), SPLITS.values(), ids=SPLITS)
+def test_split_folders_are_known_by_their_names(tmp_path, parts, meaning):
+    tree(tmp_path, parts)
+    data = AudioSource(str(tmp_path)).load()
+    assert data.class_names == ("cat", "dog")
+    assert len(data) == 4 * len(parts)
+    assert data.is_test.sum() == 4 * ("test" in meaning.values())
+    assert (data.is_validation is not None) == ("validation" in meaning.values())
+    if data.is_validation is not None:
+        assert data.is_validation.sum() == 4
+    assert any(f"{parts[1]}: {meaning[parts[1]]}" in note for note in data.notes)
+
+
+DOUBTFUL = {
+    "a test folder among classes": (("cat", "dog", "test"), "there is no train folder"),
+    "a train folder alone": (("train", "cat"), "no test or validation folder"),
+    "two of a kind": (("train", "Training", "test"), "called like one split"),
+    "one more beside": (("train", "test", "unlabelled"), r"data\.source\.ignore=\[unlabelled\]"),
+    "folds": (("fold1", "fold2", "fold3"), "holds the same folders"),
+    "sites": (("A", "B"), "holds the same folders"),
+}
+
+
+@pytest.mark.parametrize(("parts", "said"), DOUBTFUL.values(), ids=DOUBTFUL)
+def test_what_may_be_splits_or_classes_is_refused_unless_said(tmp_path, parts, said):
+    tree(tmp_path, parts)
+    with pytest.raises(UserError, match=said) as caught:
+        AudioSource(str(tmp_path)).describe()
+    assert "data.source.splits=false" in str(caught.value)
+    assert AudioSource(str(tmp_path), splits=False).load().class_names == tuple(sorted(parts))
+    data = AudioSource(str(tmp_path), train_folder=parts[0], test_folder=parts[1], ignore=list(parts[2:])).load()
+    assert (data.class_names, int(data.is_test.sum())) == (("cat", "dog"), 4)
+
+
+def test_folders_that_are_not_there_are_told(tmp_path):
+    tree(tmp_path, ("A", "B"))
+    with pytest.raises(UserError) as caught:
+        AudioSource(str(tmp_path), test_folder="C").load()
+    assert ["test_folder='C'" in p or "train_folder=None" in p for p in caught.value.problems] == [True, True]
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    tree(tmp_path, ("",))
+    write(tmp_path / "beside.wav")
+    (tmp_path / "README.md").write_text("read me")
+    (tmp_path / "cat" / "notes.txt").write_text("meow")
+    (tmp_path / "dog" / ".DS_Store").write_text("x")
+    write(tmp_path / "dog" / ".trash" / "old.wav")
+    (tmp_path / "cow").mkdir()
+    said = " | ".join(AudioSource(str(tmp_path)).load().notes)
+    assert "1 recordings beside the class folders (beside.wav)" in said
+    assert "2 files of other kinds (cat/notes.txt, README.md)" in said
+    assert "2 hidden files or folders" in said
+    assert "1 class folders without recordings (cow)" in said
+
+
+def test_one_name_in_two_forms_is_one_class(tmp_path):
+    for part, form in (("train", "NFC"), ("test", "NFD")):
+        for label in ("café", "naïve"):
+            write(tmp_path / part / unicodedata.normalize(form, label) / "x.wav")
+    data = AudioSource(str(tmp_path)).load()
+    assert data.class_names == ("café", "naïve")
+    assert data.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("rates", [(2000, 4000), (8000, 11025), (16000, 16000, 8000)])
+def test_mixed_rates_are_refused_or_resampled_each_from_its_own(tmp_path, rates):
+    for label in "ab":
+        for i, rate in enumerate(rates):
+            write(tmp_path / label / f"{i}.wav", num_points=rate // 4, rate=rate)
+    source = AudioSource(str(tmp_path))
+    with pytest.raises(UserError, match=r"points per second; expected .*data\.prepare\.resample_hz="):
+        load_cached(source, Prepare(), tmp_path / "cache")
+    data = load_cached(source, Prepare(resample_hz=1000), tmp_path / "cache")
+    assert data.sampling_rate_hz == 1000
+    assert set(data.lengths.tolist()) == {250}
+
+
+def test_all_broken_files_are_told_at_once_or_skipped(tmp_path):
+    tree(tmp_path, ("",))
+    for i in range(15):
+        (tmp_path / "cat" / f"broken_{i}.wav").write_bytes(b"RIFF" + bytes(i))
+    with pytest.raises(UserError, match=r"15 of 19 recordings cannot be read; data\.source\.on_error=skip") as caught:
+        AudioSource(str(tmp_path)).load()
+    assert len(caught.value.problems) == 15
+    data = AudioSource(str(tmp_path), on_error="skip").load()
+    assert len(data) == 4
+    assert "15 of 19 files" in data.notes[-1]
+    assert "cat/broken_7.wav" in data.notes[-1]
+
+
+def test_what_does_not_fit_in_memory_is_told_before_anything_is_decoded(tmp_path, monkeypatch):
+    tree(tmp_path, ("",))
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 500)
+    monkeypatch.setattr(audio, "read_recording", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UserError, match=r"4 recordings of .* GiB when decoded"):
+        AudioSource(str(tmp_path)).load()
