@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from krontime.reports.folder import (
     write_options,
     write_results,
 )
+from krontime.reports.rivals.export import FOLDER as TSML
+from krontime.reports.rivals.export import export_tsml
+from krontime.reports.rivals.tables import RIVALS
+from krontime.reports.rivals.write import PUBLISHED, keep_published
 from krontime.runs.remarks import Remarks, read_remarks
 from krontime.runs.sweep import unrecorded
 
@@ -79,6 +84,7 @@ def _write(options: Mapping[str, Any]) -> Path:
                 [f"{item.path}: {'; '.join(item.problems)}" for item in damaged]
                 + ["publish=true: expected no damaged record; mend or remove those above, or name other folders"]
             )
+        chosen = _kept(chosen, runs, output)
         said = compared(runs, damaged, chosen, remarks).notes
         remarks = Remarks(tuple(note for note in said if note.is_lost), remarks.unrecorded)
         publish(runs, output / RECORDS, remarks)
@@ -86,11 +92,24 @@ def _write(options: Mapping[str, Any]) -> Path:
         runs, damaged = collect([output / RECORDS])
     comparison = write_results(runs, damaged, chosen, output, remarks)
     _warn(comparison, damaged)
-    for name in (SCORES, SIGNIFICANCE):
+    if options["export"] is not None:
+        show(f"{len(export_tsml(comparison, output))} files in {output / TSML}")
+    for name in (SCORES, SIGNIFICANCE, RIVALS):
         if (output / f"{name}.md").is_file():
             show((output / f"{name}.md").read_text(encoding="utf-8"))
     show(f"Written to {output}")
     return output
+
+
+def _kept(options: TableOptions, runs: Sequence[Stored], output: Path) -> TableOptions:
+    """The options with a copy of the published figures of our data sets in place of a folder that is not published."""
+    published = options.published_folder
+    if published is None:
+        return options
+    copy = output / PUBLISHED
+    if published.resolve() != copy.resolve():
+        keep_published(published, copy, {run.record.data for run in runs})
+    return replace(options, published=str(copy))
 
 
 def _remarks(roots: Sequence[Path], runs: Sequence[Stored]) -> Remarks:
@@ -124,8 +143,11 @@ def _problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("refresh", options["refresh"], "a path, or null")
     if options["readme"] is not None and not all(isinstance(page, str) for page in _listed(options["readme"])):
         problems.add("readme", options["readme"], "a list of paths, or null")
-    if options["refresh"] is not None and (chosen != TableOptions() or options["publish"]):
-        problems.found.append("refresh: metric, rows, seeds, published and publish have no effect with it")
+    if options["export"] not in (None, "tsml"):
+        problems.add("export", options["export"], "tsml, or null")
+    if options["refresh"] is not None and (chosen != TableOptions() or options["publish"] or options["export"]):
+        keys = "metric, rows, seeds, models, published, against, scatter, export and publish"
+        problems.found.append(f"refresh: {keys} have no effect with it")
     return problems.found + chosen.problems()
 
 

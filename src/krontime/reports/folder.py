@@ -29,6 +29,7 @@ from krontime.reports.comparison.significance import SIGNIFICANCE, write_signifi
 from krontime.reports.comparison.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
 from krontime.reports.comparison.tables import SCORES, write_scores
 from krontime.reports.published import read_published
+from krontime.reports.rivals.write import STANDINGS, write_standings
 from krontime.runs.remarks import Remarks, read_remarks
 from krontime.storage import replacing
 
@@ -46,7 +47,12 @@ class TableOptions:
         metric: name of a metric, or `auto`.
         rows: config keys that tell variants apart; None: the model's name.
         seeds: that every entry should have; None for those that any has.
-        published: CSV file of scores from elsewhere; in `tables.yaml` relative to its folder.
+        published: CSV file of scores from elsewhere, or a folder of published figures; in `tables.yaml` relative to its
+            folder.
+        models: names of those to compare; None for all.
+        against: our model that is held against each published classifier; None for `krontime`, or the best where it is
+            not there.
+        scatter: published classifier that a plot holds it against; None for the best.
         superseded: why the tables must no longer be read as a comparison, to stand above them; None where they may be.
     """
 
@@ -55,13 +61,22 @@ class TableOptions:
     seeds: list[int] | None = None
     published: str | None = None
     superseded: str | None = None
+    models: list[str] | None = None
+    against: str | None = None
+    scatter: str | None = None
+
+    @property
+    def published_folder(self) -> Path | None:
+        """`published`, where it is a folder."""
+        return Path(self.published) if self.published and Path(self.published).is_dir() else None
 
     def problems(self) -> list[str]:
         """A line for each option that cannot work."""
         problems = Problems()
         if self.metric not in (AUTO, *METRICS):
             problems.add("metric", self.metric, f"one of {', '.join((AUTO, *METRICS))}")
-        for key, kind, what in (("rows", str, "config keys"), ("seeds", int, "whole numbers")):
+        kinds = (("rows", str, "config keys"), ("seeds", int, "whole numbers"), ("models", str, "names"))
+        for key, kind, what in kinds:
             value = getattr(self, key)
             if value is not None and not (
                 isinstance(value, list) and value and all(type(item) is kind for item in value)
@@ -70,11 +85,16 @@ class TableOptions:
             elif value and len(set(value)) < len(value):
                 problems.add(key, value, f"a list of different {what}, or null")
         if not isinstance(self.published, str | None):
-            problems.add("published", self.published, "a CSV file, or null")
+            problems.add("published", self.published, "a CSV file or a folder, or null")
         elif self.published and self.rows:
             problems.add("published", self.published, "null where rows are variants of our own models")
         if not isinstance(self.superseded, str | None):
             problems.add("superseded", self.superseded, "a sentence, or null")
+        for key in ("against", "scatter"):
+            if not isinstance(value := getattr(self, key), str | None):
+                problems.add(key, value, "the name of a model, or null")
+            elif value is not None and self.published_folder is None:
+                problems.add(key, value, "null without published=FOLDER")
         return problems.found
 
 
@@ -110,11 +130,12 @@ def read_options(folder: Path) -> TableOptions:
     names = [field.name for field in fields(TableOptions)]
     if not isinstance(kept, Mapping) or not set(kept) <= set(names):
         raise UserError(f"{path}: expected keys and values, with the keys {', '.join(names)}")
-    options = TableOptions(**{str(key): value for key, value in kept.items()})
+    values = {str(key): value for key, value in kept.items()}
+    if isinstance(published := values.get("published"), str):
+        values["published"] = str(folder / published)
+    options = TableOptions(**values)
     if problems := options.problems():
         raise UserError([f"{path}: {problem}" for problem in problems])
-    if options.published is not None:
-        options = TableOptions(**{**asdict(options), "published": str(folder / options.published)})
     return options
 
 
@@ -125,6 +146,10 @@ def compared(runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableO
         UserError: no record has one of the keys of `rows`.
     """
     keys = options.rows or ()
+    if options.models is not None:
+        runs = [run for run in runs if run.record.model in options.models]
+        if missing := sorted(set(options.models) - {run.record.model for run in runs}):
+            raise UserError(f"models: no record is of {', '.join(missing)}")
     return compare(runs, metric=options.metric, keys=keys, seeds=options.seeds, damaged=damaged, remarks=remarks)
 
 
@@ -136,7 +161,8 @@ def write_results(
     Raises:
         UserError: no record has one of the keys of `rows`, or the file of published scores is wrong.
     """
-    published = read_published(Path(options.published)) if options.published else []
+    beside = options.published_folder
+    published = read_published(Path(options.published)) if options.published and not beside else []
     comparison = compared(runs, damaged, options, remarks)
     write_scores(comparison, folder, published)
     written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
@@ -154,7 +180,9 @@ def write_results(
     if write_significance(ranks, len(scores), over_data_sets(comparison), on_each, single, folder, notes):
         written |= {f"{SIGNIFICANCE}.{suffix}" for suffix in ("md", "tex", "csv")}
     written |= {f"{name}.svg" for name in plots}
-    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO):
+    if beside:
+        written |= set(write_standings(comparison, beside, folder, against=options.against, scatter=options.scatter))
+    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO, *STANDINGS):
         for suffix in ("md", "tex", "csv", "svg"):
             if f"{name}.{suffix}" not in written:
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -40,6 +40,7 @@ class Table:
         body: rows of as many cells.
         num_left: columns that are set to the left; the others hold numbers.
         rule_before: position of a column that a vertical rule stands before; None for no rule.
+        rule_above: position of a row of the body that a horizontal rule stands above; None for no rule.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Table:
     body: Sequence[Sequence[str | Cell]]
     num_left: int = 1
     rule_before: int | None = None
+    rule_above: int | None = None
 
 
 def markdown(tables: Sequence[Table], caption: str, notes: Sequence[str] = ()) -> str:
@@ -59,6 +61,8 @@ def markdown(tables: Sequence[Table], caption: str, notes: Sequence[str] = ()) -
             rows = [[*row[: table.rule_before], "‖", *row[table.rule_before :]] for row in rows]
             align.insert(table.rule_before, "---")
         lines = [f"| {' | '.join(row)} |" for row in rows]
+        if table.rule_above is not None:  # nor between rows
+            lines.insert(1 + table.rule_above, f"| {' | '.join(['═'] * len(align))} |")
         parts.append("\n".join([f"**{table.title}**", "", lines[0], f"|{'|'.join(align)}|", *lines[1:]]))
     parts.append(caption)
     if notes:
@@ -75,6 +79,8 @@ def latex(tables: Sequence[Table], caption: str, notes: Sequence[str] = ()) -> s
             " & ".join(_content(cell, _latex_line, " \\\\ ", "\\textsuperscript{{{}}}") for cell in row) + " \\\\"
             for row in _rows(table)
         )
+        if table.rule_above is not None:
+            body.insert(table.rule_above, "\\midrule")
         columns = list("l" * table.num_left + "r" * (len(table.header) - table.num_left))
         if table.rule_before is not None:
             columns.insert(table.rule_before, "|")

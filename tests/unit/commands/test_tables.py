@@ -322,6 +322,32 @@ def test_jobs_that_left_no_record_are_shown(no_plots, runs, tmp_path):
         run(f"refresh={folder}")
 
 
+def test_published_figures_stand_beside_ours_and_ours_are_exported(no_plots, runs, tmp_path):
+    """Published again from the copies that were kept, and refreshed, they are the same."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    rows = [f"{data},HC2,{score},0.9" for data, score in (("A", 0.95), ("B", 0.85), ("C", 0.7), ("Other", 0.1))]
+    (elsewhere / "accuracy.csv").write_text("\n".join(["dataset,classifier,r0,r1", *rows]) + "\n")
+    folder = tmp_path / "out"
+    chosen = (f"output={folder}", f"published={elsewhere}", "models=[krontime,tcn]", "against=tcn")
+    run(f"records={runs}", *chosen, "publish=true", "export=tsml")
+    page = (folder / "rivals.md").read_text()
+    assert "wins/draws/losses of tcn" in page
+    assert "patchtst" not in page + (folder / "scores.md").read_text()
+    assert "Other" not in (folder / "published/accuracy.csv").read_text()
+    assert (folder / "tsml/classification/accuracy/tcn_accuracy.csv").read_text() == (
+        "Resamples:,0\nA,0.7\nB,0.7\nC,0.7\n"
+    )
+    shutil.rmtree(elsewhere)
+    (folder / "rivals.md").unlink()
+    run(f"refresh={folder}")
+    assert (folder / "rivals.md").read_text() == page
+    with pytest.raises(UserError, match="models: no record is of hc2"):
+        run(f"records={runs}", f"output={folder}", "models=[hc2]")
+    with pytest.raises(UserError, match="against='tcn': expected null without published=FOLDER"):
+        run(f"records={runs}", f"output={folder}", "against=tcn")
+
+
 def test_publishing_damaged_records_is_refused(runs, tmp_path):
     path = next(runs.rglob("record.json"))
     edit(path, "seed", value=7)

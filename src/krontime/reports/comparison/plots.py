@@ -128,7 +128,9 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
     return SCALING
 
 
-def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, folder: Path) -> str | None:
+def plot_critical_difference(
+    variants: Sequence[Variant], scores: np.ndarray, folder: Path, *, name: str = CRITICAL_DIFFERENCE
+) -> str | None:
     """aeon's diagram of mean ranks; bars join variants that its test does not tell apart.
 
     The test is Friedman's and after it Wilcoxon's signed-rank test, one-sided, at the level over the number of variants
@@ -137,7 +139,8 @@ def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, fo
     Args:
         variants: three or more; with fewer there is no such diagram.
         scores: `(data sets, variants)`, higher is better.
-        folder: where the files go.
+        folder: where the file goes.
+        name: of the file.
 
     Returns:
         Why nothing was written; None where it was.
@@ -161,7 +164,7 @@ def plot_critical_difference(variants: Sequence[Variant], scores: np.ndarray, fo
         )
     try:
         words = f"Mean ranks of {', '.join(names)} over {len(scores)} data sets; 1 is best."
-        save(figure, folder, CRITICAL_DIFFERENCE, words=words, bbox_inches="tight", dpi=150)
+        save(figure, folder, name, words=words, bbox_inches="tight", dpi=150)
     finally:
         pyplot.close(figure)
     return None

@@ -1,0 +1,1 @@
+"""Our runs beside figures that others published, on exactly the same data sets and resamples."""

@@ -1,0 +1,141 @@
+"""Tables of standings: Markdown, LaTeX and CSV."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krontime.reports.comparison.tables import write_csv
+from krontime.reports.markup import Cell, Line, Mark, Table, latex, markdown
+from krontime.reports.rivals.standing import LEVEL, Pairing, Standing, pairings
+from krontime.storage import replacing
+
+RIVALS = "rivals"
+
+_TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "nll": "Log loss",
+    "auroc": "Area under the ROC curve",
+}
+
+_CAPTION = (
+    "Means and mean ranks (1 is best) over the same data sets and resamples for all; resample 0 is the official split, "
+    "the others are aeon's with their number as seed. Below the rule: published by others, not run here. Wins, draws "
+    "and losses count data sets; p-values are of Wilcoxon's signed-rank test over data sets, two-sided, corrected by "
+    f"Holm's method over all others, bold below {LEVEL}."
+)
+
+_CLIPS = (
+    "Log loss is in natural logarithms; ours has probabilities of at least 1.2e-38 (the smallest of float32), "
+    "tsml-eval's of at least 2.2e-16. The area under the ROC curve is one class against the rest: ours is the mean over"
+    " classes, tsml-eval's is weighted by their series."
+)
+
+
+def write_rivals(standings: Sequence[Standing], against: str, source: str, folder: Path) -> list[str]:
+    """Write `rivals.md`, `.tex` and `.csv`.
+
+    Args:
+        standings: one for each metric, at least one.
+        against: our model that is held against each of the others.
+        source: where the published figures come from.
+        folder: where the files go.
+
+    Returns:
+        Names of the files.
+    """
+    found = [(one, pairings(one, against) if against in one.ours else []) for one in standings]
+    tables = [_table(one, pairs, against) for one, pairs in found]
+    notes = [f"Published: {source}", _CLIPS, *_gaps(standings)]
+    for suffix, form in (("md", markdown), ("tex", latex)):
+        with replacing(folder / f"{RIVALS}.{suffix}") as temporary:
+            temporary.write_text(form(tables, _CAPTION, notes), encoding="utf-8")
+    write_csv([row for one, pairs in found for row in _rows(one, pairs, against)], folder / f"{RIVALS}.csv")
+    return [f"{RIVALS}.{suffix}" for suffix in ("md", "tex", "csv")]
+
+
+def numbers(values: Sequence[int]) -> str:
+    """`0 to 4` where they are all between, else `0, 2, 5`."""
+    if len(values) > 1 and list(values) == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(str, values))
+
+
+def _table(found: Standing, pairs: Sequence[Pairing], against: str) -> Table:
+    """Ours by rank, then the others by rank, below a rule."""
+    ranks, means = found.ranks(), found.means.mean(axis=0)
+    by_name = {pair.other: pair for pair in pairs}
+    ours = range(len(found.ours))
+    others = range(len(found.ours), len(found.names))
+    order = [*sorted(ours, key=ranks.__getitem__), *sorted(others, key=ranks.__getitem__)]
+    marks: tuple[Mark, ...] = ("best", "second")
+    best: dict[int, Mark] = dict(zip(np.argsort(ranks, kind="stable").tolist(), marks, strict=False))
+    header = ["classifier", "mean", "mean rank"]
+    if pairs:
+        header += [f"wins/draws/losses of {against}", "difference", "p (Holm)"]
+    body: list[list[str | Cell]] = []
+    for number in order:
+        rank = Cell((Line(f"{ranks[number]:.2f}", best.get(number)),))
+        row: list[str | Cell] = [
+            found.names[number],
+            f"{means[number]:.3f}",
+            rank,
+        ]
+        if pairs:
+            row += _against(by_name.get(found.names[number]))
+        body.append(row)
+    resamples = sorted({resample for _, resample in found.places})
+    title = f"{_TITLES[found.metric]} over {len(found.data_sets)} data sets, resamples {numbers(resamples)}"
+    return Table(title, header, body, rule_above=len(found.ours))
+
+
+def _against(pair: Pairing | None) -> list[str | Cell]:
+    if pair is None:
+        return ["-", "-", "-"]
+    mark: Mark | None = "best" if pair.p_holm < LEVEL else None
+    return [
+        f"{pair.wins}/{pair.draws}/{pair.losses}",
+        f"{pair.difference:+.3f}",
+        Cell((Line(f"{pair.p_holm:.2g}", mark),)),
+    ]
+
+
+def _gaps(standings: Sequence[Standing]) -> list[str]:
+    """Who is not compared, and why."""
+    notes = []
+    for found in standings:
+        title = _TITLES[found.metric]
+        if found.left_out:
+            names = ", ".join(found.left_out)
+            notes.append(f"{title}: without a figure for each data set and resample, and left out: {names}.")
+        if found.not_ours:
+            notes.append(f"{title}: not defined for {', '.join(found.not_ours)}.")
+    return notes
+
+
+def _rows(found: Standing, pairs: Sequence[Pairing], against: str) -> list[Mapping[str, Any]]:
+    ranks, means = found.ranks(), found.means.mean(axis=0)
+    by_name = {pair.other: pair for pair in pairs}
+    rows: list[Mapping[str, Any]] = []
+    for number, name in enumerate(found.names):
+        pair = by_name.get(name)
+        rows.append(
+            {
+                "metric": found.metric,
+                "classifier": name,
+                "origin": "krontime" if number < len(found.ours) else "elsewhere",
+                "mean": f"{means[number]:.6g}",
+                "mean_rank": f"{ranks[number]:.6g}",
+                "num_data_sets": len(found.data_sets),
+                "num_places": len(found.places),
+                "against": against if pair else None,
+                "wins": pair.wins if pair else None,
+                "draws": pair.draws if pair else None,
+                "losses": pair.losses if pair else None,
+                "difference": f"{pair.difference:.6g}" if pair else None,
+                "p_holm": f"{pair.p_holm:.6g}" if pair else None,
+            }
+        )
+    return rows
