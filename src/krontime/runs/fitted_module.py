@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from krontime.console import progress
 from krontime.data.datamodule import ConsecutiveBatches, SeriesDataset
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesBatch
@@ -61,8 +62,10 @@ def _fit_read_out(
     """Fit a read-out to the training series, and note its logits for the validation series; then fit it to both."""
 
     def features(indices: np.ndarray) -> Iterator[tuple[torch.Tensor, SeriesBatch]]:
-        for batch in _scaled(module, prepared, indices, config["data"]["eval_batch_size"]):
-            yield read_out.features(batch.x, batch.mask), batch
+        with progress("features of the closed form", len(indices)) as step:
+            for batch in _scaled(module, prepared, indices, config["data"]["eval_batch_size"]):
+                yield read_out.features(batch.x, batch.mask), batch
+                step(len(batch.y))
 
     train = _sample(prepared.split.train, READ_OUT_SERIES, config["seed"])
     found, labels = [], []

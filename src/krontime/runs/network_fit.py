@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from krontime.config.time_limit import limit_seconds
+from krontime.console import is_quiet
 from krontime.runs import fitted_module, load
 from krontime.runs.fit import Fit
 from krontime.runs.memory import PeakMemory
@@ -196,6 +197,6 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
     callbacks = build.callbacks(config, run_dir)
     if has_logger and not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         callbacks.append(LearningRateMonitor())
-    if config["trainer"]["enable_progress_bar"]:
+    if config["trainer"]["enable_progress_bar"] and not is_quiet():
         callbacks.append(Bar() if sys.stderr.isatty() else EpochLines())
     return callbacks

@@ -8,12 +8,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from krontime.console import progress
 from krontime.data.datamodule import SeriesDataModule
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
+from krontime.training.progress import Counted
 from krontime.training.quiet import quiet_lightning
 
 
@@ -67,13 +69,13 @@ class Scorer:
         from lightning.pytorch import Trainer
 
         quiet_lightning()
-        watch = _stopwatch()
+        watch, counted = _stopwatch(), Counted()
         try:
             trainer = Trainer(
                 accelerator=self.accelerator,
                 devices=1 if self.index is None else [self.index],
                 precision=self.precision,  # type: ignore[arg-type]
-                callbacks=[watch],
+                callbacks=[watch, counted],
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -82,7 +84,8 @@ class Scorer:
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
         batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked).eval_dataloader(indices)
-        outputs: Any = trainer.predict(module, batches)
+        with progress("predicting", len(indices)) as counted.step:
+            outputs: Any = trainer.predict(module, batches)
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
         return torch.cat([probability for _, probability in outputs]), watch.seconds
 

@@ -7,6 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
 
+from krontime.console import EVERY_S, Step, format_duration
+
 log = logging.getLogger(__name__)
 
 
@@ -19,8 +21,12 @@ class Bar(RichProgressBar):
     EVERY_S = 0.2
 
     def __init__(self) -> None:
-        super().__init__(leave=False)
+        super().__init__(leave=False, console_kwargs={"stderr": True})  # standard output is for results
         self._drawn_s = 0.0
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """As the lines of `EpochLines` do, count from 1."""
+        return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -33,7 +39,32 @@ class Bar(RichProgressBar):
 
 
 class EpochLines(pl.Callback):
-    """One line for each epoch, where there is no terminal to draw a progress bar on."""
+    """One line for each epoch, and now and then within a long one, where there is no terminal to draw a bar on."""
+
+    def __init__(self) -> None:
+        self._began_s = self._said_s = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The time that is left is told from that of this epoch's batches."""
+        self._began_s = self._said_s = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A line, if the last is long enough ago."""
+        now_s, done, total = time.monotonic(), batch_idx + 1, trainer.num_training_batches
+        if not trainer.is_global_zero or now_s - self._said_s < EVERY_S or done >= total:
+            return
+        self._said_s = now_s
+        left_s = (now_s - self._began_s) * (total - done) / done
+        log.info(
+            "epoch %d of %s: batch %d of %d, about %s left of it",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            done,
+            total,
+            format_duration(left_s),
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log loss, validation scores and speed; validation has ended by now."""
@@ -50,6 +81,18 @@ class EpochLines(pl.Callback):
             if name in trainer.callback_metrics
         ]
         log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(shown))
+
+
+class Counted(pl.Callback):
+    """Tells `krontime.console.progress` of each batch that is predicted."""
+
+    step: Step
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """One more."""
+        self.step(len(batch.index))
 
 
 class History(pl.Callback):

@@ -159,7 +159,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     for choice in (
         "data=ucr",
         "model=krontime",
-        "tokenizer=conv",
+        "tokenizer=stem",
         "read_out=kernels",
         "decomposition=depth2",
         "optim=adamw",
