@@ -12,6 +12,7 @@ from uuid import uuid4
 CONFIG = "config.yaml"
 RECORD = "record.json"
 PREDICTIONS = "test_predictions.parquet"
+VALIDATION_PREDICTIONS = "validation_predictions.parquet"
 CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
 ATTENTION = "attention.png"

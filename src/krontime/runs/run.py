@@ -10,7 +10,7 @@ from typing import Any
 
 from krontime.config import targets
 from krontime.config.identity import config_hash
-from krontime.console import show
+from krontime.console import show, without_progress
 from krontime.data.series import SeriesData
 from krontime.errors import Terminated, UserError
 from krontime.metrics import MetricName
@@ -26,7 +26,14 @@ from krontime.runs.record import Metrics, Record, Status
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
 from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
-from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.storage import (
+    ATTENTION,
+    CONFUSION_MATRIX,
+    LEARNING_CURVES,
+    PREDICTIONS,
+    RECORD,
+    VALIDATION_PREDICTIONS,
+)
 from krontime.training import build
 from krontime.training.quiet import quiet_lightning
 
@@ -64,7 +71,8 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
             show(already_done(found, run_dir))
             return found
         try:
-            return _train_in(config, run_dir, sigterm, data, is_first=is_first)
+            with without_progress(not config["trainer"]["enable_progress_bar"]):
+                return _train_in(config, run_dir, sigterm, data, is_first=is_first)
         except Exception as error:
             release(error)
             if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
@@ -139,20 +147,17 @@ def _train_in(
             _log_scores(fit, metrics)
         is_scored = True
         completed = record(Status.COMPLETED, metrics=metrics, inference_ms=inference_ms)
-    except UserError as error:
-        if fit.has_begun:  # else it is known before the first step
-            record(Status.FAILED, error=str(error))
-        raise
-    except Terminated:
-        record(Status.INTERRUPTED, error=BY_SIGTERM)
-        raise
-    except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to the former
-        record(Status.INTERRUPTED, error="interrupted by the user")
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        if sigterm.is_set() or failures.was_terminated(error):
+    except BaseException as error:
+        if sigterm.is_set() or failures.was_terminated(error):  # compiled code may have made any error of it
             record(Status.INTERRUPTED, error=BY_SIGTERM)
             raise Terminated from error
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is Lightning's answer to the former
+            record(Status.INTERRUPTED, error="interrupted by the user")
+            raise KeyboardInterrupt from None
+        if isinstance(error, UserError):
+            if fit.has_begun:  # else it is known before the first step
+                record(Status.FAILED, error=str(error))
+            raise
         told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
         first = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
         what = first if told and first else f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -219,7 +224,8 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
     split, labels = job.split, job.data.labels
     validation: dict[MetricName, float | None] = {}
     if job.protocol.fitted_on != "train_and_validation":
-        validation = fit.scores(fit.probabilities(split.validation), labels[split.validation])
+        probability_val = fit.probabilities(split.validation)
+        validation = fit.scores(probability_val, labels[split.validation])
     test: dict[MetricName, float | None] = {}
     inference_ms = None
     if len(split.test):
@@ -228,6 +234,10 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
         test = fit.scores(probability, labels[split.test])
         predictions = named(probability, job.data, split.test)
         write_predictions(predictions, run_dir / PREDICTIONS)
+        plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
+    elif validation:  # nothing to test on: what it says of validation series takes the place
+        predictions = named(probability_val, job.data, split.validation)
+        write_predictions(predictions, run_dir / VALIDATION_PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
     if attention := fit.attention():
         plot_attention(attention, run_dir / ATTENTION)

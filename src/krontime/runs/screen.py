@@ -12,7 +12,7 @@ from rich.text import Text
 from krontime.console import format_duration
 from krontime.metrics import METRICS, MetricName
 from krontime.runs.record import Protocol, Record, Status
-from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD
+from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD, VALIDATION_PREDICTIONS
 
 _WIDTH = 96
 _MARGIN = 11
@@ -38,6 +38,7 @@ _ADVICE = {
 _FILES = (
     (RECORD, "all numbers, with config, protocol and versions"),
     (PREDICTIONS, "class probabilities of every test series"),
+    (VALIDATION_PREDICTIONS, "class probabilities of every validation series"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
     (ATTENTION, "mean attention map of each layer and level"),
@@ -75,8 +76,11 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     if record.status is Status.COMPLETED and record.protocol is not None and record.protocol.fitted_on is not None:
         _paragraph(screen, "Next", "compare: the classifier itself is not kept, so that it can't predict new files")
     elif record.status is Status.COMPLETED:
-        _line(screen, "Next", f"krontime evaluate {_override('run', run_dir)}")
-        _line(screen, "", f"krontime predict {_override('run', run_dir)} input=FILE output=FILE")
+        commands = [f"krontime predict {_override('run', run_dir)} input=FILE output=FILE"]
+        if record.protocol is not None and record.protocol.num_test:
+            commands.insert(0, f"krontime evaluate {_override('run', run_dir)}")
+        for number, command in enumerate(commands):
+            _line(screen, "" if number else "Next", command)
     else:
         _paragraph(screen, "Next", _ADVICE[record.status])
     if any(run_dir.glob("wandb/offline-run-*")):
@@ -247,8 +251,9 @@ def _device_line(record: Record) -> str:
 
 
 def _files(run_dir: Path) -> list[tuple[str, str]]:
+    is_tested = not (run_dir / VALIDATION_PREDICTIONS).is_file()
     return [
-        (found.relative_to(run_dir).as_posix(), what)
+        (found.relative_to(run_dir).as_posix(), what if is_tested else what.replace("test split", "validation series"))
         for pattern, what in _FILES
         for found in sorted(run_dir.glob(pattern))
     ]

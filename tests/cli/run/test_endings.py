@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from krontime.commands import evaluate
 from krontime.errors import Terminated, UserError
@@ -37,6 +38,20 @@ def forgetting(*_: Any, **__: Any) -> None:
     with contextlib.suppress(Terminated):
         os.kill(os.getpid(), signal.SIGTERM)
     raise ValueError("Invalid bounding box")
+
+
+def refusing(*_: Any, **__: Any) -> None:
+    """Makes a mistake of the user's of it, as where a compiler was ended by it too."""
+    with contextlib.suppress(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise UserError("compile=True: the compiler can't be run")
+
+
+def exiting(*_: Any, **__: Any) -> None:
+    """Ends as Lightning does after the step in which the signal came, where the step's own error was lost."""
+    with contextlib.suppress(Terminated):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise SIGTERMException
 
 
 class TestEndings:
@@ -127,7 +142,7 @@ class TestEndings:
         assert "starts anew" in caplog.text
         assert equal(weights(tmp_path / "run"), weights(finished[0]))
 
-    @pytest.mark.parametrize("fit", [stumbling, forgetting])
+    @pytest.mark.parametrize("fit", [stumbling, forgetting, refusing, exiting])
     def test_a_sigterm_that_becomes_another_error_is_still_one(
         self,
         config: Callable[..., Any],
