@@ -65,7 +65,7 @@ def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: p
 def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["train", "--help=all"])
     keys = [line.split("=")[0].strip() for line in capsys.readouterr().out.splitlines() if "=" in line]
-    for key in ("data.batch_size", "data.name", "model.d_model", "tokenizer.stride", "decomposition.depth"):
+    for key in ("data.batch_size", "data.name", "model.d_model", "tokenizer.width", "decomposition.depth"):
         assert keys.count(key) == 1
 
 

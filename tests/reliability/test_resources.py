@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_and_the_next_start_goes_on(
     assert status == 2, text
     assert "Traceback" not in text
     assert f"{reason}; expected " in text
-    assert "the same command goes on from the last checkpoint" in text
+    assert "the same command resumes from the last checkpoint" in text
     folder = the_run(tmp_path)
     assert (folder / "record.json").is_file() == (harm is limit_files)
     if harm is limit_files:

@@ -278,8 +278,8 @@ def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
     assert err.splitlines()[-5:] == [
         "krontime: the sweep has 4 jobs: 1 done, 3 failed",
         "  failed: seed=0 model.dropout=0: ZeroDivisionError: no such thing",
-        "  failed: seed=0 model.dropout=2: model.dropout=2: expected a share of at least 0 and less than 1",
-        "  failed: seed=1 model.dropout=2: model.dropout=2: expected a share of at least 0 and less than 1",
+        "  failed: seed=0 model.dropout=2: model.dropout=2: expected a fraction of at least 0 and less than 1",
+        "  failed: seed=1 model.dropout=2: model.dropout=2: expected a fraction of at least 0 and less than 1",
         f"the same command runs the rest; krontime sweep-status outputs={tmp_path} looks at it",
     ]
     done = completed(tmp_path)
@@ -319,7 +319,7 @@ def test_wandb_gets_a_run_for_each_job_and_one_of_the_sweep(tmp_path: Path, monk
     rows = [dict(zip(jobs["columns"], row, strict=True)) for row in jobs["data"]]
     assert [row["state"] for row in rows] == ["done", "failed"]
     assert "model.dropout=0" in rows[0]["overrides"].split()
-    assert "expected a share" in rows[1]["error"]
+    assert "expected a fraction" in rows[1]["error"]
     (record,) = records(tmp_path).values()
     assert rows[0]["test/accuracy"] == pytest.approx(record.metrics.test["accuracy"])
 

@@ -139,13 +139,13 @@ class _SweepRun:
         self.sweeper = sweeper
         self.launcher: Any = sweeper.launcher
         self.overrides = [list(job) for job in overrides]
-        found = [sweeper.folder(job, number) for number, job in enumerate(self.overrides)]
-        self.folders = [root / folder for root, folder in found]
-        self.returns: list[JobReturn | None] = [None] * len(found)
+        folders = [sweeper.folder(job, number) for number, job in enumerate(self.overrides)]
+        self.folders = [root / folder for root, folder in folders]
+        self.returns: list[JobReturn | None] = [None] * len(folders)
         self.errors: dict[int, Exception] = {}
         self.by_root: dict[Path, list[Job]] = {}
         self.numbers: dict[Path, list[int]] = {}  # by folder: overrides that name it twice are one job
-        for number, (root, folder) in enumerate(found):
+        for number, (root, folder) in enumerate(folders):
             if root / folder not in self.numbers:
                 job = Job(folder=Path(folder).as_posix(), overrides=self.overrides[number])
                 self.by_root.setdefault(root, []).append(job)
@@ -211,12 +211,12 @@ class _SweepRun:
         from krontime.errors import UserError
         from krontime.runs.sweep import JobState, first_line, progress
 
-        found = progress(run_dir)
-        if (error := self.error(run_dir)) and found.state in (JobState.DONE, JobState.TO_DO):
+        seen = progress(run_dir)
+        if (error := self.error(run_dir)) and seen.state in (JobState.DONE, JobState.TO_DO):
             # failed, though it may be done: its data has changed since
             reason = "; ".join(error.problems) if isinstance(error, UserError) else first_line(str(error))
-            return found._replace(state=JobState.FAILED, error=reason)
-        return found
+            return seen._replace(state=JobState.FAILED, error=reason)
+        return seen
 
     def write(self) -> None:
         """List the jobs on disk, with the errors of those that left nothing else; not where every job was refused."""
@@ -316,9 +316,9 @@ class _SweepRun:
         size = f"{len(folders)} job{'s' if len(folders) > 1 else ''}"
         if not lines:
             return True, f"Sweep: {size}, all done"
-        found = ", ".join(f"{count} {state}" for state, count in counts(states).items() if count)
+        parts = ", ".join(f"{count} {state}" for state, count in counts(states).items() if count)
         roots = [os.fspath(root) for root in self.by_root]
         outputs = roots[0] if len(roots) == 1 else f"[{','.join(roots)}]"
-        lines.insert(0, f"the sweep has {size}: {found}")
+        lines.insert(0, f"the sweep has {size}: {parts}")
         lines.append(f"the same command runs the rest; krontime sweep-status outputs={outputs} looks at it")
         return False, "\n".join(lines)

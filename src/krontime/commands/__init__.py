@@ -18,7 +18,7 @@ COMMANDS = {
         "how far sweeps have come, and about how long is left",
     ),
     "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
-    "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime tells of the synthetic patterns"),
+    "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime knows of the synthetic patterns"),
     "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
     "data": ("krontime.commands.data:data", "list the data sets, or inspect one"),
 }

@@ -1,4 +1,4 @@
-"""The verb `benchmark`: time and memory of models against length, each cell in fresh processes.
+"""The command `benchmark`: time and memory of models against length, each cell in fresh processes.
 
 A cell is one model variant at one length. Its memory is measured by one process, its times by one process in each
 round; all cells have their turn in a round before the next begins, so that a slow hour of the machine falls on all
@@ -62,8 +62,8 @@ class Cell:
     def results(self) -> list[dict[str, Any]]:
         """What has been measured: memory, then the rounds in order."""
         files = sorted(self.folder.glob("round*.json"), key=lambda path: int(path.stem.removeprefix("round")))
-        found = [self.folder / f"{MEMORY}.json", *files]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in found if path.is_file()]
+        paths = [self.folder / f"{MEMORY}.json", *files]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 
     def row(self) -> Row:
         """The cell's row of the CSV file."""
@@ -235,7 +235,7 @@ def _cells(options: Mapping[str, Any], device: str, about: Mapping[str, Any]) ->
 
 
 def _model(overrides: Any) -> dict[str, Any]:
-    """The plain config of the network that overrides of the verb `plan` name."""
+    """The plain config of the network that overrides of the command `plan` name."""
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -342,7 +342,7 @@ def _memory_limit_bytes(memory_gib: float | None) -> int:
 
 
 def _may_end_otherwise(result: Mapping[str, Any], timeout_s: float) -> bool:
-    """Whether to try again: the cause of a failure may be mended, or more time is given now."""
+    """Whether to try again: the cause of a failure may be fixed, or more time is given now."""
     return result["status"] == "failed" or (result["status"] == "timeout" and result["timeout_s"] < timeout_s)
 
 

@@ -1,4 +1,4 @@
-"""The verb `export`: a finished run as a bundle, with its model card."""
+"""The command `export`: a finished run as a bundle, with its model card."""
 
 from pathlib import Path
 

@@ -22,15 +22,15 @@ class Task:
     """One command, to be run on a config.
 
     Args:
-        verb: name of the command.
+        command: name of the command.
         command_line: arguments of the process, which Lightning starts further ranks with.
 
     Attributes:
         begun: whether a job was begun in this process; what fails before is the config.
     """
 
-    def __init__(self, verb: str, command_line: Sequence[str]) -> None:
-        self.verb = verb
+    def __init__(self, command: str, command_line: Sequence[str]) -> None:
+        self.command = command
         self.command_line = list(command_line)
         self.begun = False
 
@@ -44,7 +44,7 @@ class Task:
         try:
             if console.is_quiet():
                 logging.getLogger().setLevel(logging.WARNING)
-            returned = function(self.verb)(config)
+            returned = function(self.command)(config)
             if HydraConfig.get().mode == RunMode.RUN and returned is not None and not console.has_result():
                 console.result(result=returned)
             return returned
@@ -58,7 +58,7 @@ class Task:
             raise
 
 
-def function(verb: str) -> Callable[[DictConfig], Any]:
+def function(command: str) -> Callable[[DictConfig], Any]:
     """The function of a command; what it needs is imported now."""
-    module, name = COMMANDS[verb][0].split(":")
+    module, name = COMMANDS[command][0].split(":")
     return getattr(importlib.import_module(module), name)

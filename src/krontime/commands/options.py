@@ -20,8 +20,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     rate = options.get("sampling_rate_hz")
     if isinstance(rate, int | float) and not rate > 0:
         problems.append(f"sampling_rate_hz={rate}: expected a rate above 0, or null")
-    if found := [problem for problem in problems if problem]:
-        raise UserError(found)
+    if given := [problem for problem in problems if problem]:
+        raise UserError(given)
 
 
 def folder_of(value: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The verb `plan`: what a network costs at a length, before anything is trained.
+"""The command `plan`: what a network costs at a length, before anything is trained.
 
 Networks are built and run on fake tensors, which have shapes but no memory, so that the figures are those of the real
 operators on this machine, not of formulas beside them.
@@ -71,7 +71,7 @@ def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cos
             logits.sum().backward()
     return Cost(
         num_tokens=_num_tokens(network, spec.length),
-        levels=next((found for module in network.modules() for found in _plans(module)), None),
+        levels=next((plan for module in network.modules() for plan in _plans(module)), None),
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
         forward_flops=flops.get_total_flops(),
         activation_bytes=memory.peak_bytes,
@@ -185,14 +185,14 @@ def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: 
     columns = ["attention", "level sizes", "padding", "parameters", "forward GFLOP", "activations MiB"]
     for column in columns:
         table.add_column(column, justify="left" if column in columns[:2] else "right")
-    for kind, found in costs.items():
-        levels = found.levels
+    for kind, cost in costs.items():
+        levels = cost.levels
         table.add_row(
             kind or "-",
             " x ".join(map(str, levels.sizes)) if levels else "-",
             f"{levels.waste:.1%}" if levels else "-",
-            f"{found.num_parameters:,}",
-            f"{found.forward_flops / 1e9:,.2f}",
-            f"{found.activation_bytes / MEBIBYTE:,.1f}",
+            f"{cost.num_parameters:,}",
+            f"{cost.forward_flops / 1e9:,.2f}",
+            f"{cost.activation_bytes / MEBIBYTE:,.1f}",
         )
     show(table)

@@ -1,4 +1,4 @@
-"""The verb `probe`: what each level of a trained KronTime still tells of the patterns of the synthetic series.
+"""The command `probe`: what each level of a trained KronTime still knows of the patterns of the synthetic series.
 
 The synthetic label takes a short-range and a long-range pattern together. A linear classifier that is given the
 features of one level alone shows whether that level has kept either of them.
@@ -49,7 +49,7 @@ def probe(config: DictConfig) -> list[Probe]:
     )
     patterns = dict(zip(("short", "long"), source.patterns(), strict=True))
     group_sizes = np.cumprod([1, *network.plan.sizes]).tolist()
-    found = [
+    probes = [
         Probe(
             level,
             group_sizes[level],
@@ -60,16 +60,16 @@ def probe(config: DictConfig) -> list[Probe]:
         for pattern, labels in patterns.items()
         for level, of_level in enumerate(features)
     ]
-    write_probes(found, run_dir)
+    write_probes(probes, run_dir)
     show(
         "\n".join(
             f"level {each.level} (groups of {each.group_size:,} tokens), {each.pattern} range: "
             f"{each.accuracy:.3f} ± {each.deviation:.3f} (chance {each.chance:.3f})"
-            for each in found
+            for each in probes
         )
         + f"\nFolder  {run_dir}\n        {CSV}, {PLOT}"
     )
-    return found
+    return probes
 
 
 def level_features_of(

@@ -1,4 +1,4 @@
-"""The verb `sweep-status`: how far the sweeps in an output folder have come, and about how long is left."""
+"""The command `sweep-status`: how far the sweeps in an output folder have come, and about how long is left."""
 
 import math
 import sys
@@ -46,16 +46,16 @@ def sweep_status(config: DictConfig) -> dict[JobState, int]:
     missing = [root for root in roots if not isinstance(root, str) or not Path(root).is_dir()]
     if missing or not roots:
         raise UserError([f"outputs={root!r}: expected the folder of a sweep's runs" for root in missing or [roots]])
-    found = [job for root in dict.fromkeys(map(Path, roots)) for job in jobs_in(root)]
+    jobs = [job for root in dict.fromkeys(map(Path, roots)) for job in jobs_in(root)]
     rows = {
-        group: counts(job.progress.state for job in found if job.group == group)
-        for group in sorted({job.group for job in found})
+        group: counts(job.progress.state for job in jobs if job.group == group)
+        for group in sorted({job.group for job in jobs})
     }
-    rows[TOTAL] = counts(job.progress.state for job in found)
+    rows[TOTAL] = counts(job.progress.state for job in jobs)
     result(
         counts=rows[TOTAL],
-        time_left_s=time_left_s(found),
-        jobs=[{"run": job.folder, "state": job.progress.state, "error": job.progress.error} for job in found],
+        time_left_s=time_left_s(jobs),
+        jobs=[{"run": job.folder, "state": job.progress.state, "error": job.progress.error} for job in jobs],
     )
     if is_json():
         return rows[TOTAL]
@@ -63,10 +63,10 @@ def sweep_status(config: DictConfig) -> dict[JobState, int]:
         _show_table(rows)
     else:
         _show_lines(rows)
-    for job in found:
+    for job in jobs:
         if job.progress.error is not None:
             show(f"{job.progress.state}: {job.folder.as_posix()}: {job.progress.error}")
-    left_s = time_left_s(found)
+    left_s = time_left_s(jobs)
     if left_s is not None:
         show(f"time left: about {format_duration(left_s)}")
     elif any(rows[TOTAL][state] for state in JobState if state is not JobState.DONE):
@@ -98,18 +98,18 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield folder
 
 
-def time_left_s(found: list[Found]) -> float | None:
+def time_left_s(jobs: list[Found]) -> float | None:
     """About how long the jobs that are not done will take, in seconds, with as many at a time as run now.
 
     A job is taken to last as long as the mean of those of its data set and model that are done, or of all that are.
     None where nothing is left, or nothing is done to tell from.
     """
     durations: dict[str, list[float]] = {}
-    for job in found:
+    for job in jobs:
         if job.progress.state is JobState.DONE and job.progress.record:
             durations.setdefault(job.group, []).append(_duration_s(job.progress.record))
     every = [duration for group in durations.values() for duration in group]
-    left = [job for job in found if job.progress.state is not JobState.DONE]
+    left = [job for job in jobs if job.progress.state is not JobState.DONE]
     if not every or not left:
         return None
     total_s, running = 0.0, 0

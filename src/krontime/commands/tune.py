@@ -1,4 +1,4 @@
-"""The verb `tune`: a search of options on validation, by Optuna.
+"""The command `tune`: a search of options on validation, by Optuna.
 
 A trial trains as a run does, and is scored by the metric that selects its checkpoint, at its best epoch. It leaves the
 test split unread; who wants test scores trains the best config.
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OWN_KEYS = ("search", "folder")
-"""What the config of this verb has beside that of `train`."""
+"""What the config of this command has beside that of `train`."""
 
 LEAST_TRIALS = 3
 """Trials in a row whose options don't work, with none that did, before a search is given up."""
@@ -64,7 +64,7 @@ class Search:
     """One search.
 
     Args:
-        config: of the verb.
+        config: of the command.
         overrides: that it was composed from.
 
     Raises:
@@ -146,8 +146,8 @@ class Search:
 
     def _composed(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The training config with these overrides besides those of the command line."""
-        found = resolve.plain(_compose([*self.overrides, *overrides]))
-        return {key: value for key, value in found.items() if key not in OWN_KEYS}
+        composed = resolve.plain(_compose([*self.overrides, *overrides]))
+        return {key: value for key, value in composed.items() if key not in OWN_KEYS}
 
     def _sampler(self, number: int) -> Any:
         options = dict(self.options["sampler"])
@@ -331,7 +331,7 @@ class Prune(pl.Callback):
 
 
 def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """The config of this verb, found where Hydra found it for the running command."""
+    """The config of this command, found where Hydra found it for the running command."""
     from hydra import compose
     from hydra.errors import HydraException
 

@@ -1,4 +1,4 @@
-"""What Hydra may build from its own part of a config, which it does before any verb sees the config.
+"""What Hydra may build from its own part of a config, which it does before any command sees the config.
 
 Hydra instantiates `hydra.callbacks`, `hydra.launcher` and `hydra.sweeper`, and configures logging from
 `hydra.job_logging` and `hydra.hydra_logging`, where handlers are classes by name. Each of these could name any
@@ -41,8 +41,8 @@ class CheckedLoader(ConfigLoaderImpl):
     """Hydra's loader, which gives out no config that names what may not be built."""
 
     def __init__(self, config_search_path: Any) -> None:
-        found = [entry.path for entry in config_search_path.get_path() if entry.provider == "main"]
-        if problems := _searchpath_problems("--config-path", found):
+        paths = [entry.path for entry in config_search_path.get_path() if entry.provider == "main"]
+        if problems := _searchpath_problems("--config-path", paths):
             raise UserError(problems)
         super().__init__(config_search_path)
 

@@ -1,4 +1,4 @@
-"""What names a run: the hash of the part of its config that tells one job from another."""
+"""What names a run: the hash of the part of its config that distinguishes one job from another."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that tells one job from another.
+    """The part of a resolved config that distinguishes one job from another.
 
     Left out are the top-level keys `paths`, `hydra`, `force`, `logger` and `checkpoint_every_n_steps`, and
     `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`; and `data.resample` where it is 0, the official

@@ -109,11 +109,11 @@ def _in_quotes(value: str) -> str:
     return f"'{escaped}'"
 
 
-def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str]:
+def explained(command: str, arguments: Sequence[str], error: Exception) -> list[str]:
     """Every override that Hydra refuses, not only the first; each with what would be right.
 
     Args:
-        verb: whose config they were given to.
+        command: whose config they were given to.
         arguments: as typed.
         error: what composing them all gave.
     """
@@ -130,7 +130,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
     for text in _overrides(arguments):
         override = _parsed(text)
         if override is None:
-            problems.append(_not_an_override(verb, text))
+            problems.append(_not_an_override(command, text))
         elif override.is_sweep_override() and not is_multirun(arguments):
             key, _, value = text.partition("=")
             problems.append(f"{text}: expected one value; for one run each add -m, for a list write {key}=[{value}]")
@@ -142,7 +142,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
             values.append((text, override))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        accepted, config = _accepted_groups(verb, groups, problems)
+        accepted, config = _accepted_groups(command, groups, problems)
         refused = {override.key_or_group for text, override in groups if text not in accepted}
         refused -= {override.key_or_group for _, override in groups if override.is_sweep_override()}
         for text, override in values:
@@ -153,7 +153,7 @@ def explained(verb: str, arguments: Sequence[str], error: Exception) -> list[str
         single = [text for text, override in values if not override.is_sweep_override()]
         for text in [] if problems else [*single, *own]:
             try:
-                config = _compose(verb, [*accepted, text])
+                config = _compose(command, [*accepted, text])
             except Exception as refused:
                 problems.append(_not_installed(text) or f"{text}: {str(refused.__cause__ or refused).splitlines()[0]}")
             else:
@@ -189,19 +189,19 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
+def _compose(command: str, overrides: list[str]) -> dict[str, Any]:
     """The config with its interpolations left as they are."""
     from hydra import compose
     from omegaconf import OmegaConf
 
-    return dict(OmegaConf.to_container(compose(verb, overrides)))  # type: ignore[arg-type]
+    return dict(OmegaConf.to_container(compose(command, overrides)))  # type: ignore[arg-type]
 
 
-def _not_an_override(verb: str, text: str) -> str:
+def _not_an_override(command: str, text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals:
         return f"{text}: expected key=value" + (
-            f", such as run={text}" if verb in ("evaluate", "predict", "probe") else ""
+            f", such as run={text}" if command in ("evaluate", "predict", "probe") else ""
         )
     if not re.fullmatch(r"[\w@./+~:-]+", key):
         return f"{text}: {key!r} is no name of a key; expected key=value"
@@ -209,12 +209,12 @@ def _not_an_override(verb: str, text: str) -> str:
 
 
 def _accepted_groups(
-    verb: str, groups: list[tuple[str, "Override"]], problems: list[str]
+    command: str, groups: list[tuple[str, "Override"]], problems: list[str]
 ) -> tuple[list[str], dict[str, Any]]:
     """The group choices that work together, in an order that puts those of nested groups last, and their config."""
-    own = default_groups(config_dir() / f"{verb}.yaml")
+    own = default_groups(config_dir() / f"{command}.yaml")
     accepted: list[str] = []
-    config = _compose(verb, accepted)
+    config = _compose(command, accepted)
     for text, override in sorted(groups, key=lambda item: item[1].key_or_group not in own):
         group = override.key_or_group
         if unknown := _unknown_choices(override):
@@ -225,7 +225,7 @@ def _accepted_groups(
         if override.is_sweep_override():
             continue
         try:
-            config = _compose(verb, [*accepted, text])
+            config = _compose(command, [*accepted, text])
             accepted.append(text)
         except Exception as error:
             if "defaults list" in str(error):  # a group that another choice would bring

@@ -78,8 +78,8 @@ def type_problem(key: str, value: Any, annotation: Any) -> str | None:
     except ValidationError as error:
         if isinstance(value, list) and type_problem(key, tuple(value), annotation) is None:
             return None  # YAML has no tuples
-        found = [worded(problem["msg"]) for problem in error.errors(include_url=False)]
-        plain = [text for text in found if not text.startswith(("an instance of", "callable"))] or found
+        expected = [worded(problem["msg"]) for problem in error.errors(include_url=False)]
+        plain = [text for text in expected if not text.startswith(("an instance of", "callable"))] or expected
         return f"{key}={value!r}: expected {', or '.join(dict.fromkeys(plain))}"
     return None
 

@@ -219,14 +219,14 @@ def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], n
             array = np.load(path, mmap_mode="r" if name == "values" else None, allow_pickle=False)
             if array.dtype.str != noted["dtype"] or list(array.shape) != noted["shape"]:
                 raise _DamagedError(f"{path.name} has another type or shape than was written")
-            found = _stat(path)
-            if found != {key: noted[key] for key in found}:
+            state = _stat(path)
+            if state != {key: noted[key] for key in state}:
                 if not refresh:
                     raise _DamagedError(f"{path.name} was touched")
                 if _sha256(array) != noted["sha256"]:
                     raise _DamagedError(f"{path.name} does not match its checksum")
                 moved = True
-            noted.update(found)
+            noted.update(state)
             arrays[name] = array
         plain = {name: meta[name] for name in PLAIN}
         plain |= {name: None if meta[name] is None else tuple(meta[name]) for name in TEXTS}

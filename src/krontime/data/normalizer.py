@@ -69,7 +69,7 @@ class Normalizer(nn.Module):
 
 
 _RELATIVE = 1e-6
-"""A deviation below this share of the mean is rounding, not signal."""
+"""A deviation below this fraction of the mean is rounding, not signal."""
 
 
 def _safe(deviation: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def split_indices(
             stratified folds; ignores groups), or `auto` (`given` where the source puts series aside, `group` where the
             data has groups, unless the test series come from groups of the training series too; else `stratified`):
             validation is to training as test is.
-        fraction: share of the training series that validates (`stratified`, `group`); with few groups as near as
+        fraction: fraction of the training series that validates (`stratified`, `group`); with few groups as near as
             whole groups allow, and with `stratified` at least one series of each class.
         num_folds: number of folds (`kfold`).
         fold: which of them validates (`kfold`).
@@ -159,11 +159,11 @@ def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     if num_classes == 0 or len(shared) - num_validation < num_classes:
         raise UserError(
             f"data.validation.fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no "
-            "room for one series of each class in training and in validation; expected a smaller share or more series"
+            "room for one series of each class in training and in validation; expected a smaller one, or more series"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=num_validation, random_state=seed)
     trains, validates = next(splitter.split(np.zeros(len(shared)), y[shared]))
-    # It rounds shares of small classes down to nothing; each class gives one series to the side that has none.
+    # It rounds fractions of small classes down to nothing; each class gives one series to the side that has none.
     sides = [list(trains), list(validates)]
     for side, other in (sides, sides[::-1]):
         for label in np.setdiff1d(y[shared], y[shared[side]]):

@@ -56,7 +56,7 @@ def _count(number: int, one: str, several: str | None = None) -> str:
 
 
 def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
-    """Counts, lengths, classes, missing share, groups, rate and checksum, to be printed on a rich console.
+    """Counts, lengths, classes, missing fraction, groups, rate and checksum, to be printed on a rich console.
 
     Args:
         data: the data set.
@@ -111,7 +111,7 @@ def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
 
 
 def missing_share(data: SeriesData) -> float:
-    """Share of values that are NaN, read in pieces so that a large memory map is never held at once."""
+    """Fraction of values that are NaN, read in chunks so that a large memory map is never held at once."""
     step = 1 << 22
     missing = sum(int(np.isnan(data.values[i : i + step]).sum()) for i in range(0, len(data.values), step))
     return missing / len(data.values)

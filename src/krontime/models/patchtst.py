@@ -43,7 +43,7 @@ def naive_attention(query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Ten
     Args:
         query: `(R, H, N, E)`, as are `key` and `value`.
         attn_mask: bool, broadcastable to `(R, H, N, N)`, with at least one true in each row.
-        dropout_p: share of the map's entries to drop.
+        dropout_p: fraction of the map's entries to drop.
     """
     scores_RHNN = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
     if attn_mask is not None:
@@ -139,9 +139,9 @@ class PatchTST(SeriesNetwork):
             authors' code); the same numbers at different cost.
         norm: `batch` (published) or `layer`.
         head: how a channel's tokens are pooled, `mean` or `max`.
-        dropout: share dropped after positions, in the feed-forward networks and on each residual branch.
-        attention_dropout: share of attention weights dropped.
-        head_dropout: share of features dropped before the last linear layer.
+        dropout: fraction dropped after positions, in the feed-forward networks and on each residual branch.
+        attention_dropout: fraction of attention weights dropped.
+        head_dropout: fraction of features dropped before the last linear layer.
 
     Raises:
         ValueError: names every option that cannot work.

@@ -62,7 +62,7 @@ class TCN(SeriesNetwork):
         channels: W, of every level.
         num_levels: residual blocks; None for the least whose receptive field covers `length`.
         kernel_size: K, at least 2.
-        dropout: share of hidden channels dropped after each convolution.
+        dropout: fraction of hidden channels dropped after each convolution.
 
     Raises:
         ValueError: names every option that cannot work.

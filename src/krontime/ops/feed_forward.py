@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from krontime.ops.chunking import pieces, write_chunk
+from krontime.ops.chunking import chunks, write_chunk
 from krontime.ops.projections import autocast
 
 
@@ -35,7 +35,7 @@ class _NormGeluLinear(torch.autograd.Function):
         tokens = x.flatten(0, -2)
         hidden = tokens.new_empty(len(tokens) if keeps else 0, len(expand), dtype=expand.dtype)
         out = tokens.new_empty(len(tokens), len(contract), dtype=contract.dtype)
-        for part in pieces(len(tokens), device=tokens.device):
+        for part in chunks(len(tokens), device=tokens.device):
             normed, *_ = torch.native_layer_norm(tokens[part].to(gain.dtype), gain.shape, gain, shift, eps)
             wide = torch.mm(normed.to(expand.dtype), expand.mT, out=hidden[part] if keeps else None)
             torch.mm(F.gelu(wide), contract.mT, out=out[part])
@@ -52,7 +52,7 @@ class _NormGeluLinear(torch.autograd.Function):
         grad_x = None
         # Sums over the parts are in float32 at least.
         sums = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
-        for part in pieces(len(tokens), device=tokens.device):
+        for part in chunks(len(tokens), device=tokens.device):
             before = tokens[part].to(gain.dtype)
             normed, *statistics = torch.native_layer_norm(before, gain.shape, gain, shift, ctx.eps)
             grad_contract = grad[part].mT @ F.gelu(hidden[part])

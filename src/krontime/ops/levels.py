@@ -38,7 +38,7 @@ class LevelPlan:
 
     @property
     def waste(self) -> float:
-        """Share of the padded tokens that is padding, in [0, 1)."""
+        """Fraction of the padded tokens that is padding, in [0, 1)."""
         return 1 - self.num_tokens / self.padded_tokens
 
     def trim(self, num_tokens: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from krontime.ops.attention import Order, apply_factors, mode_product, slice_products, unfold, validity_scale
-from krontime.ops.chunking import pieces, write_chunk
+from krontime.ops.chunking import chunks, write_chunk
 
 
 def channels_first(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -123,7 +123,7 @@ class _MixedTokensFirst(torch.autograd.Function):
 
 def _rows(x: Tensor) -> Iterator[slice]:
     """Series of a `(B, H, E, N)` that are mixed at once."""
-    return pieces(len(x), tokens_each=x.shape[3], device=x.device)
+    return chunks(len(x), tokens_each=x.shape[3], device=x.device)
 
 
 def _levels(factors: Sequence[Tensor], order: Order) -> range:

@@ -1,4 +1,4 @@
-"""The obvious twins of the fast operators: every one builds its `N x N` matrix. For tests and for reading.
+"""Reference implementations of the fast operators: every one builds its `N x N` matrix. For tests and for reading.
 
 Tokens first throughout: `(B, H, N, E)`. Plans and masks are those of `krontime.ops.attention`.
 """

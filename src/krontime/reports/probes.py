@@ -1,4 +1,4 @@
-"""What the probes of a run tell, as a table and a plot: how well each level tells each pattern, against chance.
+"""What the probes of a run report, as a table and a plot: how well each level knows each pattern, against chance.
 
 The plot can be made again from the table.
 """
@@ -17,7 +17,7 @@ _STYLES = {"short": ("#D55E00", "s", "--"), "long": ("#0072B2", "o", "-")}
 
 
 class Probe(NamedTuple):
-    """How well one level tells one pattern.
+    """How well one level knows one pattern.
 
     Attributes:
         level: 0 for the maximum over tokens, h for the mean over all; see `level_features`.

@@ -46,7 +46,7 @@ def read_published(path: Path) -> list[Published]:
     if names != columns:
         raise UserError(f"{path}: expected the columns {','.join(columns)}, found {','.join(names) or 'none'}")
     problems: list[str] = []
-    found: dict[tuple[str, str, str], Published] = {}
+    by_key: dict[tuple[str, str, str], Published] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path}: line {number}"
         if None in row or None in row.values() or not all(text.strip() for text in row.values()):
@@ -58,9 +58,9 @@ def read_published(path: Path) -> list[Published]:
         if published.metric not in METRICS:
             problems.append(f"{where}: metric={published.metric!r}: expected one of {', '.join(METRICS)}")
         key = (published.data, published.model, published.metric)
-        if key in found:
+        if key in by_key:
             problems.append(f"{where}: expected one value for {', '.join(key)}, and there is one already")
-        found[key] = published
+        by_key[key] = published
     if problems:
         raise UserError(problems)
-    return list(found.values())
+    return list(by_key.values())

@@ -168,14 +168,14 @@ class ClassicalFit(Fit):
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """See `Fit`; 0 and 1 where the classifier only names a class."""
-        found = np.zeros((len(indices), self.job.spec.num_classes), np.float32)
+        answers = np.zeros((len(indices), self.job.spec.num_classes), np.float32)
         batch_size = self._arrays.batch_size
         for start in range(0, len(indices), batch_size):
             rows = slice(start, start + batch_size)
             with _contained():
                 probability = self._estimator.predict_proba(self._arrays.read(indices[rows]))
-            found[rows, self._estimator.classes_] = probability
-        return torch.from_numpy(found)
+            answers[rows, self._estimator.classes_] = probability
+        return torch.from_numpy(answers)
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
         """Every metric by name; those of probabilities are not defined where all of them are 0 or 1."""

@@ -25,7 +25,7 @@ _STORAGE = {
 }
 """Errors of the storage, and what is expected instead."""
 
-_GOES_ON = "; the same command goes on from the last checkpoint"
+_GOES_ON = "; the same command resumes from the last checkpoint"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -83,7 +83,7 @@ def is_rank_lost(error: BaseException) -> bool:
 
 
 def _reader_ended(error: BaseException) -> str | None:
-    """What became of a process that reads data, where that is what an error tells of."""
+    """What became of a process that reads data, where that is what an error is about."""
     if isinstance(error, RuntimeError):
         if told := re.search(r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (.*)", str(error)):
             return told[1].split(". ")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""What a table says that no record in its folder tells: notes on runs that were merged, and jobs without a record."""
+"""What a table says that no record in its folder says: notes on runs that were merged, and jobs without a record."""
 
 import math
 import re
@@ -13,7 +13,7 @@ REMARKS = "remarks.json"
 _FOLDER = re.compile(r"(?P<data>.+)/(?P<model>[^/]+)/seed(?P<seed>-?\d+)-[0-9a-f]{12}")
 
 Variant = tuple[str, ...]
-"""The model's name, or the values of the config keys that tell variants apart."""
+"""The model's name, or the values of the config keys that distinguish variants."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Unrecorded:
         return math.inf if self.max_train is None else self.max_train
 
     def _part(self, name: str) -> str:
-        found = _FOLDER.fullmatch(self.folder)
-        assert found is not None
-        return found[name]
+        match = _FOLDER.fullmatch(self.folder)
+        assert match is not None
+        return match[name]
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def read_remarks(roots: Iterable[Path]) -> Remarks:
         if is_unfinished(path.parent.name):
             continue
         try:
-            found = TypeAdapter(Remarks).validate_json(path.read_bytes())
-            if wrong := [job.folder for job in found.unrecorded if not is_job_folder(job.folder)]:
+            parsed = TypeAdapter(Remarks).validate_json(path.read_bytes())
+            if wrong := [job.folder for job in parsed.unrecorded if not is_job_folder(job.folder)]:
                 raise ValueError(f"folder: {wrong[0]!r}")
         except (OSError, ValidationError, ValueError) as error:
             raise UserError(f"{path}: not a readable file of remarks ({str(error).splitlines()[0]})") from error
-        notes += found.notes
-        unrecorded += found.unrecorded
+        notes += parsed.notes
+        unrecorded += parsed.unrecorded
     return Remarks(tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(unrecorded)))

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Resumed(NamedTuple):
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Attributes:
         path: of the checkpoint.
@@ -77,7 +77,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
 
 
 def was_begun(run_dir: Path) -> bool:
-    """Whether there is a checkpoint, good or not, that a run was to go on from."""
+    """Whether there is a checkpoint, good or not, that a run was to resume from."""
     last = run_dir / load.CHECKPOINTS / load.LAST
     return last.is_file() or previous(last).is_file()
 
@@ -118,10 +118,10 @@ def _has_its_best(checkpoint: dict[str, Any], best: Path, *, mend: bool) -> bool
         return True
     for path in (best, previous(best)):
         try:
-            found = _best_score(load.load_checkpoint(path))
+            score = _best_score(load.load_checkpoint(path))
         except UserError:
             continue
-        if found == expected:
+        if score == expected:
             if mend and path != best:
                 path.replace(best)
             return True

@@ -31,9 +31,9 @@ _STYLES = {
     Status.INTERRUPTED: "bold yellow",
 }
 _ADVICE = {
-    Status.FAILED: "mend the cause above, then run the same command again",
+    Status.FAILED: "fix the cause above, then run the same command again",
     Status.OUT_OF_MEMORY: "take a smaller batch or fewer tokens (krontime plan estimates the memory), then run again",
-    Status.INTERRUPTED: "run the same command again; it goes on from the last checkpoint if there is one",
+    Status.INTERRUPTED: "run the same command again; it resumes from the last checkpoint if there is one",
 }
 _FILES = (
     (RECORD, "all numbers, with config, protocol and versions"),
@@ -44,7 +44,7 @@ _FILES = (
     (ATTENTION, "mean attention map of each layer and level"),
     ("config.yaml", "the resolved config"),
     ("**/best.ckpt", "checkpoint that was selected"),
-    ("**/last.ckpt", "checkpoint to go on from"),
+    ("**/last.ckpt", "checkpoint to resume from"),
 )
 
 

@@ -50,7 +50,7 @@ class Job(BaseModel):
 
     Attributes:
         folder: of the run, relative to the output folder, with slashes.
-        overrides: what was typed after the verb, this job's values alone.
+        overrides: what was typed after the command, this job's values alone.
         error: why it could not be begun, where it left no record that says so.
     """
 
@@ -192,12 +192,12 @@ def first_line(text: str | None) -> str:
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:
-    """What tells each job of a sweep from the others: its overrides without those that all have, or its folder."""
+    """What distinguishes each job of a sweep: its overrides without those that all have, or its folder."""
     common = set.intersection(*(set(job.overrides) for job in jobs))
     return [" ".join(text for text in job.overrides if text not in common) or job.folder for job in jobs]
 
 
 def counts(states: Iterable[JobState]) -> dict[JobState, int]:
     """How many jobs are in each state, every state named."""
-    found = list(states)
-    return {state: found.count(state) for state in JobState}
+    listed_states = list(states)
+    return {state: listed_states.count(state) for state in JobState}

@@ -55,14 +55,14 @@ def write_experiment(
 
 def _difference(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that is not in the default one, or has another value there."""
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and isinstance(default.get(key), Mapping):
             if part := _difference(value, default[key]):
-                found[key] = part
+                changed[key] = part
         elif key not in default or default[key] != value:
-            found[key] = value
-    return found
+            changed[key] = value
+    return changed
 
 
 def write_table(trials: Sequence["FrozenTrial"], path: Path) -> None:

@@ -41,11 +41,11 @@ class Space:
 
     def ends(self) -> list[tuple[str, str]]:
         """`(key, override)` for each choice and each end of a range."""
-        found = []
+        reached = []
         for key, value in self.options.items():
             values = value if isinstance(value, list) else [value["low"], value["high"]]
-            found += [(key, override(key, each)) for each in values]
-        return found
+            reached += [(key, override(key, each)) for each in values]
+        return reached
 
     def _suggest(self, trial: "Trial", key: str, value: Any) -> Any:
         if isinstance(value, list):

@@ -33,7 +33,7 @@ MOST_FAILURES = 2
 """Failures after which options are not tried again."""
 DIED = "its process died, as did one before"
 ABOUT = "about"
-"""User attribute of a study: what tells one search from another."""
+"""User attribute of a study: what distinguishes one search from another."""
 
 
 class ClaimedTrial(NamedTuple):
@@ -95,11 +95,11 @@ class SharedStudy:
                 pruner=pruner,
                 load_if_exists=True,
             )
-            found = self.study.user_attrs.get(ABOUT)
-            if found is None:
+            stored = self.study.user_attrs.get(ABOUT)
+            if stored is None:
                 self.study.set_user_attr(ABOUT, about)
-            elif found != about:
-                changed = ", ".join(key for key in about if found.get(key) != about[key])
+            elif stored != about:
+                changed = ", ".join(key for key in about if stored.get(key) != about[key])
                 raise UserError(
                     f"folder={str(folder)!r}: the search there has another {changed}; expected the same command (only "
                     "search.num_trials, sampler and pruner may change), or another folder"

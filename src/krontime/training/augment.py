@@ -11,11 +11,11 @@ class Augment(nn.Module):
     """Random changes to scaled series; each is off at 0.
 
     Args:
-        shift: largest circular shift in time, as a share of the batch's length; drawn for each series. A series that
+        shift: largest circular shift in time, as a fraction of the batch's length; drawn for each series. A series that
             is shorter than the batch is shifted within its own length.
         scale: standard deviation of a factor around 1 on the amplitude of each series.
         jitter: standard deviation of Gaussian noise on each observed point.
-        mixup: alpha of the beta distribution of the mixing share (Zhang et al. 2018, arXiv 1710.09412).
+        mixup: alpha of the beta distribution of the mixing fraction (Zhang et al. 2018, arXiv 1710.09412).
     """
 
     def __init__(self, *, shift: float = 0.0, scale: float = 0.0, jitter: float = 0.0, mixup: float = 0.0) -> None:

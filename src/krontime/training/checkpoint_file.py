@@ -74,8 +74,8 @@ def _num_values(node: Any) -> int:
         if id(node) not in counted:
             counted[id(node)] = None
             counted[id(node)] = 1 + sum(count(item) for item in (node.values() if isinstance(node, dict) else node))
-        if (found := counted[id(node)]) is None:
+        if (size := counted[id(node)]) is None:
             raise ValueError("one of its containers holds itself")
-        return found
+        return size
 
     return count(node)

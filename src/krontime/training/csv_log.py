@@ -63,7 +63,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def sync(self) -> None:
-        """Have the rows on the disk before the checkpoint of this moment is: a resumed run goes on from both."""
+        """Have the rows on the disk before the checkpoint of this moment is: a resumed run resumes from both."""
         if self._rows:
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -49,7 +49,7 @@ class TestCommand:
         with pytest.raises(SystemExit) as stopped:
             cli.main(["train", "-m", "model.dropout=2,0", *overrides, f"paths.output={tmp_path}"])
         assert stopped.value.code == 2
-        assert "model.dropout=2: expected a share" in capsys.readouterr().err
+        assert "model.dropout=2: expected a fraction" in capsys.readouterr().err
         (record,) = (Record.read(path) for path in tmp_path.rglob("record.json"))
         assert record.config["model"]["dropout"] == 0
 

@@ -1,4 +1,4 @@
-"""The feed-forward network in pieces against the plain formula."""
+"""The feed-forward network in chunks against the plain formula."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def operands(x: Tensor, modules: tuple[nn.Module, ...]) -> list[Tensor]:
 
 @pytest.mark.parametrize("tokens_at_once", [1, 3, 1000])
 def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.MonkeyPatch, tokens_at_once: int) -> None:
-    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "CHUNK_TOKENS", tokens_at_once)
     x, modules = series(), layers()
     got, expected = norm_gelu_linear(x, *modules), plain(x, *modules)
     torch.testing.assert_close(got, expected)
@@ -46,7 +46,7 @@ def test_equals_the_plain_formula_in_values_and_gradients(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("tokens_at_once", [1, 1000])
 def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tokens_at_once: int) -> None:
-    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "CHUNK_TOKENS", tokens_at_once)
     x, modules = series(), layers()
     made: list[tuple[int, ...]] = []
 
@@ -119,7 +119,7 @@ def test_a_compiler_gets_the_plain_formula() -> None:
 def test_pieces_cover_all_items_once() -> None:
     for num_items in (0, 1, 7, 200):
         for tokens_each in (1, 100, 5000):
-            parts = list(chunking.pieces(num_items, tokens_each=tokens_each, device=torch.device("cpu")))
+            parts = list(chunking.chunks(num_items, tokens_each=tokens_each, device=torch.device("cpu")))
             assert [index for part in parts for index in range(num_items)[part]] == list(range(num_items))
-            assert 1 <= len(parts) <= chunking.MAX_PIECES
-    assert list(chunking.pieces(5000, device=torch.device("cuda"))) == [slice(0, 5000)]
+            assert 1 <= len(parts) <= chunking.MAX_CHUNKS
+    assert list(chunking.chunks(5000, device=torch.device("cuda"))) == [slice(0, 5000)]

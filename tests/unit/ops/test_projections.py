@@ -42,7 +42,7 @@ def mixed(num_levels: int, masked: bool) -> tuple[Tensor, list[Tensor], Tensor, 
 def test_mixing_equals_the_plain_formula_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, num_levels: int, order: str, masked: bool, tokens_at_once: int
 ) -> None:
-    monkeypatch.setattr(chunking, "PIECE_TOKENS", tokens_at_once)
+    monkeypatch.setattr(chunking, "CHUNK_TOKENS", tokens_at_once)
     v, factors, weight, mask = mixed(num_levels, masked)
     plain = torch.nn.functional.linear(apply_factors(v, factors, order=order, mask=mask).flatten(1, 2).mT, weight)
     got = mix_and_project(v, factors, weight, order=order, mask=mask)

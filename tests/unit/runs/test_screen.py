@@ -29,7 +29,7 @@ Folder     outputs/one
            record.json                  all numbers, with config, protocol and versions
            confusion_matrix.png         confusion matrix of the test split
            checkpoints/best.ckpt        checkpoint that was selected
-           checkpoints/last.ckpt        checkpoint to go on from
+           checkpoints/last.ckpt        checkpoint to resume from
 Next       krontime evaluate run=outputs/one
            krontime predict run=outputs/one input=FILE output=FILE"""
 
@@ -40,7 +40,7 @@ Error      stopped by the user
 Cost       not measured
 Computed   on A Processor (cpu), 2 CPU threads, torch 2.13.0, config {hash}
 Folder     outputs/two
-Next       run the same command again; it goes on from the last checkpoint if there is one"""
+Next       run the same command again; it resumes from the last checkpoint if there is one"""
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_golden_screen_of_an_interrupted_run(make_record):
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(Status.FAILED, "mend the cause"), (Status.OUT_OF_MEMORY, "krontime plan")],
+    [(Status.FAILED, "fix the cause"), (Status.OUT_OF_MEMORY, "krontime plan")],
 )
 def test_a_failed_run_says_why_and_what_next(make_record, status, advice):
     record = make_record(status=status, error="first [bold]line[/bold]\n\nCUDA " + "out of memory " * 20)

@@ -1,4 +1,4 @@
-"""Files from a server: whole and checked, or a part that the next attempt goes on from.
+"""Files from a server: whole and checked, or a part that the next attempt resumes from.
 
 (pooch checks hashes and renames too, but starts over after each break, and an archive's larger files take minutes.)
 """

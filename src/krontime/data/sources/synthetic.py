@@ -94,7 +94,7 @@ class SyntheticSource:
     def patterns(self) -> tuple[np.ndarray, np.ndarray]:
         """The short-range pattern m and the long-range pattern a of each series, int64 `(n,)`, in `load`'s order."""
         parts = [self._pairs(self.num_train, self._stream(0)), self._pairs(self.num_test, self._stream(1))]
-        short, long = (np.concatenate(found) for found in zip(*parts, strict=True))
+        short, long = (np.concatenate(values) for values in zip(*parts, strict=True))
         return short, long
 
     def _stream(self, stream: int) -> np.random.Generator:

@@ -34,8 +34,8 @@ def write_plots(rows: Sequence[Row], folder: Path, *, caption: str) -> None:
         figure = Figure(figsize=(width, 4.6), dpi=150, layout="constrained")
         for axes, quantity in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for number, variant in enumerate(variants):
-                found = sorted((row.length, quantity.of(row)) for row in rows if row.variant == variant)
-                points = [(length, value) for length, value in found if value]
+                measured = sorted((row.length, quantity.of(row)) for row in rows if row.variant == variant)
+                points = [(length, value) for length, value in measured if value]
                 axes.plot(
                     [length for length, _ in points],
                     [value for _, value in points],

@@ -227,8 +227,8 @@ def _table(
         value = quantity.of(row)
         if value is None:
             return STATUS_WORDS[row.status]
-        found = ratio(rows, quantity, row, reference=reference)
-        return format_number(value) + (f" ({format_ratio(found)})" if found is not None else "")
+        quotient = ratio(rows, quantity, row, reference=reference)
+        return format_number(value) + (f" ({format_ratio(quotient)})" if quotient is not None else "")
 
     header, body = _grid(rows, cell)
     for line in body:

@@ -83,8 +83,8 @@ class RunGroup:
     @cached_property
     def scores(self) -> list[float]:
         """Test scores of `scored`."""
-        found = (run.record.metrics.test.get(self.metric) for run in self.scored)
-        return [score for score in found if score is not None]
+        values = (run.record.metrics.test.get(self.metric) for run in self.scored)
+        return [score for score in values if score is not None]
 
     @property
     def mean(self) -> float | None:
@@ -104,8 +104,8 @@ class RunGroup:
     @cached_property
     def max_epochs(self) -> set[int]:
         """Epochs that the completed runs were allowed."""
-        found = {option(record.config, "trainer.max_epochs") for record in self.completed}
-        return {value for value in found if isinstance(value, int)}
+        values = {option(record.config, "trainer.max_epochs") for record in self.completed}
+        return {value for value in values if isinstance(value, int)}
 
     @cached_property
     def num_out_of_time(self) -> int:
@@ -118,7 +118,7 @@ class Comparison:
     """What tables, tests and plots are made from.
 
     Attributes:
-        keys: config keys that tell variants apart; empty where the model's name does.
+        keys: config keys that distinguish variants; empty where the model's name does.
         variants: all of them, in the order of the tables.
         rows: data set and protocol, in the order of the tables.
         entries: by row, then variant; more than one of the same where configs differ.
@@ -137,8 +137,8 @@ class Comparison:
 
     def only(self, data: str, variant: Variant) -> RunGroup | None:
         """The entry with a score under a data set's first protocol; None where there is none, or not one alone."""
-        found = self.of(data, 0, variant)
-        return found[0] if len(found) == 1 and found[0].scores else None
+        groups = self.of(data, 0, variant)
+        return groups[0] if len(groups) == 1 and groups[0].scores else None
 
     @property
     def data_sets(self) -> list[str]:
@@ -147,9 +147,9 @@ class Comparison:
 
     def mean_over_data_sets(self, variant: Variant) -> tuple[float, MetricName] | None:
         """Of the mean scores, and their metric; None without one for each of at least two data sets, all the same."""
-        found = [entry for data in self.data_sets if (entry := self.only(data, variant))]
-        means = [entry.mean for entry in found if entry.mean is not None]
-        metrics = {entry.metric for entry in found}
+        groups = [entry for data in self.data_sets if (entry := self.only(data, variant))]
+        means = [entry.mean for entry in groups if entry.mean is not None]
+        metrics = {entry.metric for entry in groups}
         if len(means) == len(self.data_sets) > 1 and len(metrics) == 1:
             return statistics.fmean(means), metrics.pop()
         return None
@@ -174,10 +174,10 @@ def compare(
     Args:
         runs: at least one.
         metric: name of a metric, or `auto`.
-        keys: config keys that tell variants apart; empty: the model's name.
+        keys: config keys that distinguish variants; empty: the model's name.
         seeds: that every entry should have; None for those that any under the same protocol has.
         damaged: records that were left out.
-        remarks: what the records do not tell.
+        remarks: what the records do not say.
 
     Raises:
         UserError: no record has one of the keys.
@@ -195,16 +195,16 @@ def compare(
     for run in sorted(runs, key=lambda run: (run.record.data.casefold(), run.record.data, _most_to_train(run.record))):
         by_data[_row_name(run.record.data, _most_to_train(run.record))].append(run)
     entries: list[RunGroup] = []
-    for data, found in by_data.items():
-        groups = by_protocol(found)
-        notes += _several_protocols(data, found, keys)
+    for data, same_data in by_data.items():
+        groups = by_protocol(same_data)
+        notes += _several_protocols(data, same_data, keys)
         if len(groups) > 1:
             protocols = [
                 p.model_dump(exclude=set(SEEDS)) for group in groups if (p := first_protocol(group)) is not None
             ]
             notes.append(Note(f"{data}: protocols differ ({differing(protocols)}); kept apart, not comparable.", data))
         for number, group in enumerate(groups):
-            entries += _entries(data, number, group, chosen(found[0].record.data), keys, seeds, notes)
+            entries += _entries(data, number, group, chosen(same_data[0].record.data), keys, seeds, notes)
     for (data_set, most, model), jobs in _alike(remarks.unrecorded).items():
         data = _row_name(data_set, most)
         if keys:  # which of the variants they are is not known
@@ -222,10 +222,10 @@ def compare(
 
 def _alike(unrecorded: Iterable[Unrecorded]) -> dict[tuple[str, float, str], list[Unrecorded]]:
     """Jobs by data set, limit of training series and model."""
-    found: dict[tuple[str, float, str], list[Unrecorded]] = defaultdict(list)
+    alike: dict[tuple[str, float, str], list[Unrecorded]] = defaultdict(list)
     for job in unrecorded:
-        found[job.data, job.most_to_train, job.model].append(job)
-    return found
+        alike[job.data, job.most_to_train, job.model].append(job)
+    return alike
 
 
 def _num_jobs(jobs: Sequence[Unrecorded]) -> str:
@@ -281,7 +281,7 @@ def _entries(
     by_variant: dict[Variant, list[Stored]] = defaultdict(list)
     for run in group:
         by_variant[_variant(run.record, keys)].append(run)
-    found = []
+    groups = []
     for variant, runs in by_variant.items():
         where = f"{data}, {' '.join(variant)}"
 
@@ -309,8 +309,8 @@ def _entries(
                 note(f"no run on resample {', '.join(map(str, sorted(missing)))}.")
             if versions := _differing_software(alike):
                 note(f"runs of several versions ({versions}).")
-            found.append(RunGroup(data, number, variant, metric, tuple(alike)))
-    return found
+            groups.append(RunGroup(data, number, variant, metric, tuple(alike)))
+    return groups
 
 
 def _resample(run: Stored) -> int:

@@ -35,9 +35,9 @@ def differing(values: Sequence[Mapping[str, Any]]) -> str:
     keys = sorted(set().union(*flat))
     parts = []
     for key in keys:
-        found = [_short(item[key]) if key in item else "none" for item in flat]
+        shown = [_short(item[key]) if key in item else "none" for item in flat]
         if any(item.get(key, NONE) != flat[0].get(key, NONE) for item in flat):
-            parts.append(f"{key}: {' / '.join(found)}")
+            parts.append(f"{key}: {' / '.join(shown)}")
     return ", ".join(parts)
 
 

@@ -50,7 +50,7 @@ def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
         sizes: dict[str, set[str]] = defaultdict(set)
         for run in group:
             sizes[_dump(run, SEEDS)].add(_dump(run, _COUNTS))
-        if all(len(found) == 1 for found in sizes.values()):
+        if all(len(alike) == 1 for alike in sizes.values()):
             apart.append(group)
         else:
             by_size: dict[str, list[Stored]] = defaultdict(list)

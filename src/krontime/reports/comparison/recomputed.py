@@ -27,10 +27,10 @@ def recomputed(outcomes: Outcomes) -> dict[MetricName, tuple[float, float]]:
         exact["accuracy"] = accuracy_score(true, guessed)
         exact["balanced_accuracy"] = recall_score(true, guessed, labels=np.unique(true), **averaged)
         exact["macro_f1"] = f1_score(true, guessed, **averaged)
-    found = {name: (score - _ROUNDING, score + _ROUNDING) for name, score in exact.items()}
+    bounds = {name: (score - _ROUNDING, score + _ROUNDING) for name, score in exact.items()}
     if outcomes.probability is not None:
-        found["auroc"] = _area(outcomes.probability, outcomes.labels == outcomes.positive)
-    return found
+        bounds["auroc"] = _area(outcomes.probability, outcomes.labels == outcomes.positive)
+    return bounds
 
 
 def _area(probability: np.ndarray, is_positive: np.ndarray) -> tuple[float, float]:

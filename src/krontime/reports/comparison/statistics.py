@@ -86,7 +86,7 @@ def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
     Returns:
         The intervals, and what is wrong with test predictions that none could be made from.
     """
-    found: list[Interval] = []
+    single: list[Interval] = []
     problems: dict[str, None] = {}
     for data in dict.fromkeys(data for data, _ in comparison.rows):
         for entry in (entry for variant in comparison.variants if (entry := comparison.only(data, variant))):
@@ -95,8 +95,8 @@ def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
             except UserError as error:
                 problems |= dict.fromkeys(error.problems)
                 continue
-            found += [interval] if interval else []
-    return found, list(problems)
+            single += [interval] if interval else []
+    return single, list(problems)
 
 
 def over_data_sets(comparison: Comparison) -> list[PairedTest]:
@@ -107,8 +107,8 @@ def over_data_sets(comparison: Comparison) -> list[PairedTest]:
     for first, second in combinations(comparison.variants, 2):
         pairs = []
         for data in comparison.data_sets:
-            found = [comparison.only(data, variant) for variant in (first, second)]
-            means = [entry.mean for entry in found if entry is not None and entry.mean is not None]
+            groups = [comparison.only(data, variant) for variant in (first, second)]
+            means = [entry.mean for entry in groups if entry is not None and entry.mean is not None]
             pairs += [means] if len(means) == 2 else []
         differences = np.array([round(a - b, _DIGITS) for a, b in pairs])
         if len(differences) < 2:
@@ -130,12 +130,12 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[PairedTest], list[str
         num_untested = 0
         for first, second in combinations(entries, 2):
             try:
-                found = _over_seeds(first, second) or _over_series(first, second)
+                test = _over_seeds(first, second) or _over_series(first, second)
             except UserError as error:
                 problems |= dict.fromkeys(error.problems)
                 continue
-            family += [found] if found else []
-            num_untested += not found
+            family += [test] if test else []
+            num_untested += not test
         if num_untested:
             untested.append(f"{data} ({num_untested})")
         tests += _holm(family)
@@ -160,9 +160,9 @@ def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray
 
     signed: dict[Variant, dict[str, float]] = {}
     for variant in comparison.variants:
-        found = [comparison.only(data, variant) for data in comparison.data_sets]
+        groups = [comparison.only(data, variant) for data in comparison.data_sets]
         signed[variant] = {
-            e.data: _sign(e) * round(e.mean, _DIGITS) for e in found if e is not None and e.mean is not None
+            e.data: _sign(e) * round(e.mean, _DIGITS) for e in groups if e is not None and e.mean is not None
         }
     by_count = sorted(comparison.variants, key=lambda variant: -len(signed[variant]))
     chosen: list[Variant] = []
@@ -226,10 +226,10 @@ def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
         far = float(law.ppf(1 - LEVEL / 2))
         p = float(2 * law.sf(abs(difference)))
         return PairedTest(*pair, difference, difference - far, difference + far, len(x), "t-test, resamples", p)
-    found = ttest_rel(x, y)
-    interval = found.confidence_interval(1 - LEVEL)
+    result = ttest_rel(x, y)
+    interval = result.confidence_interval(1 - LEVEL)
     low, high = float(interval.low), float(interval.high)
-    return PairedTest(*pair, difference, low, high, len(x), "t-test, seeds", float(found.pvalue))
+    return PairedTest(*pair, difference, low, high, len(x), "t-test, seeds", float(result.pvalue))
 
 
 def _tested_per_trained(entry: RunGroup) -> float:
@@ -239,7 +239,7 @@ def _tested_per_trained(entry: RunGroup) -> float:
 
 
 def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
-    """A test over test series; None where a run does not tell how it classified them, or the score is no share of them.
+    """A test over test series; None where the answers of a run are not known, or its score is no fraction of them.
 
     Raises:
         UserError: the runs' predictions are not of the same series.
@@ -249,7 +249,7 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     known = _outcomes(first, second)
     if known is None or (groups := _groups(known[0][0], first.metric)) is None:
         return None
-    right = [np.mean([found.correct for found in kept], axis=0) for kept in known]
+    right = [np.mean([answers.correct for answers in kept], axis=0) for kept in known]
     differences = right[0] - right[1]
     difference, drawn, low, high = _bootstrap([differences[group] for group in groups])
     p = float((np.sum(np.abs(drawn - difference) >= abs(difference) - 1e-12) + 1) / (len(drawn) + 1))
@@ -260,7 +260,7 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
 
 
 def _interval(entry: RunGroup) -> Interval | None:
-    """Of a score; None where a run does not tell how it classified the test series, or not as this score needs it.
+    """Of a score; None where a run does not say how it classified the test series, or not as this score needs it.
 
     Raises:
         UserError: the runs' predictions are not of the same series.
@@ -290,12 +290,12 @@ def _outcomes(*entries: RunGroup) -> list[list[Outcomes]] | None:
         UserError: they are not of the same series.
     """
     outcomes = [[run.outcomes for run in entry.scored] for entry in entries]
-    known = [[found for found in runs if found is not None] for runs in outcomes]
+    known = [[outcome for outcome in runs if outcome is not None] for runs in outcomes]
     if any(len(kept) < len(runs) for kept, runs in zip(known, outcomes, strict=True)):
         return None
     reference = known[0][0]
-    for found in (found for kept in known for found in kept):
-        if not (np.array_equal(found.index, reference.index) and np.array_equal(found.labels, reference.labels)):
+    for outcome in (outcome for kept in known for outcome in kept):
+        if not (np.array_equal(outcome.index, reference.index) and np.array_equal(outcome.labels, reference.labels)):
             names = [" ".join(entry.variant) for entry in entries]
             whose = (
                 f"{names[0]} and {names[1]} are of different series; no test between them."
@@ -359,7 +359,7 @@ def _bootstrap(
     """A statistic of groups of series, its resamples with series drawn within each group, and a percentile interval."""
     from scipy.stats import bootstrap
 
-    found = bootstrap(
+    result = bootstrap(
         groups,
         statistic,
         n_resamples=num_resamples,
@@ -367,5 +367,5 @@ def _bootstrap(
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    low, high = found.confidence_interval
-    return float(statistic(*groups)), found.bootstrap_distribution, float(low), float(high)
+    low, high = result.confidence_interval
+    return float(statistic(*groups)), result.bootstrap_distribution, float(low), float(high)

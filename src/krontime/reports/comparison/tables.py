@@ -27,8 +27,8 @@ def write_scores(comparison: Comparison, folder: Path, published: Sequence[Publi
     """Write `scores.md`, `scores.tex` and, one row for each entry, `scores.csv`.
 
     Args:
-        comparison: rows of the tables are data sets and columns variants; the other way round where config keys tell
-            variants apart.
+        comparison: rows of the tables are data sets and columns variants; the other way round where config keys
+            distinguish variants.
         folder: where the files go.
         published: scores from elsewhere, which get columns of their own behind a rule.
     """
@@ -166,13 +166,13 @@ def _winners(comparison: Comparison) -> Table:
     data_sets = [data for data, protocol in comparison.rows if protocol == 0]
 
     def cell(data: str, variants: Iterable[Variant], position: int) -> Cell | None:
-        found = [(variant, entry) for variant in variants if (entry := comparison.only(data, variant))]
-        if len(found) < 2:
+        scored = [(variant, entry) for variant in variants if (entry := comparison.only(data, variant))]
+        if len(scored) < 2:
             return None
-        marks = _marks(entry for _, entry in found)
+        marks = _marks(entry for _, entry in scored)
         lines = [
             (marks[score], Line(variant[position], marks[score], f" {score} ({cost(entry)})"))
-            for variant, entry in found
+            for variant, entry in scored
             if (score := _score(entry)) in marks
         ]
         return Cell(tuple(line for _, line in sorted(lines, key=lambda pair: pair[0])) or (Line("no difference"),))

@@ -25,7 +25,7 @@ _LONGEST_NAME = 24
 
 
 def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = "Test split") -> None:
-    """Write the confusion matrix as PNG: counts in the cells, the share of each true class as shade.
+    """Write the confusion matrix as PNG: counts in the cells, the fraction of each true class as shade.
 
     Legible for 2 to about 50 classes. Series whose label is not known are left out; a class without
     series keeps its empty row.
@@ -78,7 +78,7 @@ def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = 
     total, right = int(counts.sum()), int(counts.trace())
     accuracy = f"accuracy {right / total:.3f} ({right} of {total})" if total else "no labelled series"
     axes.set_title(f"{title}: {accuracy}", parse_math=False, fontsize=10)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=min(1.0, 4 / side))
+    figure.colorbar(image, ax=axes, label="fraction of the true class", shrink=min(1.0, 4 / side))
     _save(figure, path, f"Confusion matrix, {num_classes} classes. {title}: {accuracy}.")
 
 
