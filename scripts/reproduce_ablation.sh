@@ -13,7 +13,7 @@ SIZE=${1:-cpu}
 make setup
 export PATH="$PWD/.venv/bin:$PATH"
 results=docs/results/ablation
-patches="tokenizer.patch_length=16 tokenizer.stride=16" # four times the tokens of the default, so that levels have something to do
+patches="tokenizer.patch_length=16 tokenizer.stride=16" # small convolutions and short patches, so that levels have something to do
 case $SIZE in
 smoke)
     data=("data=synthetic data.source.num_train=80 data.source.num_test=40")
@@ -38,9 +38,11 @@ esac
 for chosen in "${data[@]}"; do
     for changed in decomposition=depth1,depth2,depth3,depth4,depth5 model.attention=pooled,axial,full,none \
         model.order=parallel "model.attention=axial model.order=top_down,parallel" model.head=mean tokenizer=linear,rocket; do
+        base=tokenizer=conv
+        case $changed in tokenizer=*) base= ;; esac
         # a failed job (exit code 2) is shown in the table, and stops nothing
         # shellcheck disable=SC2086
-        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $patches $chosen seed=$seeds $common $changed || [ $? -eq 2 ]
+        krontime train -m paths.output="outputs/ablation-$SIZE" model=krontime read_out=none $base $patches $chosen seed=$seeds $common $changed || [ $? -eq 2 ]
     done
 done
 

@@ -115,7 +115,7 @@ def test_factors_are_the_maps_that_the_network_applies() -> None:
     factors = layer.factors(x, None)
     assert [tuple(factor.shape) for factor in factors] == [(3, 2, 5, 5), (3, 2, 4, 4)]
     values = layer.value(x).mT.unflatten(1, (2, 4))
-    expected = layer.out(mode_products(values, factors, "bottom_up").flatten(1, 2).mT)
+    expected = layer.out_scale * layer.out(mode_products(values, factors, "bottom_up").flatten(1, 2).mT)
     torch.testing.assert_close(layer(x, None), expected)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from krontime.ops.attention import Order, axial_attention, level_factors
 from krontime.ops.levels import LevelPlan
@@ -15,10 +16,15 @@ from krontime.ops.projections import channels_first, mix_and_project
 AttentionKind = Literal["kronecker", "pooled", "axial", "full", "none"]
 
 
+_INITIAL_SCALE = 0.1
+
+
 class LevelAttention(nn.Module):
     """Self-attention along the levels of a plan.
 
-    Projections have no bias, so that a token set to zero gives nothing to any score.
+    Projections have no bias, so that a token set to zero gives nothing to any score. What comes out is multiplied by a
+    learned scale for each feature, small at first (layer scale, Touvron et al. 2021, arXiv 2103.17239): maps that have
+    learned nothing are means over nearly all tokens, and would hide what a token says itself.
 
     Args:
         d_model: D.
@@ -50,6 +56,7 @@ class LevelAttention(nn.Module):
             self.key = nn.Linear(d_model, key_dim, bias=False)
         self.value = nn.Linear(d_model, d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
+        self.out_scale = nn.Parameter(torch.full((d_model,), _INITIAL_SCALE))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Mix the tokens.
@@ -61,16 +68,18 @@ class LevelAttention(nn.Module):
         Returns:
             `(B, N, D)`; meaningless at invalid tokens.
         """
+        out_weight = self.out.weight * self.out_scale[:, None]  # one product less than scaling tokens
         if self.kind == "none":
-            return self.out(self.value(x))
+            return F.linear(self.value(x), out_weight)
         if mask is not None:
             x = x * mask[:, :, None]
         if self.kind in ("axial", "full"):
             q, k, v = (p(x).unflatten(-1, (self.num_heads, -1)) for p in (self.query, self.key, self.value))
-            return self.out(axial_attention(q, k, v, self.plan, order=self.order, mask=mask).flatten(2))
+            mixed = axial_attention(q, k, v, self.plan, order=self.order, mask=mask).flatten(2)
+            return F.linear(mixed, out_weight)
         v, qk = channels_first(x, self.value.weight, self._qk_weight())
         factors = self._factors(qk, mask)
-        return mix_and_project(self._heads(v), factors, self.out.weight, order=self.order, mask=mask)
+        return mix_and_project(self._heads(v), factors, out_weight, order=self.order, mask=mask)
 
     def factors(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
         """The attention maps for the input of `forward`, to look at: one `(B, H, k_i, k_i)` per level, lowest first.
