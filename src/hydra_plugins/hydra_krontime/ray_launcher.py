@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -66,6 +66,8 @@ class RayLauncher(Launcher):
         import ray
         from ray.exceptions import RayError
 
+        from krontime.config.hydra_internals import failed
+
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
@@ -85,7 +87,7 @@ class RayLauncher(Launcher):
             try:
                 returns.append(ray.get(task))
             except RayError as error:
-                returns.append(JobReturn(status=JobStatus.FAILED, _return_value=error))
+                returns.append(failed(error))
         return returns
 
 

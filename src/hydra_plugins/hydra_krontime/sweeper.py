@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from krontime.config.hydra_internals import BasicSweeper, error_of
 
 if TYPE_CHECKING:
     from krontime.config.suites import Suite
@@ -184,7 +185,7 @@ class _SweepRun:
             self.returns[number] = returned
             self.errors.pop(number, None)
             if returned.status is JobStatus.FAILED:
-                self.errors[number] = returned._return_value
+                self.errors[number] = error_of(returned)
 
     def finish_busy(self) -> None:
         """See the jobs to their end that other processes were training."""

@@ -13,8 +13,6 @@ from typing import Any, Literal, get_args, get_origin
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from krontime.config import resolve
 from krontime.config.schema import plan_problems
@@ -23,6 +21,7 @@ from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.levels import LevelPlan
 from krontime.training import build
+from krontime.training.torch_internals import FakeTensorMode, TorchDispatchMode, storage_id, tree_iter
 
 MEBIBYTE = 2**20
 
@@ -49,7 +48,6 @@ class Cost:
 
 def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cost:
     """What the network of a plain config costs for a batch of the longest series."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def fused(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
@@ -89,12 +87,12 @@ class _Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        known = {tensor.untyped_storage()._cdata for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
+        known = {storage_id(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
         for tensor in tree_iter(out):
             if not isinstance(tensor, Tensor):
                 continue
             storage = tensor.untyped_storage()
-            address, size = storage._cdata, storage.nbytes()
+            address, size = storage_id(tensor), storage.nbytes()
             if address in self._alive or address in known:
                 continue  # a view, or written in place
             self._alive.add(address)

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal import hydra as hydra_internals
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from krontime.config.hydra_internals import ConfigLoaderImpl, composing_with
 from krontime.errors import UserError
 
 PLUGINS = (
@@ -66,12 +65,8 @@ class CheckedLoader(ConfigLoaderImpl):
 @contextmanager
 def checked_loading() -> Iterator[None]:
     """Within this, Hydra composes with `CheckedLoader`; launchers take it along to other processes."""
-    original = hydra_internals.ConfigLoaderImpl
-    hydra_internals.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
-    try:
+    with composing_with(CheckedLoader):
         yield
-    finally:
-        hydra_internals.ConfigLoaderImpl = original  # type: ignore[misc]
 
 
 def hydra_problems(config: DictConfig) -> list[str]:

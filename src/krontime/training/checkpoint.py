@@ -20,6 +20,7 @@ from krontime.errors import Terminated
 from krontime.storage import replacing
 from krontime.training.csv_log import CsvLogger
 from krontime.training.module import SeriesClassifier
+from krontime.training.torch_internals import mark_as_not_begun
 
 _END_OF_ZIP = b"PK\x05\x06"
 _END_SIZE = 22  # of that record, with an empty comment
@@ -151,12 +152,9 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Within an epoch, take back that Lightning counts the batch that is about to begin as ready, and as last."""
+        """Within an epoch, the batch that is about to begin is not begun."""
         if self._within_epoch:
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-            for counts in (progress["total"], progress["current"]):
-                counts["ready"] = counts["completed"]
-            progress["is_last_batch"] = False
+            mark_as_not_begun(checkpoint)
             if isinstance(pl_module, SeriesClassifier):
                 checkpoint[_LOSS_TOTALS] = pl_module.loss_totals()
 

@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
@@ -17,6 +16,7 @@ from krontime.models.read_out import KernelReadOut
 from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
 from krontime.training.schedule import WarmupCosine
+from krontime.training.torch_internals import keep_on_each_rank
 
 FORMAT_VERSION = 4
 """Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
@@ -69,7 +69,7 @@ class SeriesClassifier(pl.LightningModule):
         self.read_out = read_out
         if read_out is not None:  # every rank fits its own; megabytes are not to be sent before each step
             names = [f"read_out.{name}" for name, _ in read_out.named_buffers()]
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+            keep_on_each_rank(self, names)
         self.num_classes = num_classes
         self.seed = seed
         self.augment = augment
