@@ -20,6 +20,7 @@ from krontime.config.files import config_dir
 from krontime.config.schema import check_train
 from krontime.data.in_memory import labelled_series
 from krontime.data.series import SeriesData
+from krontime.decision import decide
 from krontime.runs.run import train_in
 from krontime.runs.trained_model import TrainedModel
 
@@ -123,7 +124,8 @@ class KronTimeClassifier(BaseClassifier):
         return probability[:, self._columns]
 
     def _predict(self, X: Any) -> np.ndarray:
-        return np.asarray(self.classes_)[self._predict_proba(X).argmax(axis=1)]
+        prior = np.mean([model.prior_ for model in self.models_], axis=0)[self._columns]
+        return np.asarray(self.classes_)[decide(self._predict_proba(X), prior)]
 
     def _train(self, data: SeriesData, fold: Mapping[str, Any]) -> TrainedModel:
         """One run, in a folder of its own that is gone afterwards."""

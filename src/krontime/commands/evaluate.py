@@ -51,7 +51,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     scorer = Scorer.of(run.config, options["accelerator"])
     test = job.split.test
     probability = scorer.probabilities(run.module, job.data, test, masked=job.masked_for(test))
-    found = scores(probability, job.data.labels[test])
+    found = scores(probability, job.data.labels[test], run.module.prior.cpu())
     show(evaluation(record, run_dir, found))
     result(run=run_dir, test=found, recorded=record.metrics.test)
     return found

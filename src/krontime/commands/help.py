@@ -13,8 +13,18 @@ _COLUMN = 36
 
 SECTIONS = {
     "data": ("data", "paths.data", "paths.cache"),
-    "model": ("model", "tokenizer", "decomposition", "read_out"),
-    "training": ("optim", "trainer", "callbacks", "loss", "augment", "seed", "compile", "checkpoint_every_n_steps"),
+    "model": ("model", "tokenizer", "decomposition", "closed_form"),
+    "training": (
+        "optim",
+        "trainer",
+        "callbacks",
+        "loss",
+        "augment",
+        "score",
+        "seed",
+        "compile",
+        "checkpoint_every_n_steps",
+    ),
     "output": ("paths.output", "logger", "force", "experiment"),
 }
 """Groups and keys of `train` by what they are about; what stands in none comes first."""

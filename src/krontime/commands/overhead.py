@@ -157,7 +157,7 @@ class _BareLoop:
     def epoch(self) -> None:
         for batch in self.batches:
             self.optimizer.zero_grad()
-            logits = self.module.network(self.module.normalizer(batch.x, batch.mask), batch.mask)
+            logits = self.module.network_logits(batch.x, batch.mask)
             loss = F.cross_entropy(logits, batch.y)
             loss.backward()
             if self.clip:

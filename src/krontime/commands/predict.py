@@ -75,7 +75,7 @@ def predict(config: DictConfig) -> Path | None:
     probability = scorer.probabilities(run.module, data, indices)
     of_files = len(files) > 1 or bool(new.broken) or files[0][0].suffix.lower() in RECORDINGS
     table = prediction_table(
-        named(probability, data, indices),
+        named(probability, data, indices, run.module.prior.cpu()),
         files=new.names if of_files else None,
         broken=list(new.broken.items()) if skip else None,
     )

@@ -8,18 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from krontime.config.files import config_dir
 from krontime.config.signatures import argument_problems, worded
-from krontime.config.targets import is_aeon, target_problems
+from krontime.config.targets import has_network, is_aeon, target_problems
 from krontime.config.time_limit import limit_seconds
 from krontime.errors import UserError
 from krontime.metrics import METRICS
 
-BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS} | {"train/loss": "min"}
+BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS}
+BETTER |= {"val/loss": "min", "train/loss": "min"}
 """Metrics that can be monitored, and which way is better."""
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Number formats that the networks are right in."""
 
-_GROUPS = ("tokenizer", "decomposition", "read_out")
+_GROUPS = ("tokenizer", "decomposition", "closed_form")
 """Config groups that a model may bring, at the top level."""
 
 
@@ -129,7 +130,7 @@ class _Trainer(_Section):
 
 class _Loss(_Section):
     label_smoothing: float = Field(ge=0, lt=1)
-    class_weights: Literal["auto", "none", "balanced"]
+    class_weights: Literal["none", "balanced"]
 
 
 class _Augment(_Section):
@@ -160,6 +161,7 @@ class _Train(_Section):
     loss: _Loss
     augment: _Augment
     paths: _Paths
+    score: Literal["auto", "accuracy", "balanced_accuracy"]
     seed: int = Field(ge=0, lt=2**32)
     force: bool
     compile: bool
@@ -275,7 +277,9 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
             for key in ("devices", "num_nodes")
             if (value := config["trainer"].get(key, 1)) != 1
         ]
-    problems += _reference_problems(config) if is_aeon(config) else _number_problems(config["trainer"])
+    problems += _number_problems(config["trainer"]) if has_network(config) else _networks_only_problems(config)
+    if not has_network(config) and not is_aeon(config) and not config.get("closed_form"):
+        problems.append("closed_form=none: expected closed_form=parts, since there is no network to answer instead")
     problems += _length_problems(config)
     for name, callback in (config["callbacks"] or {}).items():
         problems += _callback_problems(f"callbacks.{name}", callback or {})
@@ -288,8 +292,8 @@ def _cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str
     return problems
 
 
-def _reference_problems(config: Mapping[str, Any]) -> list[str]:
-    """What of a run is for networks alone, and so has no effect on a reference classifier: it has to be the default."""
+def _networks_only_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of a run is for networks alone, and so has no effect on one without: it has to be the default."""
     trainer, default = config["trainer"], OmegaConf.load(config_dir() / "train.yaml")
     assert isinstance(default, DictConfig)
     unused = {

@@ -134,3 +134,8 @@ def _keys(node: Mapping[str, Any], key: str, argument: str) -> Iterator[str]:
 def is_aeon(config: Mapping[str, Any]) -> bool:
     """Whether the model of a plain config is a reference classifier, and not a network."""
     return (config.get("model") or {}).get("_target_") == AEON_CLASSIFIER
+
+
+def has_network(config: Mapping[str, Any]) -> bool:
+    """Whether the model of a plain config is a network; not a reference classifier, nor a closed form alone."""
+    return "_target_" in (config.get("model") or {}) and not is_aeon(config)

@@ -61,7 +61,7 @@ def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> Non
     building.mkdir()
     try:
         # Copies, since tensors that share memory would be refused.
-        save_file({name: t.detach().cpu().clone() for name, t in run.module.state_dict().items()}, building / WEIGHTS)
+        save_file({name: t.detach().cpu().clone() for name, t in run.module.tensors().items()}, building / WEIGHTS)
         (building / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         shutil.copymode(building / ABOUT, building / WEIGHTS)  # safetensors leaves it to its owner, whatever the umask
         (building / CARD).write_text(card, encoding="utf-8")
@@ -90,7 +90,7 @@ def read_bundle(folder: Path) -> LoadedRun:
     try:
         spec = SeriesSpec.from_plain(about["spec"])
         module = build.build_module(about["config"], spec)
-        module.load_state_dict(load_file(folder / WEIGHTS))
+        module.load_tensors(load_file(folder / WEIGHTS))
         masked = bool(about["masked"])
     except UserError:
         raise

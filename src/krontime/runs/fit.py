@@ -120,7 +120,7 @@ class Fit(ABC):
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
         """Every metric by name, from what `probabilities` gave; None where one is not defined."""
-        return scores(probability, labels)
+        return scores(probability, labels, torch.tensor(self.job.protocol.prior))
 
     def attention(self) -> list[list[np.ndarray]]:
         """For each layer, the mean attention map of each level; empty where there are none."""

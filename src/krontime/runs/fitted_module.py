@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from krontime.console import progress
-from krontime.data.datamodule import ConsecutiveBatches, SeriesDataset
+from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import SeriesBatch
-from krontime.models.read_out import KernelReadOut
+from krontime.models.kernel_ridge.classifier import ClosedForm
+from krontime.models.kernel_ridge.part import Task
 from krontime.runs.prepare import PreparedData
 from krontime.training.build import build_module
 from krontime.training.module import SeriesClassifier
@@ -20,17 +21,13 @@ FIT_SERIES = 128
 FIT_POINTS = 2**21
 """Training series that fixed kernels are fitted to, and their values in all, at most."""
 
-READ_OUT_SERIES = 5_000
-"""Training series that a read-out in closed form is fitted to, and validation series beside them, at most, since their
-features lie in memory together."""
-
 
 def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesClassifier:
     """The module of a run before its first step: what depends on training data is taken from the training series."""
     split, data = prepared.split, prepared.data
     weights = None
     chosen = config["loss"]["class_weights"]
-    if chosen == "balanced" or (chosen == "auto" and prepared.protocol.imbalanced):
+    if chosen == "balanced":
         counts = torch.tensor(list(prepared.protocol.train_class_counts.values()), dtype=torch.float32).clamp(min=1)
         weights = counts.sum() / (len(counts) * counts)
     about = {
@@ -39,61 +36,56 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
         "protocol": prepared.protocol.model_dump(mode="json"),
         "masked": prepared.masked,
     }
-    module = build_module(config, prepared.spec, class_weights=weights, about=about)
+    module = build_module(
+        config, prepared.spec, class_weights=weights, prior=torch.tensor(prepared.protocol.prior), about=about
+    )
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
     most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * prepared.spec.length)))
-    fit_tokens = getattr(module.network, "fit_tokens", None)
-    if fit_tokens is not None or module.read_out is not None:
-        sample = _sample(split.train, most, config["seed"])
-        x, mask, *_ = next(_scaled(module, prepared, sample, most))
-        if fit_tokens is not None:
-            with torch.no_grad():
-                fit_tokens(x, mask)
-        if module.read_out is not None:
-            module.read_out.fit_kernels(x, mask)
-            _fit_read_out(module, module.read_out, config, prepared)
+    sample = SeriesDataset(data, prepared.masked).__getitems__(_sample(split.train, most, config["seed"]).tolist())
+    if (fit_tokens := getattr(module.network, "fit_tokens", None)) is not None:
+        with torch.no_grad():
+            fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
+    if module.mixture is not None:
+        module.mixture.left_out = _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
     return module
 
 
-def _fit_read_out(
-    module: SeriesClassifier, read_out: KernelReadOut, config: Mapping[str, Any], prepared: PreparedData
-) -> None:
-    """Fit a read-out to the training series, and note its logits for the validation series; then fit it to both."""
+def _fit_closed_form(
+    closed_form: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData
+) -> dict[int, torch.Tensor]:
+    """Fit to the training series, and as `fit_on` says to the validation series.
 
-    def features(indices: np.ndarray) -> Iterator[tuple[torch.Tensor, SeriesBatch]]:
+    Returns:
+        For each validation series, by position, logarithms of its probabilities from a fit without it, or where
+        validation is by group, without its group.
+    """
+    split, data = prepared.split, prepared.data
+    # Shuffled, since means and deviations may be taken from those that come first.
+    shuffled = np.random.default_rng(config["seed"]).permutation(split.train)
+    indices = np.concatenate([shuffled, split.validation])
+    batch_size = config["data"]["eval_batch_size"]
+
+    def read() -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        dataset = SeriesDataset(data, prepared.masked)
         with progress("features of the closed form", len(indices)) as step:
-            for batch in _scaled(module, prepared, indices, config["data"]["eval_batch_size"]):
-                yield read_out.features(batch.x, batch.mask), batch
+            for start in range(0, len(indices), batch_size):
+                batch = dataset.__getitems__(indices[start : start + batch_size].tolist())
+                yield batch.x, batch.mask
                 step(len(batch.y))
 
-    train = _sample(prepared.split.train, READ_OUT_SERIES, config["seed"])
-    found, labels = [], []
-    for part, batch in features(train):
-        found.append(part)
-        labels.append(batch.y)
-    read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
-    most = READ_OUT_SERIES if read_out.fit_on == "train_and_validation" else 0
-    beside = torch.from_numpy(_sample(prepared.split.validation, most, config["seed"]))
-    for part, batch in features(prepared.split.validation):
-        module.left_out |= dict(zip(batch.index.tolist(), read_out.logits(part), strict=True))
-        is_beside = torch.isin(batch.index, beside)
-        found.append(part[is_beside])
-        labels.append(batch.y[is_beside])
-    if most:
-        read_out.fit(torch.cat(found), torch.cat(labels), module.class_weights)
+    by_group = data.groups is not None and prepared.protocol.split_method == "group"
+    task = Task(
+        read=read,
+        labels=torch.from_numpy(data.labels[indices]),
+        num_train=len(shuffled),
+        fit_validation=closed_form.fit_on == "train_and_validation",
+        groups=torch.from_numpy(data.groups[indices]) if by_group and data.groups is not None else None,
+    )
+    left_out = closed_form.fit((sample.x, sample.mask), task).float()
+    return dict(zip(split.validation.tolist(), left_out[len(shuffled) :], strict=True))
 
 
 def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most `most` of `indices`, drawn by `seed`, rising."""
     return np.sort(np.random.default_rng(seed).permutation(indices)[:most])
-
-
-def _scaled(
-    module: SeriesClassifier, prepared: PreparedData, indices: np.ndarray, batch_size: int
-) -> Iterator[SeriesBatch]:
-    """Batches of scaled series."""
-    dataset = SeriesDataset(prepared.data, prepared.masked)
-    for positions in ConsecutiveBatches(indices, batch_size=batch_size):
-        batch = dataset.__getitems__(positions)
-        yield batch._replace(x=module.normalizer(batch.x, batch.mask))

@@ -15,7 +15,7 @@ from krontime.storage import PREDICTIONS, RECORD
 from krontime.training.build import build_module
 from krontime.training.checkpoint import checksum_problem
 from krontime.training.checkpoint_file import read_checkpoint
-from krontime.training.module import FORMAT_VERSION, SeriesClassifier
+from krontime.training.module import FORMAT_VERSION, SeriesClassifier, tensors_of
 
 MAX_COUNT = 1_000
 """Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
@@ -48,7 +48,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of krontime")
     if about.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path}: format_version={about.get('format_version')!r}: this version of krontime reads {FORMAT_VERSION}"
+            f"{path}: format_version={about.get('format_version')!r}: this version of krontime reads {FORMAT_VERSION}; "
+            "expected a run of this version (the same training command with force=true makes it), or the version that "
+            "wrote the file"
         )
     return checkpoint
 
@@ -103,10 +105,11 @@ def load_run(run_dir: Path) -> LoadedRun:
     try:
         _check_config(about["config"])
         spec = SeriesSpec.from_plain(about["spec"])
+        tensors = tensors_of(checkpoint)
         with torch.device("meta"):  # sizes are compared before there is memory for them
-            build_module(about["config"], spec).load_state_dict(checkpoint["state_dict"], assign=True)
+            build_module(about["config"], spec).load_tensors(tensors, assign=True)
         module = build_module(about["config"], spec)
-        module.load_state_dict(checkpoint["state_dict"])
+        module.load_tensors(tensors)
         run = LoadedRun(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])
     except UserError as error:
         raise UserError(f"{path}: {problem}" for problem in error.problems) from error

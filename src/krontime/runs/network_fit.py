@@ -22,6 +22,7 @@ from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
 from krontime.training import build
 from krontime.training.attention_maps import mean_factors
 from krontime.training.budget import EndAtLastStep, measured_steps
+from krontime.training.checkpoint import write_checkpoint
 from krontime.training.divergence import StopOnDivergence
 from krontime.training.predict import Scorer
 from krontime.training.progress import Bar, EpochLines, History
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
     from krontime.training.module import SeriesClassifier
+
+
+log = logging.getLogger(__name__)
 
 
 class NetworkFit(Fit):
@@ -106,14 +110,15 @@ class NetworkFit(Fit):
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
         config, job, run_dir = self.config, self.job, self.run_dir
+        _compile_loops(config, job)
         memory = self._memory = PeakMemory()
         started_s = time.perf_counter()
         module = fitted_module.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
-        self._left_out = module.left_out
-        self.num_parameters = sum(parameter.numel() for parameter in module.network.parameters())
-        if module.read_out is not None:
-            self.num_parameters += module.read_out.num_fitted
+        self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        if module.mixture is not None:
+            self._left_out = module.mixture.left_out
+            self.num_parameters += module.mixture.closed_form.num_fitted
         self.loggers = build.loggers(config, run_dir)
         callbacks = [
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
@@ -128,7 +133,7 @@ class NetworkFit(Fit):
         resumed = None
         if not config["force"]:
             resumed = resume_from(run_dir, job.protocol, trainer.world_size, mend=self.is_first)
-        if (limit_s := limit_seconds(config["trainer"].get("max_time"))) is not None:
+        if module.network is not None and (limit_s := limit_seconds(config["trainer"].get("max_time"))) is not None:
             self._steps_in_time = resumed.steps_in_time if resumed else None
             if self._steps_in_time is None:  # what came before counts too
                 left_s = limit_s - self._fitted_before_s
@@ -137,6 +142,7 @@ class NetworkFit(Fit):
             trainer = self._trainer(callbacks)
         module.about["steps_in_time"] = self._steps_in_time
         if config["compile"]:
+            assert module.network is not None
             module.network.compile()
         self.trainer, self.world_size = trainer, trainer.world_size
         if self.is_first and not resumed and was_begun(run_dir):
@@ -147,12 +153,15 @@ class NetworkFit(Fit):
                 keep_logged(trainer, resumed)
             for logger in self.loggers:
                 logger.log_hyperparams(dict(config))
-        trainer.fit(
-            module,
-            datamodule=job.batches(config),
-            ckpt_path=resumed.path if resumed else None,
-            weights_only=True,
-        )
+        if module.network is None:
+            write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
+        else:
+            trainer.fit(
+                module,
+                datamodule=job.batches(config),
+                ckpt_path=resumed.path if resumed else None,
+                weights_only=True,
+            )
         self.ended()
 
     def _trainer(self, callbacks: list["Callback"]) -> "Trainer":
@@ -183,8 +192,20 @@ class NetworkFit(Fit):
     @cached_property
     def _selected(self) -> "SeriesClassifier":
         module = load.load_run(self.run_dir).module
-        module.left_out = self._left_out
+        if module.mixture is not None:
+            module.mixture.left_out = self._left_out
         return module
+
+
+def _compile_loops(config: Mapping[str, Any], job: PreparedData) -> None:
+    """Compile what the closed form needs before the time of training begins, since it is kept for every later run."""
+    closed_form = build.closed_form(config, job.spec)
+    if closed_form is None:
+        return
+    started_s = time.perf_counter()
+    closed_form.warm_up()
+    if (took_s := time.perf_counter() - started_s) > 1:
+        log.info("Compiled the closed form's loops for this processor in %.0f s; later runs find them", took_s)
 
 
 def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:

@@ -1,6 +1,7 @@
 """Per-series predictions as a table: true class, predicted class, and the probability of every class."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krontime.data.series import SeriesData
+from krontime.decision import decide
 from krontime.errors import UserError
 from krontime.storage import PREDICTIONS, replacing, writing_problem
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PROBABILITY = "p_"
+_PRIOR = "krontime_prior"
 ENDINGS = (".csv", ".parquet")
 
 
@@ -29,12 +32,14 @@ class Predictions:
         labels: true class name of each series, None where it is not known.
         probabilities: float32 or float64 `(n, K)`.
         class_names: K different names, in the order of the columns of `probabilities`.
+        prior: `(K,)`, by which classes are decided, see `decide`; None for all alike.
     """
 
     index: np.ndarray
     labels: list[str | None]
     probabilities: np.ndarray
     class_names: tuple[str, ...]
+    prior: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.probabilities.shape == (len(self.index), len(self.class_names))
@@ -44,16 +49,23 @@ class Predictions:
 
     @classmethod
     def from_codes(
-        cls, index: np.ndarray, codes: np.ndarray, probabilities: np.ndarray, class_names: tuple[str, ...]
+        cls,
+        index: np.ndarray,
+        codes: np.ndarray,
+        probabilities: np.ndarray,
+        class_names: tuple[str, ...],
+        prior: np.ndarray | None = None,
     ) -> "Predictions":
         """From labels `(n,)` that are positions in `class_names`, negative where the class is not known."""
         labels = [class_names[code] if code >= 0 else None for code in codes.tolist()]
-        return cls(np.asarray(index, dtype=np.int64), labels, probabilities, class_names)
+        return cls(np.asarray(index, dtype=np.int64), labels, probabilities, class_names, prior)
 
     @cached_property
     def predicted(self) -> list[str]:
-        """Name of the most probable class of each series; the first of equals."""
-        return [self.class_names[code] for code in self.probabilities.argmax(axis=1)]
+        """Name of the class that is decided for each series; the first of equals."""
+        return [
+            self.class_names[code] for code in decide(self.probabilities, 1.0 if self.prior is None else self.prior)
+        ]
 
 
 def check_output(path: Path) -> None:
@@ -117,7 +129,10 @@ def prediction_table(
         columns[_PROBABILITY + name] = probability.take(taken)
     if broken is not None:
         columns["error"] = pa.array([None if row >= 0 else gone[-1 - row][1][0] for row in rows], type=pa.string())
-    return pa.table(columns)
+    table = pa.table(columns)
+    if predictions.prior is not None:
+        table = table.replace_schema_metadata({_PRIOR: json.dumps(predictions.prior.tolist())})
+    return table
 
 
 def write_table(table: "Table", path: Path) -> None:
@@ -154,10 +169,15 @@ def read_predictions(path: Path) -> Predictions:
         labels=table["label"].to_pylist(),
         probabilities=np.stack([table[name].to_numpy() for name in names[3:]], axis=1),
         class_names=tuple(name.removeprefix(_PROBABILITY) for name in names[3:]),
+        prior=_prior(table.schema.metadata or {}),
     )
     if table["predicted"].to_pylist() != predictions.predicted:
-        raise UserError(f"{path}: the column predicted does not name the most probable class")
+        raise UserError(f"{path}: the column predicted does not name the classes that its probabilities decide for")
     return predictions
+
+
+def _prior(metadata: Mapping[bytes, bytes]) -> np.ndarray | None:
+    return np.array(json.loads(metadata[_PRIOR.encode()])) if _PRIOR.encode() in metadata else None
 
 
 @dataclass(frozen=True)
@@ -211,6 +231,7 @@ def read_outcomes(folder: Path) -> Outcomes | None:
         raise UserError(f"{path}: not a readable file of predictions ({error})") from error
 
 
-def named(probability: "Tensor", data: SeriesData, indices: np.ndarray) -> Predictions:
-    """Probabilities beside true and predicted class names."""
-    return Predictions.from_codes(indices, data.labels[indices], probability.numpy(), data.class_names)
+def named(probability: "Tensor", data: SeriesData, indices: np.ndarray, prior: "Tensor") -> Predictions:
+    """Probabilities beside true and predicted class names; see `decide` for the prior."""
+    labels = data.labels[indices]
+    return Predictions.from_codes(indices, labels, probability.numpy(), data.class_names, prior.numpy())

@@ -17,6 +17,7 @@ from krontime.data.resample import resample_method, resampled
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.data.summary import what_was_read
+from krontime.decision import StatedScore
 from krontime.runs.record import Protocol, configured_protocol
 from krontime.runs.signals import is_first_rank
 
@@ -109,6 +110,9 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
         series_length=int(data.lengths[fitted].max()) if fit_on and not data.equal_length else None,
         **configured,
     )
+    if protocol.score is None:
+        score: StatedScore = "balanced_accuracy" if protocol.imbalanced else "accuracy"
+        protocol = protocol.model_copy(update={"score": score})
     return PreparedData(data=data, spec=spec, split=split, protocol=protocol)
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from krontime.config.identity import config_hash, plain_json, without_folders
+from krontime.decision import StatedScore
 from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.runs.record_migration import READABLE, SCHEMA_VERSION, migrated
@@ -72,6 +73,8 @@ class Protocol(_Strict):
         num_test_cropped: test series that were longer than any training or validation series, and read as far as the
             longest of those.
         train_class_counts: training series of each class, by class name.
+        score: what the run is judged by, and how classes are decided: the most probable one for `accuracy`, the one
+            whose probability exceeds its training frequency most for `balanced_accuracy`; None in older records.
         selection_metric: validation metric that chose the checkpoint; None where nothing was selected.
         fitted_on: `train` or `train_and_validation`, for a reference classifier, which selects nothing on validation;
             None for a network.
@@ -96,6 +99,7 @@ class Protocol(_Strict):
     num_test: NonNegativeInt
     num_test_cropped: NonNegativeInt = 0
     train_class_counts: dict[str, NonNegativeInt]
+    score: StatedScore | None = None
     selection_metric: str | None
     fitted_on: Literal["train", "train_and_validation"] | None = None
     series_length: Annotated[int, Field(ge=1)] | None = None
@@ -108,6 +112,14 @@ class Protocol(_Strict):
         """Whether the largest training class has at least twice the series of the smallest."""
         counts = self.train_class_counts.values()
         return bool(counts) and max(counts) >= 2 * min(counts)
+
+    @property
+    def prior(self) -> list[float]:
+        """What probabilities are divided by before a class is decided; see `decide`."""
+        counts = [max(1, count) for count in self.train_class_counts.values()]
+        if self.score != "balanced_accuracy":
+            counts = [1] * len(counts)
+        return [count / sum(counts) for count in counts]
 
 
 Score = Annotated[FiniteFloat | None, BeforeValidator(_none_unless_finite)]
@@ -319,11 +331,13 @@ def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
         }
     if window := _mapping(data, "window"):
         found["windowing"] = dict(window) if window.get("length") else None
-    if "_target_" in model:
+    if model:
         found["fitted_on"] = model.get("fit_on")  # which references have
+    if config.get("score", "auto") != "auto":
+        found["score"] = config["score"]
     if "callbacks" in config:
         monitor = _mapping(_mapping(config, "callbacks"), "checkpoint").get("monitor")
-        found["selection_metric"] = None if model.get("fit_on") else monitor
+        found["selection_metric"] = None if model.get("fit_on") or "_target_" not in model else monitor
     return found
 
 

@@ -217,11 +217,13 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
     Returns:
         The scores, and the milliseconds that a test series took; None without any.
     """
+    import torch
+
     from krontime.runs.plot.attention import plot_attention
     from krontime.runs.plot.curves import plot_confusion_matrix, plot_learning_curves
     from krontime.runs.wandb_log import log_run, of_wandb
 
-    split, labels = job.split, job.data.labels
+    split, labels, prior = job.split, job.data.labels, torch.tensor(job.protocol.prior)
     validation: dict[MetricName, float | None] = {}
     if job.protocol.fitted_on != "train_and_validation":
         probability_val = fit.probabilities(split.validation)
@@ -232,11 +234,11 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
         probability, inference_s = fit.timed_probabilities(split.test)
         inference_ms = 1000 * inference_s / len(split.test)
         test = fit.scores(probability, labels[split.test])
-        predictions = named(probability, job.data, split.test)
+        predictions = named(probability, job.data, split.test, prior)
         write_predictions(predictions, run_dir / PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
     elif validation:  # nothing to test on: what it says of validation series takes the place
-        predictions = named(probability_val, job.data, split.validation)
+        predictions = named(probability_val, job.data, split.validation, prior)
         write_predictions(predictions, run_dir / VALIDATION_PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
     if attention := fit.attention():

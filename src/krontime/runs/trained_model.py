@@ -12,6 +12,7 @@ import numpy as np
 from krontime.data.in_memory import unlabelled_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
+from krontime.decision import decide
 from krontime.runs import bundle
 from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record
@@ -62,8 +63,13 @@ class TrainedModel:
         return self.probabilities(unlabelled_series(X, self.run.spec.class_names))
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class `(n,)` of each series; arguments and errors of `predict_proba`."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        """The class `(n,)` of each series, by `decide`; arguments and errors of `predict_proba`."""
+        return self.classes_[decide(self.predict_proba(X), self.prior_)]
+
+    @property
+    def prior_(self) -> np.ndarray:
+        """`(K,)`, by which classes are decided; see `decide`."""
+        return self.run.module.prior.cpu().numpy()
 
     def probabilities(self, series: SeriesData) -> np.ndarray:
         """Class probabilities `(n, K)` of series that are not prepared yet; see `predict_proba`."""

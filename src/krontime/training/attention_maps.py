@@ -45,7 +45,7 @@ def mean_factors(
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
         with torch.no_grad():
-            module.eval()(batch.x.to(device), None if batch.mask is None else batch.mask.to(device))
+            module.eval().network_logits(batch.x.to(device), None if batch.mask is None else batch.mask.to(device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -58,7 +58,7 @@ def attribution(
         probability=float(probability[chosen]),
         occlusion=_occlusion(module, x, observed, chosen),
         gradients=_gradients(module, x, observed, chosen),
-        attention=received_attention(module, x, observed),
+        attention=_attention(module, x, observed),
     )
 
 
@@ -97,11 +97,14 @@ def _occlusion(module: SeriesClassifier, x: Tensor, mask: Tensor | None, target:
 def _gradients(module: SeriesClassifier, x: Tensor, mask: Tensor | None, target: int) -> Tensor:
     from captum.attr import IntegratedGradients
 
+    network = module.network
+    if network is None:
+        return torch.zeros_like(x[0])
     # Each series is scaled by its own deviation, which is 0 at the baseline: so the path begins where it is scaled.
     scaled = module.normalizer(x, mask)
 
     def of_scaled(series: Tensor) -> Tensor:
-        result: Tensor = module.network(series, None if mask is None else mask.expand_as(series))
+        result: Tensor = network(series, None if mask is None else mask.expand_as(series))
         return result
 
     parts = IntegratedGradients(of_scaled).attribute(
@@ -109,6 +112,10 @@ def _gradients(module: SeriesClassifier, x: Tensor, mask: Tensor | None, target:
     )
     result: Tensor = parts[0].sum(dim=0).detach()
     return result
+
+
+def _attention(module: SeriesClassifier, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+    return [] if module.network is None else received_attention(module.network, module.normalizer(x, mask), mask)
 
 
 @torch.no_grad()

@@ -85,6 +85,7 @@ def measured_steps(
         trainer = build.trainer({**config, "trainer": short}, Path(folder), [*own, clock], [])
         copied = copy.deepcopy(module)
         if config["compile"]:
+            assert copied.network is not None
             copied.network.compile()
         trainer.fit(copied, datamodule=batches)
     assert clock.steps is not None

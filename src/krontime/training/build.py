@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from krontime.data.series import SeriesSpec
-    from krontime.models.read_out import KernelReadOut
+    from krontime.models.kernel_ridge.classifier import ClosedForm
     from krontime.training.module import SeriesClassifier
 
-from krontime.config.targets import instantiate, is_aeon
+from krontime.config.targets import has_network, instantiate
 
 
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
@@ -31,8 +31,8 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
     from krontime.models.windowed import Windowed
 
     torch.backends.cudnn.allow_tf32 = False
-    if is_aeon(config):
-        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier to compare with")
+    if not has_network(config):
+        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier without one")
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
     length = window.get("length") or spec.length
@@ -46,13 +46,18 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
     return Windowed(built, length=length, stride=window.get("stride") or length)
 
 
-def read_out(config: Mapping[str, Any], spec: "SeriesSpec") -> "KernelReadOut | None":
-    """The read-out of a plain config, which stands beside the network; None where there is none."""
-    options = config.get("read_out")
+def closed_form(config: Mapping[str, Any], spec: "SeriesSpec") -> "ClosedForm | None":
+    """The closed form of a plain config, which stands beside the network or alone; None where there is none."""
+    options = config.get("closed_form")
     if not options:
         return None
-    built: KernelReadOut = instantiate(
-        options, "read_out", num_channels=spec.num_channels, length=spec.length, num_classes=spec.num_classes
+    built: ClosedForm = instantiate(
+        options,
+        "closed_form",
+        num_channels=spec.num_channels,
+        length=spec.length,
+        num_classes=spec.num_classes,
+        seed=config["seed"],
     )
     return built
 
@@ -159,9 +164,9 @@ def build_module(config: Mapping[str, Any], spec: "SeriesSpec", **extra: Any) ->
 
     augment = config["augment"]
     return SeriesClassifier(
-        network=network(config, spec),
+        network=network(config, spec) if has_network(config) else None,
         normalizer=Normalizer(scaling=config["data"]["scaling"], num_channels=spec.num_channels),
-        read_out=read_out(config, spec),
+        closed_form=closed_form(config, spec),
         num_classes=spec.num_classes,
         seed=config["seed"],
         augment=Augment(**augment) if any(augment.values()) else None,

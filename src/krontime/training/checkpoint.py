@@ -56,6 +56,14 @@ class ChecksummedCheckpointIO(TorchCheckpointIO):
             content.release()
 
 
+def write_checkpoint(module: SeriesClassifier, path: Path) -> None:
+    """Write what a trainer would, for a module that has nothing to be trained."""
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ChecksummedCheckpointIO().save_checkpoint(checkpoint, path)
+
+
 def previous(path: Path) -> Path:
     """Where the checkpoint before that in `path` is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")

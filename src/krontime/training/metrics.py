@@ -10,6 +10,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
+from krontime.decision import decide
+
 
 class NegativeLogLikelihood(Metric):
     """Mean of `-log p` of the true class, from probabilities `(B, K)` and labels `(B,)`."""
@@ -71,7 +73,7 @@ class MacroAUROC(Metric):
 
 
 class BalancedAccuracy(Metric):
-    """Recall averaged over the classes that have series, as scikit-learn's.
+    """Recall averaged over the classes that have series, as scikit-learn's, from decided classes `(B,)`.
 
     torchmetrics' own macro average counts a class that is only ever guessed as 0, which would depend on the split.
     """
@@ -88,10 +90,10 @@ class BalancedAccuracy(Metric):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add a batch of probabilities `(B, K)` and labels `(B,)`."""
+        """Add a batch of decided classes `(B,)` and labels `(B,)`."""
         classes = F.one_hot(target, self.num_classes)
         self.count += classes.sum(dim=0)
-        self.hits += classes[preds.argmax(dim=1) == target].sum(dim=0)
+        self.hits += classes[preds == target].sum(dim=0)
 
     def compute(self) -> Tensor:
         """The mean over the classes seen."""
@@ -99,18 +101,56 @@ class BalancedAccuracy(Metric):
         return (self.hits[seen] / self.count[seen]).mean()
 
 
-def metric_collection(num_classes: int) -> MetricCollection:
+class OfDecisions(Metric):
+    """A metric of decided classes, updated with probabilities.
+
+    Args:
+        metric: updated with classes `(B,)` and labels `(B,)`.
+        prior: see `decide`.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, metric: Metric, prior: Tensor, **options: Any) -> None:
+        super().__init__(**options)
+        self.metric = metric
+        self.register_buffer("prior", prior.clone(), persistent=False)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch of probabilities `(B, K)` and labels `(B,)`."""
+        self.metric.update(decide(preds, self.prior), target)
+
+    def compute(self) -> Any:
+        """That of the metric."""
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        super().reset()
+        self.metric.reset()
+
+
+def metric_collection(num_classes: int, prior: Tensor) -> MetricCollection:
     """Accuracy, balanced accuracy, macro F1, AUROC, negative log likelihood and expected calibration error.
 
     Updated with probabilities `(B, num_classes)` and labels `(B,)`; computed once an epoch from what it holds. Not
     synchronised over ranks: each of them sees every series.
+
+    Args:
+        num_classes: K.
+        prior: by which classes are decided; see `decide`.
     """
     alone: dict[str, Any] = {"sync_on_compute": False}
+
+    def decided(metric: Metric) -> Metric:
+        return OfDecisions(metric, prior, **alone)
+
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False, **alone),
-            "balanced_accuracy": BalancedAccuracy(num_classes, **alone),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False, **alone),
+            "accuracy": decided(MulticlassAccuracy(num_classes, average="micro", validate_args=False, **alone)),
+            "balanced_accuracy": decided(BalancedAccuracy(num_classes, **alone)),
+            "macro_f1": decided(MulticlassF1Score(num_classes, average="macro", validate_args=False, **alone)),
             "auroc": MacroAUROC(**alone),
             "nll": NegativeLogLikelihood(**alone),
             "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False, **alone),

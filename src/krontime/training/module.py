@@ -1,7 +1,7 @@
 """The one LightningModule: every network is trained, selected and used through it."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,24 +12,28 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
-from krontime.models.read_out import KernelReadOut
+from krontime.models.kernel_ridge.calibration import score_loss
+from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
+from krontime.training.mixture import PREFIX, Mixture
 from krontime.training.schedule import WarmupCosine
-from krontime.training.torch_internals import keep_on_each_rank
 
-FORMAT_VERSION = 4
-"""Of what this module adds to a Lightning checkpoint, under the key `krontime`."""
+FORMAT_VERSION = 5
+"""Of what this module adds to a Lightning checkpoint, under the key `krontime`; 4 and less had another closed form."""
+
+_MIXTURE = "krontime_closed_form"
+"""Key of a Lightning checkpoint for the tensors of the closed form, which are no weights to be averaged."""
 
 
 class SeriesClassifier(pl.LightningModule):
     """A network with its normaliser, loss, optimiser and metrics.
 
     Args:
-        network: maps scaled series `(B, C, L)` and a mask to logits `(B, num_classes)`.
+        network: maps scaled series `(B, C, L)` and a mask to logits `(B, num_classes)`. None for a closed form alone.
         normalizer: maps raw series and a mask to scaled series.
-        read_out: fitted in closed form beside the network; its logits are mixed with the network's wherever classes are
-            told, with weights that are fitted to validation after each epoch. None for the network alone.
+        closed_form: fitted beside the network; it answers alone until validation, after each epoch, shows that the
+            network's probabilities improve on its own. None for the network alone.
         num_classes: number of classes.
         seed: of the run; every training step is seeded from it and the step's number.
         augment: changes to training batches, or None.
@@ -37,23 +41,23 @@ class SeriesClassifier(pl.LightningModule):
         warmup_fraction: fraction of the steps over which the learning rate rises.
         min_lr_ratio: learning rate at the last step over the peak.
         label_smoothing: share of the target spread over all classes.
-        class_weights: `(num_classes,)` weights of the loss, or None.
+        class_weights: `(num_classes,)` weights of the loss, or None. Probabilities keep the frequencies of the training
+            classes all the same: the logarithms of the weights are taken from the logits.
+        prior: `(num_classes,)` frequencies of the training classes, by which classes are decided; see `decide`. None
+            for accuracy as the score, where all count alike.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
-
-    Attributes:
-        left_out: for each validation series, by its position in the data, logits `(num_classes,)` of a read-out that
-            was fitted without it; needed to validate where there is a read-out, and used wherever these are predicted.
     """
 
     class_weights: Tensor | None
+    prior: Tensor
 
     def __init__(
         self,
         *,
-        network: nn.Module,
+        network: nn.Module | None,
         normalizer: nn.Module,
         num_classes: int,
-        read_out: KernelReadOut | None = None,
+        closed_form: ClosedForm | None = None,
         seed: int = 0,
         augment: Augment | None = None,
         optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] | None = None,
@@ -61,15 +65,13 @@ class SeriesClassifier(pl.LightningModule):
         min_lr_ratio: float = 0.01,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        prior: Tensor | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.normalizer = normalizer
-        self.read_out = read_out
-        if read_out is not None:  # every rank fits its own; megabytes are not to be sent before each step
-            names = [f"read_out.{name}" for name, _ in read_out.named_buffers()]
-            keep_on_each_rank(self, names)
+        self.mixture = None if closed_form is None else Mixture(closed_form)
         self.num_classes = num_classes
         self.seed = seed
         self.augment = augment
@@ -78,8 +80,9 @@ class SeriesClassifier(pl.LightningModule):
         self.min_lr_ratio = min_lr_ratio
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes) if prior is None else prior)
         self.about = about or {}
-        self.val_metrics = metric_collection(num_classes)
+        self.val_metrics = metric_collection(num_classes, self.prior)
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is no number has to show
         # Decided here, since a strategy that shards parameters flattens them.
         self._matrices = {
@@ -89,13 +92,22 @@ class SeriesClassifier(pl.LightningModule):
         }
         self._batch_ended_s = 0.0
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.left_out: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
-        x = self.normalizer(x, mask)
-        logits: Tensor = self.network(x, mask)
-        return logits if self.read_out is None else self.read_out.mixed(logits, self.read_out(x, mask))
+        return self._answer(x, mask)
+
+    def network_logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits `(B, num_classes)` of the network alone, whose probabilities keep the training frequencies."""
+        assert self.network is not None
+        logits: Tensor = self.network(self.normalizer(x, mask), mask)
+        return logits if self.class_weights is None else logits - self.class_weights.log()
+
+    def _answer(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
+        if self.mixture is None:
+            return self.network_logits(x, mask)
+        asked = self.network is not None and self.mixture.share.weight > 0
+        return self.mixture.mixed(self.network_logits(x, mask) if asked else None, self.mixture.own(x, mask, index))
 
     def on_train_start(self) -> None:
         """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
@@ -113,6 +125,7 @@ class SeriesClassifier(pl.LightningModule):
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
         """Cross-entropy of one batch."""
+        assert self.network is not None
         x, mask = self.normalizer(batch.x, batch.mask), batch.mask
         targets = F.one_hot(batch.y, self.num_classes).to(x.dtype)
         if self.augment is not None:
@@ -135,39 +148,37 @@ class SeriesClassifier(pl.LightningModule):
         self.log("series_per_s", speed, prog_bar=True, batch_size=len(batch.y))
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Add one batch to the validation metrics, or to what they are computed from once the weights are fitted."""
-        if self.read_out is None:
-            self._add_to_metrics(self(batch.x, batch.mask), batch.y)
-            return
-        logits = self.network(self.normalizer(batch.x, batch.mask), batch.mask)
-        self._validated.append((logits, self._left_out(batch), batch.y))
+        """Keep what the validation metrics are computed from once the network's share is known."""
+        logits = self.network_logits(batch.x, batch.mask)
+        own = logits if self.mixture is None else self.mixture.own(batch.x, batch.mask, batch.index.tolist())
+        self._validated.append((logits, own, batch.y))
 
     def on_validation_epoch_end(self) -> None:
-        """Fit the weights of the mixture, and compute the validation metrics, once an epoch."""
-        if self.read_out is not None:
-            network, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
-            self._validated.clear()
-            self.read_out.fit_mix(network, own, y, self.class_weights)
-            self._add_to_metrics(self.read_out.mixed(network, own), y)
-        scores = self.val_metrics.compute()
+        """Fit the network's share, and compute the validation metrics, once an epoch.
+
+        `val/loss` is what selection and early stopping watch: the loss of the stated score, and where there is a
+        closed form, of the mixture with it on series that the network's share was not fitted to, whether or not the
+        evidence is enough to mix the network in.
+        """
+        logits, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        answer = logits
+        loss = score_loss(own.float().log_softmax(dim=-1), y, self.prior).mean()
+        if self.mixture is not None:
+            self.mixture.fit(logits, own, y, self.prior)
+            answer = self.mixture.mixed(logits, own)
+            loss = loss - self.mixture.share.gain
+            self.log("val/network_weight", self.mixture.share.weight)
+        self.val_metrics.update(answer.float().softmax(dim=-1), y)
+        scores = {**self.val_metrics.compute(), "loss": loss}
         self.val_metrics.reset()
         for name, score in scores.items():  # the same on every rank, which Lightning can't know
             self.log(f"val/{name}", score, prog_bar=name == "accuracy", sync_dist=True)
 
-    def _add_to_metrics(self, logits: Tensor, y: Tensor) -> None:
-        self.val_metrics.update(logits.float().softmax(dim=-1), y)
-
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
-        if self.read_out is not None and all(index in self.left_out for index in batch.index.tolist()):
-            logits = self.network(self.normalizer(batch.x, batch.mask), batch.mask)
-            logits = self.read_out.mixed(logits, self._left_out(batch))
-        else:
-            logits = self(batch.x, batch.mask)
-        return batch.index.cpu(), logits.float().softmax(dim=-1).cpu()
-
-    def _left_out(self, batch: SeriesBatch) -> Tensor:
-        return torch.stack([self.left_out[index] for index in batch.index.tolist()]).to(self.device)
+        answer = self._answer(batch.x, batch.mask, batch.index.tolist())
+        return batch.index.cpu(), answer.float().softmax(dim=-1).cpu()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, with weight decay on matrices that do not refuse it, and a learning rate for each step."""
@@ -202,6 +213,25 @@ class SeriesClassifier(pl.LightningModule):
         """Let the checkpoint say what it is, in plain containers."""
         world_size = 1 if self._trainer is None else self.trainer.world_size
         checkpoint["krontime"] = {"format_version": FORMAT_VERSION, "world_size": world_size, **self.about}
+        if self.mixture is not None:
+            checkpoint[_MIXTURE] = self.mixture.tensors()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the closed form and the network's share, which are no tensors of this module."""
+        if self.mixture is not None:
+            self.mixture.load_tensors(checkpoint[_MIXTURE])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a copy needs to give the same answers, by name."""
+        return {**self.state_dict(), **({} if self.mixture is None else self.mixture.tensors())}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
+        """Take what `tensors` gave; see `Mixture.load_tensors`."""
+        self.load_state_dict(
+            {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}, assign=assign
+        )
+        if self.mixture is not None:
+            self.mixture.load_tensors(tensors, assign=assign)
 
     def loss_totals(self) -> list[float]:
         """Sum of the loss over the series of the epoch up to now, of all ranks, and their number."""
@@ -217,3 +247,8 @@ class SeriesClassifier(pl.LightningModule):
         assert isinstance(self.train_loss.mean_value, Tensor)
         assert isinstance(self.train_loss.weight, Tensor)
         return self.train_loss.mean_value, self.train_loss.weight
+
+
+def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of a Lightning checkpoint that a module's answers need, as `SeriesClassifier.tensors` names them."""
+    return {**checkpoint["state_dict"], **checkpoint.get(_MIXTURE, {})}

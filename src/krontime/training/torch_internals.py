@@ -3,16 +3,14 @@
 `tests/unit/training/test_torch_internals.py` fails when other versions are installed than these uses were checked with.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-__all__ = ["FakeTensorMode", "TorchDispatchMode", "keep_on_each_rank", "mark_as_not_begun", "storage_id", "tree_iter"]
+__all__ = ["FakeTensorMode", "TorchDispatchMode", "mark_as_not_begun", "storage_id", "tree_iter"]
 
 VERIFIED = {"torch": "2.13.0", "lightning": "2.6.6"}
 """Versions that the uses below were checked with.
@@ -26,11 +24,6 @@ def storage_id(tensor: Tensor) -> int:
     """The same for tensors that are views of the same memory; `data_ptr` is 0 for all of those without memory."""
     number: int = tensor.untyped_storage()._cdata
     return number
-
-
-def keep_on_each_rank(module: nn.Module, names: Iterable[str]) -> None:
-    """Let DDP neither compare nor send some buffers: Lightning builds DDP itself and passes no list of them on."""
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(names))
 
 
 def mark_as_not_begun(checkpoint: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class TestFolder:
         assert record.config_hash == config_hash(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
         assert record.protocol is not None
         assert (record.protocol.num_train, record.protocol.num_val, record.protocol.num_test) == (24, 6, 12)
-        assert record.protocol.selection_metric == "val/nll"
+        assert record.protocol.selection_metric == "val/loss"
         assert set(record.metrics.val) == set(record.metrics.test)
 
     def test_predictions_are_those_that_were_scored(self, finished: tuple[Path, str]) -> None:

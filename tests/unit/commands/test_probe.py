@@ -24,7 +24,7 @@ SMALL = (
     *(
         "data.source.num_classes=2",
         "tokenizer=linear",
-        "read_out=none",
+        "closed_form=none",
         "model.d_model=8",
         "model.num_heads=2",
         "model.num_layers=1",

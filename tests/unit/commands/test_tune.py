@@ -97,7 +97,7 @@ def test_it_leaves_a_table_plots_and_trials_without_scores_of_the_test_split(sea
     assert (table["state"] == "complete").all()
     assert table["optim.optimizer.lr"].between(0.001, 0.1).all()
     best = table.loc[table["value"].idxmin()]
-    assert f"val/nll {best['value']:.4f}, the best of 3 trials, in trial {best['trial']}" in screen
+    assert f"val/loss {best['value']:.4f}, the best of 3 trials, in trial {best['trial']}" in screen
     assert f"krontime train --config-dir {folder} experiment=best" in screen
     assert (folder / "experiment" / "best.yaml").read_text() in screen
     for name in ("history.png", "importances.png"):
@@ -138,7 +138,7 @@ def test_a_trial_that_the_pruner_gives_up_stops_after_that_epoch(tune, tmp_path)
     screen = tune(tmp_path / "s", 1, *pruner, "logger=csv")
     assert "has completed yet" in screen
     rows = pd.read_csv(tmp_path / "s" / "trials" / "00000" / "metrics.csv")
-    assert rows["val/nll"].notna().sum() == 1
+    assert rows["val/loss"].notna().sum() == 1
 
 
 def test_only_epochs_that_validate_have_a_value(tune, tmp_path):

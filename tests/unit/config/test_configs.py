@@ -160,7 +160,7 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
         "data=ucr",
         "model=krontime",
         "tokenizer=stem",
-        "read_out=kernels",
+        "closed_form=parts",
         "decomposition=depth2",
         "optim=adamw",
         "trainer=cpu",
@@ -210,9 +210,9 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
 def combinations() -> list[list[str]]:
     """Every model with every choice of each group that its network is built from."""
     found = []
-    networks = [name for name in config_files.options("model") if not name.startswith("aeon")]
+    networks = [name for name in config_files.options("model") if not name.startswith(("aeon", "closed_form"))]
     for model in networks:
-        groups_of_model = set(config_files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"read_out"}
+        groups_of_model = set(config_files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"closed_form"}
         brought = [group for group in sorted(groups_of_model) if config_files.options(group)]
         choices = [[f"{group}={name}" for name in config_files.options(group)] for group in brought]
         found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
@@ -238,10 +238,10 @@ def test_the_combinations_are_all_there():
 
 
 @pytest.mark.parametrize("model", ["inception", "krontime", "patchtst", "s4d", "tcn"])
-def test_every_network_takes_every_read_out(compose, model):
-    read_out = build.read_out(compose(f"model={model}", "read_out=kernels"), SPEC)
-    assert read_out(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
-    assert build.read_out(compose(f"model={model}", "read_out=none"), SPEC) is None
+def test_every_network_takes_a_closed_form(compose, model):
+    closed_form = build.closed_form(compose(f"model={model}", "closed_form=parts"), SPEC)
+    assert closed_form(torch.randn(2, SPEC.num_channels, SPEC.length)).shape == (2, SPEC.num_classes)
+    assert build.closed_form(compose(f"model={model}", "closed_form=none"), SPEC) is None
 
 
 @pytest.mark.parametrize("name", config_files.options("optim"))

@@ -1,5 +1,6 @@
 """What a run takes from its training series before the first step."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.data.split import Split
+from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.runs import fitted_module, load
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Protocol
@@ -18,8 +20,7 @@ TINY = [
     "tokenizer.patch_length=16",
     "tokenizer.stride=16",
     "tokenizer.num_dilations=2",
-    "read_out.fit_on=train",
-    "read_out.num_dilations=2",
+    "closed_form.fit_on=train",
     "model.d_model=8",
     "model.num_heads=2",
     "model.num_layers=1",
@@ -63,7 +64,7 @@ LABELS = [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]
 
 def state(config: dict[str, Any], job: PreparedData) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return fitted_module.fitted_module(config, job).state_dict()
+    return fitted_module.fitted_module(config, job).tensors()
 
 
 @pytest.mark.parametrize("scaling", ["channel", "series"])
@@ -88,7 +89,10 @@ def test_tokens_are_fitted_to_scaled_series(compose):
     config = compose(*TINY, "data.scaling=series")
     small, large = make_job(train=[0, 1, 2, 5], labels=LABELS), make_job(train=[0, 1, 2, 5], labels=LABELS)
     large.data.values[:] *= 1000
-    biases = [value for job in (small, large) for key, value in state(config, job).items() if "biases" in key]
+    states = [state(config, job) for job in (small, large)]
+    biases = [
+        next(tensors[key] for key in tensors if key.startswith("network") and "biases" in key) for tensors in states
+    ]
     torch.testing.assert_close(biases[0], biases[1], atol=1e-3, rtol=1e-3)
     assert biases[0].abs().max() < 30
 
@@ -108,8 +112,8 @@ def test_no_more_series_than_needed_are_read(compose, monkeypatch):
     assert seen == [(count, 2, 40) for count in (6, 4, 3, 1)]
 
 
-class TestReadOut:
-    """Beside the network, in closed form."""
+class TestClosedForm:
+    """Beside the network."""
 
     JOB = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
 
@@ -117,49 +121,70 @@ class TestReadOut:
     def module(compose: Any, job: PreparedData, *overrides: str) -> Any:
         return fitted_module.fitted_module(compose(*TINY, *overrides), job)
 
-    def test_validation_series_are_told_by_a_fit_without_them(self, compose):
-        alone = self.module(compose, self.JOB, "read_out.fit_on=train")
-        both = self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
-        assert list(both.left_out) == [3, 4, 7, 8]
+    def test_validation_series_are_judged_by_a_fit_without_them(self, compose):
+        alone = self.module(compose, self.JOB, "closed_form.fit_on=train")
+        both = self.module(compose, self.JOB, "closed_form.fit_on=train_and_validation")
         batch = SeriesDataset(self.JOB.data).__getitems__([3, 4, 7, 8])
-        own = alone.read_out(alone.normalizer(batch.x, batch.mask), batch.mask)
-        torch.testing.assert_close(torch.stack(list(alone.left_out.values())), own)
-        torch.testing.assert_close(torch.stack(list(both.left_out.values())), own)
-        assert not torch.allclose(both.read_out(both.normalizer(batch.x, batch.mask), batch.mask), own)
-        for module in (alone, both):  # wherever they are predicted
-            expected = module.read_out.mixed(module.network(module.normalizer(batch.x, batch.mask)), own)
-            torch.testing.assert_close(module.predict_step(batch, 0)[1], expected.softmax(dim=-1))
+        for module in (alone, both):
+            assert list(module.mixture.left_out) == [3, 4, 7, 8]
+            left_out = torch.stack(list(module.mixture.left_out.values()))
+            torch.testing.assert_close(module.predict_step(batch, 0)[1], left_out.softmax(dim=-1))
+            fitted = module(batch.x, batch.mask)
+            assert torch.allclose(left_out, fitted, atol=1e-4) == (module is alone)
 
     @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
     def test_test_series_change_nothing(self, compose, fit_on):
         job = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
-        torch.manual_seed(0)
-        before = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
+
+        def tensors() -> dict[str, torch.Tensor]:
+            torch.manual_seed(0)
+            return self.module(compose, job, f"closed_form.fit_on={fit_on}").tensors()
+
+        before = tensors()
         for index in (9, 10, 11):
             job.data.series(index)[:] = 1e4
-        torch.manual_seed(0)
-        after = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
+        after = tensors()
         assert all(torch.equal(after[key], value) for key, value in before.items())
         job.data.series(7)[:] *= job.data.series(7)  # validates
-        torch.manual_seed(0)
-        changed = self.module(compose, job, f"read_out.fit_on={fit_on}").state_dict()
-        same = torch.equal(changed["read_out.mean"], before["read_out.mean"])
-        assert same == (fit_on == "train")
+        changed = tensors()
+        names = [key for key in before if key.endswith(".weight") and "parts" in key and "features" not in key]
+        assert names
+        for key in names:
+            assert torch.equal(changed[key], before[key]) == (fit_on == "train")
 
-    def test_no_more_series_than_needed_are_fitted(self, compose, monkeypatch):
+    def test_with_groups_none_is_judged_by_a_fit_to_its_own(self, compose, monkeypatch):
+        job = make_job(train=[0, 1, 2, 5, 6], labels=LABELS)
+        groups = np.arange(12) // 2
+        job = replace(
+            job,
+            data=replace(job.data, groups=groups, group_name="speaker"),
+            protocol=job.protocol.model_copy(update={"split_method": "group", "group": "speaker"}),
+        )
         seen = []
-        monkeypatch.setattr("krontime.models.read_out.KernelReadOut.fit", lambda self, f, y, w: seen.append(y.tolist()))
-        monkeypatch.setattr(fitted_module, "READ_OUT_SERIES", 3)
-        module = self.module(compose, self.JOB, "read_out.fit_on=train_and_validation")
-        assert [len(labels) for labels in seen] == [3, 6]
-        assert seen[1][:3] == seen[0]
-        assert set(module.left_out) == {3, 4, 7, 8}  # all of validation is scored all the same
+        fit = ClosedForm.fit
+        monkeypatch.setattr(ClosedForm, "fit", lambda self, sample, task: seen.append(task) or fit(self, sample, task))
+        self.module(compose, job)
+        self.module(compose, self.JOB)
+        assert sorted(seen[0].groups.tolist()) == sorted(groups[:9].tolist())
+        assert seen[1].groups is None
 
     def test_without_one_the_network_is_alone(self, compose):
         config = compose("model=patchtst", "model.d_model=8", "model.num_heads=2", "model.num_layers=1")
         module = fitted_module.fitted_module(config, self.JOB)
-        assert module.read_out is None
-        assert module.left_out == {}
+        assert module.mixture is None
+
+    def test_without_a_network_it_answers_alone(self, compose):
+        module = fitted_module.fitted_module(compose("model=closed_form"), self.JOB)
+        assert module.network is None
+        batch = SeriesDataset(self.JOB.data).__getitems__([9, 10])
+        torch.testing.assert_close(module(batch.x), module.mixture.closed_form(batch.x))
+
+    def test_the_seed_is_that_of_the_run(self, compose):
+        kernels = [
+            self.module(compose, self.JOB, f"seed={seed}").tensors()["closed_form.parts.groups.features.weight"]
+            for seed in (0, 1)
+        ]
+        assert not torch.equal(*kernels)
 
 
 def test_balanced_weights_give_each_class_the_same_say(compose):
@@ -171,12 +196,24 @@ def test_balanced_weights_give_each_class_the_same_say(compose):
     assert fitted_module.fitted_module(compose(*TINY, "loss.class_weights=none"), job).class_weights is None
 
 
-@pytest.mark.parametrize(("train", "weighted"), [([0, 1, 2, 3, 4, 5], True), ([0, 1, 2, 3, 4, 8], False)])
-def test_classes_are_weighted_where_one_has_twice_the_series_of_another(compose, train, weighted):
-    """Three of one class to one of another, and two of each: as for the score that the tables show."""
-    job = make_job(train=train, labels=LABELS)
-    assert job.protocol.imbalanced == weighted
-    assert (fitted_module.fitted_module(compose(*TINY), job).class_weights is not None) == weighted
+@pytest.mark.parametrize("chosen", ["none", "balanced"])
+def test_probabilities_keep_the_training_frequencies(compose, chosen):
+    """Weights of the loss move the logits; they are moved back before anything is answered."""
+    config = compose("model=tcn", f"loss.class_weights={chosen}")
+    job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
+    module = fitted_module.fitted_module(config, job).eval()
+    x = torch.randn(3, 2, 40)
+    logits = module.network(module.normalizer(x, None))
+    shift = module.class_weights.log() if chosen == "balanced" else 0
+    torch.testing.assert_close(module(x), logits - shift)
+
+
+@pytest.mark.parametrize(("score", "prior"), [("accuracy", [1 / 3] * 3), ("balanced_accuracy", [0.5, 1 / 3, 1 / 6])])
+def test_the_prior_is_that_of_the_stated_score(compose, score, prior):
+    job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
+    job = replace(job, protocol=job.protocol.model_copy(update={"score": score}))
+    module = fitted_module.fitted_module(compose("model=tcn"), job)
+    torch.testing.assert_close(module.prior, torch.tensor(prior))
 
 
 def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):

@@ -101,5 +101,5 @@ def test_a_changed_prediction_is_noticed(tmp_path: Path):
     frame = pd.read_parquet(path)
     frame["predicted"] = frame["predicted"].map({"a": "b", "b": "a"})
     frame.to_parquet(path)
-    with pytest.raises(UserError, match="most probable"):
+    with pytest.raises(UserError, match="its probabilities decide for"):
         read_predictions(path)

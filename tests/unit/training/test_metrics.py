@@ -18,8 +18,15 @@ def draw(num_classes: int, num_series: int = 203, absent: tuple[int, ...] = (), 
     return torch.tensor(logits, dtype=torch.float32).softmax(dim=-1), torch.from_numpy(labels)
 
 
-def compute(probability: torch.Tensor, labels: torch.Tensor, batch_size: int = 32) -> dict[str, float]:
-    collection = metric_collection(probability.shape[1])
+def alike(num_classes: int) -> torch.Tensor:
+    return torch.full((num_classes,), 1 / num_classes)
+
+
+def compute(
+    probability: torch.Tensor, labels: torch.Tensor, batch_size: int = 32, prior: torch.Tensor | None = None
+) -> dict[str, float]:
+    num_classes = probability.shape[1]
+    collection = metric_collection(num_classes, alike(num_classes) if prior is None else prior)
     for start in range(0, len(labels), batch_size):
         collection.update(probability[start : start + batch_size], labels[start : start + batch_size])
     return {name: value.item() for name, value in collection.compute().items()}
@@ -101,9 +108,24 @@ def test_a_perfect_classifier():
     )
 
 
+def test_classes_are_decided_by_what_exceeds_the_prior():
+    probability, labels = draw(3)
+    prior = torch.tensor([0.1, 0.2, 0.7])
+    found = compute(probability, labels, prior=prior)
+    guess = (probability / prior).argmax(dim=1).numpy()
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(labels, guess))
+    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
+    plain = compute(probability, labels)
+    assert {name: found[name] for name in ("auroc", "nll", "ece")} == {
+        name: plain[name] for name in ("auroc", "nll", "ece")
+    }
+    assert found["accuracy"] != plain["accuracy"]
+
+
 def test_a_reset_collection_forgets():
     probability, labels = draw(3)
-    collection = metric_collection(3)
+    collection = metric_collection(3, alike(3))
     collection.update(*draw(3, seed=1))
     collection.reset()
     collection.update(probability, labels)

@@ -209,7 +209,7 @@ def test_validation_scores_are_those_of_all_series_at_once(tmp_path):
     module.eval()
     with torch.no_grad():
         probability = torch.cat([module(batch.x, batch.mask).softmax(dim=-1) for batch in batches])
-    expected = metric_collection(NUM_CLASSES)
+    expected = metric_collection(NUM_CLASSES, torch.full((NUM_CLASSES,), 1 / NUM_CLASSES))
     expected.update(probability, torch.cat([batch.y for batch in batches]))
     for name, value in expected.compute().items():
         torch.testing.assert_close(trainer.callback_metrics[f"val/{name}"], value.float(), msg=name)

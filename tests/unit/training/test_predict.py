@@ -73,16 +73,18 @@ def test_scores_are_those_of_the_collection():
     torch.manual_seed(0)
     probability = torch.randn(50, 3).softmax(dim=-1)
     labels = np.random.default_rng(0).integers(0, 3, 50)
-    collection = metric_collection(3)
+    prior = torch.tensor([0.2, 0.5, 0.3])
+    collection = metric_collection(3, prior)
     collection.update(probability, torch.from_numpy(labels))
-    found = scores(probability, labels)
+    found = scores(probability, labels, prior)
     assert tuple(found) == METRICS
     assert found == pytest.approx({name: value.item() for name, value in collection.compute().items()})
 
 
 def test_names_stand_beside_probabilities(data):
     probability = torch.tensor([[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]])
-    found = named(probability, data, np.array([2, 1]))
+    found = named(probability, data, np.array([2, 1]), torch.tensor([0.1, 0.8, 0.1]))
+    assert found.predicted == [data.class_names[2], data.class_names[0]]  # those that exceed their frequency most
     assert list(found.index) == [2, 1]
     assert found.labels == ["y", "z"]
     assert found.class_names == data.class_names

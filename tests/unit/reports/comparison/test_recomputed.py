@@ -26,7 +26,7 @@ def test_they_are_what_the_run_has_computed(tmp_path, num_classes, spread):
         bounds = recomputed(read_outcomes(tmp_path / f"{num}"))
         assert set(bounds) == {"accuracy", "balanced_accuracy", "macro_f1"} | ({"auroc"} if num_classes == 2 else set())
         for name, (lower, upper) in bounds.items():
-            assert lower <= scores(probability, labels)[name] <= upper, name
+            assert lower <= scores(probability, labels, torch.ones(probability.shape[1]))[name] <= upper, name
             assert spread == 30.0 or upper - lower < 0.01, name
 
 
@@ -57,4 +57,4 @@ def test_a_network_that_says_the_same_of_all_series_is_not_contradicted(tmp_path
         predictions = Predictions.from_codes(np.arange(40), labels, probability.numpy(), CLASSES[:2])
         write_predictions(predictions, tmp_path / "test_predictions.parquet")
         lower, upper = recomputed(read_outcomes(tmp_path))["auroc"]
-        assert lower <= scores(probability, labels)["auroc"] <= upper
+        assert lower <= scores(probability, labels, torch.ones(probability.shape[1]))["auroc"] <= upper

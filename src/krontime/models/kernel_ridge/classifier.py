@@ -1,0 +1,92 @@
+"""The closed form: several parts, each calibrated, whose probabilities are averaged.
+
+Shape letters: B batch, C channels, L time points, n series, K classes.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from krontime.models.kernel_ridge.features import Features
+from krontime.models.kernel_ridge.mixture import average
+from krontime.models.kernel_ridge.part import Part, Task
+
+log = logging.getLogger(__name__)
+
+
+class ClosedForm(nn.Module):
+    """A classifier without gradients: fixed features, a ridge regression on each family of them, and their mean.
+
+    Each part standardises its features, fits a ridge regression whose strength minimises the squared error of
+    leave-one-out predictions, and takes its temperature from these too; so its probabilities are calibrated, and their
+    mean with equal weights needs no further fit.
+
+    Args:
+        num_channels: C.
+        length: of the longest training series.
+        num_classes: K.
+        parts: for each part, what makes its features from `num_channels`, `length` and `seed`.
+        fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
+        seed: of all that is drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        length: int,
+        num_classes: int,
+        parts: Mapping[str, Callable[..., Features]],
+        fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if fit_on not in ("train", "train_and_validation"):
+            raise ValueError(f"fit_on={fit_on!r}: expected train or train_and_validation")
+        if not parts:
+            raise ValueError("parts={}: expected at least one")
+        self.fit_on = fit_on
+        self.num_classes = num_classes
+        self.parts = nn.ModuleDict(
+            {
+                name: Part(make(num_channels=num_channels, length=length, seed=seed + i), num_classes)
+                for i, (name, make) in enumerate(parts.items())
+            }
+        )
+
+    @property
+    def num_fitted(self) -> int:
+        """Numbers that are fitted: weights, biases and temperatures."""
+        return sum(part.weight.numel() + part.bias.numel() + 1 for part in self._parts().values())
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logarithms of class probabilities `(B, K)`, float32, of raw series `(B, C, L)`, 0 where not observed."""
+        return average([part(x, mask) for part in self.parts.values()])
+
+    def fit(self, sample: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
+        """Fit to series, part after part, so that the features of one part at a time are held.
+
+        Args:
+            sample: training series `(B, C, L)` and their mask, that constants of the features are drawn from.
+            task: the series; the part decides what is fitted to those for validation.
+
+        Returns:
+            `(n, K)`: logarithms of the probabilities of each series from a fit without it.
+        """
+        left_out = []
+        for i, (name, part) in enumerate(self._parts().items(), start=1):
+            log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
+            part.features.fit(*sample)
+            left_out.append(part.fit(task))
+        return average(left_out)
+
+    def warm_up(self) -> None:
+        """Let what is compiled for this machine be compiled, which takes seconds the first time."""
+        for part in self._parts().values():
+            part.features(torch.zeros(1, len(part.features.centre), 9))
+
+    def _parts(self) -> dict[str, Part]:
+        return {name: part for name, part in self.parts.items() if isinstance(part, Part)}

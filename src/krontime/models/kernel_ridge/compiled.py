@@ -1,0 +1,302 @@
+"""Loops over time points, compiled by numba for the CPU, that stay in cache; `reference` computes the same with torch.
+
+Responses are computed with the operations, and in the order, of the reference implementation, so that counts are equal.
+
+Shape letters: R rows (series of one channel), L time points, D dilations, K kernels, F features, V views, G groups.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+TILE = 512
+"""Time points whose responses are held at once: nine shifted copies of a tile fit a CPU's first cache."""
+
+
+def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile without the GIL; keep the result on disk where there is a place that can be written to."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            compiled: Callable[..., Any] = njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba's word for no folder that it may write to
+            compiled = njit(nogil=True, **options)(function)
+        return compiled
+
+    return decorate
+
+
+_REORDER = {"reassoc", "nsz"}
+"""Only sums may be reordered; no multiplication is contracted with an addition, and infinity stays what it is."""
+
+_WORDS = TILE // 64
+_ALL = np.uint64(2**64 - 1)
+
+
+def _bit_operation(operation: str, *flags: bool) -> Callable[..., Any]:
+    """A function of one word of 64 bits that the processor has an instruction for."""
+
+    @intrinsic
+    def function(typing_context, word):
+        def generate(context, builder, signature, arguments):
+            constants = [context.get_constant(types.boolean, flag) for flag in flags]
+            return getattr(builder, operation)(arguments[0], *constants)
+
+        return types.uint64(types.uint64), generate
+
+    return function
+
+
+_num_ones = _bit_operation("ctpop")
+_num_trailing_zeros = _bit_operation("cttz", False)
+_num_leading_zeros = _bit_operation("ctlz", False)
+
+
+@_jit()
+def _pack(values, bias, words):
+    """Set the bit of each of the values of a tile that is above the bias."""
+    for w in range(len(words)):
+        part = values[64 * w : 64 * (w + 1)]
+        word = np.uint64(0)
+        for j in range(64):
+            word |= np.uint64(part[j] > bias) << np.uint64(j)
+        words[w] = word
+
+
+@_jit()
+def _count(words):
+    count = np.uint64(0)
+    for word in words:
+        count += _num_ones(word)
+    return np.int64(count)
+
+
+@_jit()
+def _count_above(values, low, high, bias):
+    """As many as there are ones after `_pack`, in half the time."""
+    count = np.int32(0)
+    part = values[low:high]
+    for j in range(len(part)):
+        count = np.int32(count + np.int32(part[j] > bias))  # else it would be 64 bits wide
+    return count
+
+
+@_jit()
+def _longest_run(words, run, longest):
+    """The run of ones that the words end with, and the longest one, from those before."""
+    for word in words:
+        if word == _ALL:
+            run += 64
+            longest = max(longest, run)
+            continue
+        longest = max(longest, run + np.int64(_num_trailing_zeros(~word)))
+        run = np.int64(_num_leading_zeros(~word))
+        if word and longest < 64:  # a bit is left where a run begins that is longer than the longest
+            left, covered = longest, 1
+            while left > 0 and word:
+                step = min(covered, left)
+                word &= word >> np.uint64(step)
+                left -= step
+                covered += step
+            while word:
+                longest += 1
+                word &= word >> np.uint64(1)
+    return run, max(longest, run)
+
+
+@_jit(fastmath=_REORDER)
+def _sums(values, low, high, bias):
+    """Of the values above the bias: the sum of what lies above it, and the sum of their positions."""
+    position = np.int32(0)
+    total = np.float32(0)
+    part = values[low:high]
+    for j in range(len(part)):
+        above = part[j] > bias
+        position = np.int32(position + (np.int32(low + j) if above else np.int32(0)))  # else it would be 64 bits wide
+        total += part[j] - bias if above else np.float32(0)
+    return total, position
+
+
+@_jit()
+def _set_bits(words, low, high):
+    """Ones from `low` to `high`, zeros elsewhere."""
+    for w in range(len(words)):
+        first, last = min(max(low - 64 * w, 0), 64), min(max(high - 64 * w, 0), 64)
+        words[w] = np.uint64(0)
+        if last > first:
+            ones = _ALL if last - first == 64 else (np.uint64(1) << np.uint64(last - first)) - np.uint64(1)
+            words[w] = ones << np.uint64(first)
+
+
+@_jit()
+def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, poolings, out):
+    """Pool the responses of MiniRocket's kernels over each row; see `reference.pool_kernels`.
+
+    Args:
+        x: `(R, L)` float32, 0 where nothing is observed.
+        ends: `(R,)` int64, points of each row before the padding at its end.
+        mask: `(R, L)` bool, or of no columns where every point before the end is observed.
+        channel: `(R,)` int64, row of `biases`.
+        dilations: `(D,)` int64.
+        first: `(D + 1,)` int64: the features of dilation d are `first[d]:first[d + 1]`, those of a kernel together.
+        biases: `(C, F)` float32.
+        taps: `(K, 3)` int64, taps of weight 2.
+        poolings: 1 for the proportion, 2 for the longest run too, 4 for mean and position too.
+        out: `(R, poolings, F)` float32, which is filled.
+    """
+    num_kernels = len(taps)
+    pad = 4 * dilations.max()
+    alpha = np.empty(TILE, np.float32)
+    response = np.empty(TILE, np.float32)
+    words = np.empty(_WORDS, np.uint64)
+    kept = np.empty((2, _WORDS), np.uint64)  # of a tile: all its observed points, and the inner ones of these
+    seen = np.empty(_WORDS, np.uint64)
+    as_numbers = np.zeros(TILE, np.float32)
+    for r in range(len(x)):
+        end = ends[r]
+        has_mask = mask.shape[1] > 0
+        once = np.zeros(end + 2 * pad, np.float32)
+        once[pad : pad + end] = x[r, :end]
+        thrice = np.float32(3) * once
+        for d in range(len(dilations)):
+            dilation = dilations[d]
+            num_biases = (first[d + 1] - first[d]) // num_kernels
+            size = num_kernels * num_biases
+            bias = biases[channel[r], first[d] : first[d + 1]]
+            count = np.zeros(size, np.int64)
+            total = np.zeros(size, np.float64)
+            position = np.zeros(size, np.int64)
+            run = np.zeros(size, np.int64)
+            longest = np.zeros(size, np.int64)
+            observed = np.zeros(2, np.int64)  # in the whole row, and where no tap lies outside
+            border = 4 * dilation if end > 8 * dilation else 0
+            for start in range(0, end, TILE):
+                m = min(TILE, end - start)
+                at = pad - 4 * dilation + start
+                alpha[:m] = once[at : at + m]
+                for tap in range(1, 9):
+                    shifted = once[at + tap * dilation : at + tap * dilation + m]
+                    for j in range(m):
+                        alpha[j] += shifted[j]
+                low = min(max(border - start, 0), m)
+                high = max(min(end - border - start, m), low)
+                _set_bits(kept[0], 0, m)
+                _set_bits(kept[1], low, high)
+                if has_mask:
+                    for j in range(TILE):
+                        as_numbers[j] = np.float32(mask[r, start + j]) if j < m else np.float32(0)
+                    _pack(as_numbers, np.float32(0), seen)
+                    kept[0] &= seen
+                    kept[1] &= seen
+                observed[0] += _count(kept[0])
+                observed[1] += _count(kept[1])
+                response[m:] = 0
+                for k in range(num_kernels):
+                    first_tap = thrice[at + taps[k, 0] * dilation : at + taps[k, 0] * dilation + m]
+                    second_tap = thrice[at + taps[k, 1] * dilation : at + taps[k, 1] * dilation + m]
+                    third_tap = thrice[at + taps[k, 2] * dilation : at + taps[k, 2] * dilation + m]
+                    for j in range(m):
+                        response[j] = ((first_tap[j] - alpha[j]) + second_tap[j]) + third_tap[j]
+                    inner = (d + k) % 2
+                    if has_mask and poolings != 2:
+                        for j in range(m):
+                            response[j] = response[j] if as_numbers[j] > 0 else -np.inf
+                    for q in range(num_biases):
+                        f = k * num_biases + q
+                        if poolings == 1:
+                            count[f] += _count_above(response, low if inner else 0, high if inner else m, bias[f])
+                            continue
+                        _pack(response, bias[f], words)
+                        words &= kept[inner]
+                        count[f] += _count(words)
+                        run[f], longest[f] = _longest_run(words, run[f], longest[f])
+                        if poolings == 4:
+                            extra, places = _sums(response, low if inner else 0, high if inner else m, bias[f])
+                            total[f] += extra
+                            position[f] += places + start * _count(words)
+            for k in range(num_kernels):
+                points = max(observed[(d + k) % 2], 1)
+                for f in range(k * num_biases, (k + 1) * num_biases):
+                    out[r, 0, first[d] + f] = count[f] / points
+                    if poolings > 1:
+                        out[r, 1, first[d] + f] = longest[f] / points
+                    if poolings == 4:
+                        above = max(count[f], 1)
+                        out[r, 2, first[d] + f] = total[f] / above
+                        out[r, 3, first[d] + f] = (position[f] / above + 0.5) / end if count[f] else 0.5
+
+
+@_jit(fastmath=_REORDER)
+def _add_values(values, winner, seen, total):
+    """Add to each kernel the values of the points that it won."""
+    for k in range(len(total)):
+        won = np.float32(0)
+        for j in range(len(values)):
+            won += values[j] if winner[j] == k and seen[j] else np.float32(0)
+        total[k] += won
+
+
+@_jit()
+def _add_counts(winner, seen, count):
+    """Add to each kernel the number of points that it won."""
+    for k in range(len(count)):
+        number = np.int32(0)
+        for j in range(len(winner)):
+            number = np.int32(number + np.int32(winner[j] == k and seen[j]))
+        count[k] += number
+
+
+@_jit()
+def compete(x, ends, mask, weight, dilations, out):
+    """Let the kernels of each group compete at each point; see `reference.compete`.
+
+    Args:
+        x, ends, mask: see `pool_kernels`.
+        weight: `(D, G, K, 9)` float32.
+        dilations: `(D,)` int64.
+        out: `(R, 2, D, G, K)` float32, which is filled.
+    """
+    _, num_groups, num_kernels, _ = weight.shape
+    pad = 4 * dilations.max()
+    response = np.empty(TILE, np.float32)
+    largest, smallest = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    winner, loser = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
+    for r in range(len(x)):
+        end = ends[r]
+        has_mask = mask.shape[1] > 0
+        padded = np.zeros(end + 2 * pad, np.float32)
+        padded[pad : pad + end] = x[r, :end]
+        all_seen = np.ones(TILE, np.bool_)
+        for d in range(len(dilations)):
+            dilation = dilations[d]
+            total = np.zeros((num_groups, num_kernels), np.float64)
+            lost = np.zeros((num_groups, num_kernels), np.int64)
+            for start in range(0, end, TILE):
+                m = min(start + TILE, end) - start
+                at = pad - 4 * dilation + start
+                seen = mask[r, start : start + m] if has_mask else all_seen[:m]
+                for g in range(num_groups):
+                    for k in range(num_kernels):
+                        w = weight[d, g, k]
+                        tap = padded[at : at + m]
+                        for j in range(m):
+                            response[j] = w[0] * tap[j]
+                        for i in range(1, 9):
+                            tap = padded[at + i * dilation : at + i * dilation + m]
+                            for j in range(m):
+                                response[j] += w[i] * tap[j]
+                        if k == 0:
+                            largest[:m], smallest[:m], winner[:m], loser[:m] = response[:m], response[:m], 0, 0
+                        else:
+                            for j in range(m):
+                                winner[j] = np.int32(k) if response[j] > largest[j] else winner[j]
+                                largest[j] = response[j] if response[j] > largest[j] else largest[j]
+                                loser[j] = np.int32(k) if response[j] < smallest[j] else loser[j]
+                                smallest[j] = response[j] if response[j] < smallest[j] else smallest[j]
+                    _add_values(largest[:m], winner[:m], seen, total[g])
+                    _add_counts(loser[:m], seen, lost[g])
+            out[r, 0, d] = total
+            out[r, 1, d] = lost

@@ -1,0 +1,91 @@
+"""What every family of features shares: how series are scaled, and how channels become rows.
+
+Shape letters: B batch, C channels, L time points, P features.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from krontime.models.kernel_ridge.rows import Rows
+
+Scaling = Literal["series", "channel"]
+
+_RELATIVE = 1e-6
+"""A deviation below this fraction of the mean is rounding, not signal."""
+
+
+class Features(nn.Module, ABC):
+    """A family of features of whole series, which do not depend on padding or on the other series of a batch.
+
+    Args:
+        num_channels: C.
+        scaling: `series`: each channel of each series to mean 0 and deviation 1 over its observed points; `channel`:
+            each channel by the medians, over training series, of mean and deviation, which keeps loud and quiet apart.
+
+    Attributes:
+        num_features: P.
+    """
+
+    num_features: int
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, *, num_channels: int, scaling: Scaling) -> None:
+        super().__init__()
+        if scaling not in ("series", "channel"):
+            raise ValueError(f"scaling={scaling!r}: expected series or channel")
+        self.scaling = scaling
+        self.register_buffer("centre", torch.zeros(num_channels, 1))
+        self.register_buffer("spread", torch.ones(num_channels, 1))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, mask: Tensor | None) -> None:
+        """Take what is drawn or measured from a sample of training series `(B, C, L)`."""
+        if self.scaling == "channel":
+            mean, _ = _moments(x, mask)
+            self.centre.copy_(mean.median(dim=0).values)
+            around, _ = _moments((x - self.centre).square(), mask)
+            spread = around.median(dim=0).values.sqrt()
+            self.spread.copy_(torch.where(spread > _RELATIVE * self.centre.abs(), spread, 1.0))
+        self._fit(self._rows(x, mask))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features `(B, P)`, float32, of series `(B, C, L)`, 0 at points where their mask is false."""
+        with torch.autocast(x.device.type, enabled=False):
+            features = self._features(self._rows(x, mask))
+        return features.unflatten(0, x.shape[:2]).flatten(1)
+
+    def _rows(self, x: Tensor, mask: Tensor | None) -> Rows:
+        x = x.float()
+        if self.scaling == "series":
+            centre, spread = _moments(x, mask)
+            spread = torch.where(spread > _RELATIVE * centre.abs(), spread, 1.0)
+        else:
+            centre, spread = self.centre, self.spread
+        scaled = (x - centre) / spread
+        return Rows.of(scaled if mask is None else torch.where(mask, scaled, 0.0), mask)
+
+    def _fit(self, rows: Rows) -> None:
+        """Take what is drawn from rows of training series; nothing for most families."""
+
+    @abstractmethod
+    def _features(self, rows: Rows) -> Tensor:
+        """Features `(R, P / C)` of rows."""
+
+
+def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and deviation `(B, C, 1)` over observed points; computed so that neither large nor small units overflow."""
+    if mask is None:
+        count: Tensor | float = float(x.shape[-1])
+        centre = x.mean(dim=-1, keepdim=True)
+        around = x - centre
+    else:
+        count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        centre = torch.where(mask, x, 0.0).sum(dim=-1, keepdim=True) / count
+        around = torch.where(mask, x - centre, 0.0)
+    peak = around.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    return centre, peak * ((around / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()

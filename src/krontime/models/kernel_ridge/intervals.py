@@ -1,0 +1,128 @@
+"""Quantiles of intervals of a series, of its differences and of its spectrum.
+
+Shape letters: B batch, C channels, L time points, R rows, I intervals, Q quantiles.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from krontime.models.kernel_ridge.features import Features, Scaling
+from krontime.models.kernel_ridge.rows import Rows
+
+_DEPTH = 6
+"""Halvings of the series: intervals of its whole, halves, ..., and these shifted by half an interval."""
+
+
+class IntervalQuantiles(Features):
+    """Quantiles of dyadic intervals of a series, its first and second difference and its spectrum.
+
+    After QUANT (Dempster, Schmidt, Webb 2024, arXiv 2308.00928), with at most `max_quantiles` of an interval, and with
+    intervals that are fractions of each series' own length. From every second quantile the interval's mean is taken
+    away. Each channel has its own.
+
+    Args:
+        num_channels: C.
+        length: of the longest training series.
+        scaling: see `Features`.
+        max_quantiles: quantiles of an interval at most; one for every four points of it otherwise.
+        num_features: features at most; fewer quantiles are taken where there would be more.
+        seed: not used, nothing is drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        length: int,
+        scaling: Scaling,
+        num_features: int,
+        max_quantiles: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(num_channels=num_channels, scaling=scaling)
+        del seed
+        self.depth = max(1, min(_DEPTH, length.bit_length() - 1))
+        while max_quantiles > 1 and num_channels * self._count(length, max_quantiles) > num_features:
+            max_quantiles -= 1
+        self.length = length
+        self.max_quantiles = max_quantiles
+        self.num_of_row = self._count(length, max_quantiles)
+        self.num_features = num_channels * self.num_of_row
+
+    def _features(self, rows: Rows) -> Tensor:
+        out = rows.x.new_zeros(len(rows.x), self.num_of_row)
+        ends = rows.ends
+        for end in ends.unique().tolist():
+            alike = ends == end
+            if end:
+                seen = None if rows.observed is None else rows.observed[alike, :end]
+                if seen is not None and bool(seen.all()):
+                    seen = None
+                out[alike] = self._of_one_length(Rows(rows.x[alike, :end], seen, rows.channel[alike]))
+        return out
+
+    def _of_one_length(self, rows: Rows) -> Tensor:
+        """Features of rows of one length, which is their number of columns."""
+        first = _smooth(rows.difference())
+        parts = []
+        for view in (rows, first, rows.difference().difference()):
+            parts += self._quantiles(view)
+        spectrum = torch.fft.rfft(rows.x, norm="ortho").abs()
+        parts += self._quantiles(Rows(spectrum, None, rows.channel))
+        return torch.cat(parts, dim=1)
+
+    def _quantiles(self, rows: Rows) -> list[Tensor]:
+        length = rows.x.shape[1]
+        parts = []
+        for level, start, width in _intervals(self.depth):
+            low = round(start * length)
+            high = max(low + 1, round((start + width) * length))
+            if high > length:
+                low, high = length - 1, length
+            seen = None if rows.observed is None else rows.observed[:, low:high]
+            parts.append(_interval_quantiles(rows.x[:, low:high], seen, self._num_quantiles(self.length, level)))
+        return parts
+
+    def _num_quantiles(self, length: int, level: int) -> int:
+        return max(1, min(self.max_quantiles, 1 + (max(1, length >> level) - 1) // 4))
+
+    def _count(self, length: int, max_quantiles: int) -> int:
+        self.max_quantiles = max_quantiles
+        return 4 * sum(self._num_quantiles(length, level) for level, _, _ in _intervals(self.depth))
+
+
+def _intervals(depth: int) -> list[tuple[int, float, float]]:
+    """Level, start and width of each interval, as fractions of the length."""
+    intervals = []
+    for level in range(depth):
+        width = 2.0**-level
+        intervals += [(level, i * width, width) for i in range(2**level)]
+        if level:
+            intervals += [(level, (i + 0.5) * width, width) for i in range(2**level - 1)]
+    return intervals
+
+
+def _smooth(rows: Rows) -> Rows:
+    """The moving mean over five observed points."""
+    kernel = rows.x.new_ones(1, 1, 5)
+    seen = rows.seen.to(rows.x.dtype)
+    total = nn.functional.conv1d(rows.x[:, None], kernel, padding=2)[:, 0]
+    count = nn.functional.conv1d(seen[:, None], kernel, padding=2)[:, 0]
+    return rows._replace(x=total / count.clamp(min=1) * seen)
+
+
+def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
+    """Evenly spaced quantiles `(R, Q)` of the seen points of `(R, L)`, 0 without any; every second less the mean."""
+    count = torch.full((len(x), 1), x.shape[1]) if seen is None else seen.sum(dim=1, keepdim=True)
+    count = count.to(x.device)
+    ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=1).values
+    at = torch.linspace(0, 1, num_quantiles, device=x.device) if num_quantiles > 1 else x.new_tensor([0.5])
+    position = (count - 1).clamp(min=0) * at
+    low = position.floor().long()
+    high = torch.minimum(low + 1, (count - 1).clamp(min=0))
+    lower, upper = ordered.gather(1, low), ordered.gather(1, high)
+    values = torch.where(count > 0, lower + (upper - lower) * (position - low), 0.0)
+    mean = x.sum(dim=1, keepdim=True) / count.clamp(min=1)
+    if num_quantiles > 1:
+        values[:, 1::2] -= mean
+    return values

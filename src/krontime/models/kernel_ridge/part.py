@@ -1,0 +1,164 @@
+"""One part of the closed form: features, a ridge regression on them, and its own temperature.
+
+Shape letters: B batch, C channels, L time points, n series, P features, K classes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from krontime.models.kernel_ridge.calibration import fit_factor
+from krontime.models.kernel_ridge.features import Features
+from krontime.models.kernel_ridge.ridge import (
+    STREAMED_STRENGTHS,
+    Standardizer,
+    StreamedRidge,
+    can_be_left_out,
+    fit_dual,
+    indicators,
+)
+
+MAX_EXACT = 4_096
+"""Series up to which the ridge regression is exact; of more, the Gram matrix of features is accumulated."""
+
+_AT_ONCE = 2_000
+"""Series whose features are held at once where there are more; the first of these give their means and deviations."""
+
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor | None]]]
+"""Reads series `(B, C, L)` and their masks, in the same order each time."""
+
+
+class Task(NamedTuple):
+    """What a part is fitted to.
+
+    Attributes:
+        read: the series, those for training first.
+        labels: `(n,)` their classes.
+        num_train: how many are for training; the others are for validation.
+        fit_validation: whether the final weights are fitted to the series for validation too.
+        groups: `(n,)` codes of series that are left out together, or None.
+    """
+
+    read: Batches
+    labels: Tensor
+    num_train: int
+    fit_validation: bool
+    groups: Tensor | None
+
+
+class Part(nn.Module):
+    """A family of features and what is fitted on it.
+
+    Args:
+        features: the family.
+        num_classes: K.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    factor: Tensor
+
+    def __init__(self, features: Features, num_classes: int) -> None:
+        super().__init__()
+        self.features = features
+        self.register_buffer("mean", torch.zeros(features.num_features))
+        self.register_buffer("scale", torch.zeros(features.num_features))
+        self.register_buffer("weight", torch.zeros(features.num_features, num_classes))
+        self.register_buffer("bias", torch.zeros(num_classes))
+        self.register_buffer("factor", torch.ones(()))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logarithms of class probabilities `(B, K)` of raw series `(B, C, L)`."""
+        return self._log_probability(self.features(x, mask))
+
+    def _log_probability(self, features: Tensor) -> Tensor:
+        standard = Standardizer(self.mean, self.scale)(features)
+        return (self.factor * (standard @ self.weight + self.bias)).log_softmax(dim=-1)
+
+    @torch.no_grad()
+    def fit(self, task: Task) -> Tensor:
+        """Fit everything but the features' own constants.
+
+        Returns:
+            `(n, K)`: logarithms of the probabilities of each series from a fit without it (or without its group), and
+            for series that were not fitted to, from the fit itself.
+        """
+        num_fitted = len(task.labels) if task.fit_validation else task.num_train
+        if num_fitted <= MAX_EXACT:
+            return self._fit_exactly(task, num_fitted)
+        return self._fit_streamed(task)
+
+    def _fit_exactly(self, task: Task, num_fitted: int) -> Tensor:
+        rows = torch.cat([self.features(*batch) for batch in task.read()])
+        labels = task.labels[:num_fitted]
+        groups = None if task.groups is None else task.groups[:num_fitted]
+        standardizer = Standardizer.of(rows[:num_fitted])
+        ridge = fit_dual(standardizer(rows[:num_fitted]), labels, self.weight.shape[1], groups)
+        counts = can_be_left_out(labels, groups)
+        factor = fit_factor(ridge.left_out[counts], labels[counts])
+        self._set(standardizer, ridge.weight, ridge.bias, factor)
+        left_out = (factor * ridge.left_out).log_softmax(dim=-1)
+        return torch.cat([left_out, self._log_probability(rows[num_fitted:]).double()])
+
+    def _fit_streamed(self, task: Task) -> Tensor:
+        """Fit to any number of series, in memory that does not grow with the features of all of them.
+
+        Strength and temperature are those that are best for the series for validation, to which the fit is extended
+        then; without any, for the last tenth of the others. What is returned is of these alone: the rest is zeros.
+        """
+        has_validation = task.num_train < len(task.labels)
+        num_train = task.num_train if has_validation else len(task.labels) * 9 // 10
+        ridge = StreamedRidge(*self.weight.shape)
+        standardizer: Standardizer | None = None
+        solved: tuple[Tensor, Tensor] | None = None
+        held = []
+        position = 0
+        for rows in _regrouped((self.features(*batch) for batch in task.read()), num_train):
+            labels = task.labels[position : position + len(rows)]
+            standardizer = standardizer or Standardizer.of(rows)
+            standard = standardizer(rows)
+            if position >= num_train:
+                solved = solved or ridge.solve(STREAMED_STRENGTHS)
+                held.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
+            if position < num_train or task.fit_validation or not has_validation:
+                ridge.add(standard, labels)
+            position += len(rows)
+        assert standardizer is not None
+        predictions, labels = torch.cat(held, dim=1).double(), task.labels[num_train:]
+        errors = (predictions - indicators(labels, predictions.shape[2])).square().mean(dim=(1, 2))
+        best = int(errors.argmin())
+        factor = fit_factor(predictions[best], labels)
+        weight, bias = ridge.solve(STREAMED_STRENGTHS[best : best + 1])
+        self._set(standardizer, weight[0], bias[0], factor)
+        left_out = torch.zeros(len(task.labels), predictions.shape[2], dtype=torch.float64)
+        left_out[num_train:] = (factor * predictions[best]).log_softmax(dim=-1)
+        return left_out
+
+    def _set(self, standardizer: Standardizer, weight: Tensor, bias: Tensor, factor: float) -> None:
+        self.mean.copy_(standardizer.mean)
+        self.scale.copy_(standardizer.scale)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+        self.factor.fill_(factor)
+
+
+def _regrouped(batches: Iterable[Tensor], border: int) -> Iterator[Tensor]:
+    """Features of many series at a time, none of which are of both sides of the border."""
+    waiting: list[Tensor] = []
+    position = 0
+    for rows in batches:
+        for part in rows.tensor_split([max(0, min(len(rows), border - position))]):
+            if not len(part):
+                continue
+            waiting.append(part)
+            position += len(part)
+            if sum(map(len, waiting)) >= _AT_ONCE or position == border:
+                yield torch.cat(waiting)
+                waiting = []
+    if waiting:
+        yield torch.cat(waiting)

@@ -1,0 +1,77 @@
+"""A closed form beside a network: how far the network is mixed in, and what travels in a checkpoint.
+
+Shape letters: B batch, C channels, L time points, n series, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from krontime.models.kernel_ridge.classifier import ClosedForm
+from krontime.models.kernel_ridge.mixture import NetworkShare, mixed, network_share
+
+PREFIX = "closed_form."
+"""Of the names of its tensors in checkpoints and bundles."""
+
+
+class Mixture:
+    """A closed form and the network's share in the answer.
+
+    No module of torch, so that what is meant for trained weights leaves its tensors alone: averaging them over steps,
+    sending them to other ranks before each step, sharding them.
+
+    Args:
+        closed_form: classifies raw series.
+
+    Attributes:
+        share: how the network is mixed in; not at all until validation speaks for it.
+        left_out: for each validation series, by its position in the data, logarithms of the probabilities `(K,)` of a
+            closed form that was fitted without it; needed to validate, and used wherever these are predicted.
+    """
+
+    def __init__(self, closed_form: ClosedForm) -> None:
+        self.closed_form = closed_form.eval()
+        self.share = NetworkShare(factor=1.0, weight=0.0, gain=0.0, error=0.0)
+        self.left_out: dict[int, Tensor] = {}
+
+    def own(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
+        """Logarithms of the closed form's probabilities `(B, K)` of raw series `(B, C, L)`.
+
+        Args:
+            x, mask: the series.
+            index: their positions in the data, where they may be validation series.
+        """
+        if index and all(position in self.left_out for position in index):
+            return torch.stack([self.left_out[position] for position in index]).to(x.device)
+        return self.closed_form.to(x.device)(x, mask)
+
+    def mixed(self, logits: Tensor | None, own: Tensor) -> Tensor:
+        """Logarithms of the mixture's probabilities `(B, K)`, from a network's logits, where there are any."""
+        return own if logits is None else mixed(logits, own, self.share.factor, self.share.weight)
+
+    def fit(self, logits: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -> None:
+        """Take the network's share from validation series: see `network_share`."""
+        self.share = network_share(logits.cpu(), own.cpu(), labels.cpu(), prior.cpu())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that has to be kept, by name."""
+        kept = {PREFIX + name: value for name, value in self.closed_form.state_dict().items()}
+        return kept | {PREFIX + "share": torch.tensor(self.share, dtype=torch.float64)}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
+        """Take what `tensors` gave.
+
+        Args:
+            tensors: by name; others than its own are ignored.
+            assign: take the tensors themselves instead of copies.
+
+        Raises:
+            RuntimeError: one is missing, or of another size.
+        """
+        own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
+        share = own.pop("share", None)
+        if share is None or share.shape != (4,):
+            raise RuntimeError(f"{PREFIX}share is missing, or of another size")
+        self.closed_form.load_state_dict(own, assign=assign)
+        self.share = NetworkShare(*share.tolist())

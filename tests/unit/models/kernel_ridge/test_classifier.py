@@ -1,0 +1,136 @@
+"""The closed form as a whole: fits of any size, what is left out, what is kept."""
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from krontime.models.kernel_ridge import part as part_module
+from krontime.models.kernel_ridge.classifier import ClosedForm
+from krontime.models.kernel_ridge.competing import CompetingKernels
+from krontime.models.kernel_ridge.intervals import IntervalQuantiles
+from krontime.models.kernel_ridge.kernels import KernelPoolings
+from krontime.models.kernel_ridge.part import Task
+
+PARTS = {
+    "groups": functools.partial(CompetingKernels, scaling="series", num_features=600),
+    "runs": functools.partial(KernelPoolings, scaling="channel", num_features=700, poolings=2, difference=True),
+    "quantiles": functools.partial(IntervalQuantiles, scaling="channel", num_features=200),
+}
+
+
+def series(num_series: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Three classes of noise of different colour, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_series) % 3
+    x = torch.randn(num_series, 1, 120, generator=generator)
+    smooth = [F.avg_pool1d(row[None], 2 * int(y) + 1, 1, int(y))[0] for row, y in zip(x, labels, strict=True)]
+    return torch.stack(smooth), labels
+
+
+def make(**options) -> ClosedForm:
+    return ClosedForm(**{"num_channels": 1, "length": 120, "num_classes": 3, "parts": PARTS, **options})
+
+
+def fit(
+    closed_form: ClosedForm, x: Tensor, labels: Tensor, num_train: int | None = None, groups: Tensor | None = None
+) -> Tensor:
+    batches = [(batch, None) for batch in x.split(7)]
+    num_train = len(x) if num_train is None else num_train
+    fit_validation = closed_form.fit_on == "train_and_validation"
+    return closed_form.fit((x[:20], None), Task(lambda: batches, labels, num_train, fit_validation, groups))
+
+
+def test_it_learns_and_its_left_out_probabilities_are_honest():
+    x, labels = series(60)
+    closed_form = make()
+    left_out = fit(closed_form, x, labels, num_train=45)
+    new, new_labels = series(90, seed=1)
+    probability = closed_form(new).exp()
+    torch.testing.assert_close(probability.sum(dim=1), torch.ones(90))
+    accuracy = float((probability.argmax(dim=1) == new_labels).float().mean())
+    assert accuracy > 0.85
+    own = float((left_out.argmax(dim=1) == labels).float().mean())
+    assert abs(own - accuracy) < 0.12
+    assert float((closed_form(x).argmax(dim=1) == labels).float().mean()) >= own
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_validation_series_are_judged_without_them(exact, monkeypatch):
+    """Their own labels change nothing in what is said of them, as long as the fit is to the others."""
+    monkeypatch.setattr(part_module, "MAX_EXACT", 4096 if exact else 10)
+    monkeypatch.setattr(part_module, "_AT_ONCE", 20)
+    x, labels = series(60)
+    closed_form = make(fit_on="train")
+    left_out = fit(closed_form, x, labels, num_train=45)
+    torch.testing.assert_close(left_out[45:], closed_form(x[45:]).double(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_stream_comes_near_the_exact_fit(monkeypatch):
+    x, labels = series(150)
+    new, _ = series(60, seed=1)
+    exact, streamed = make(), make()
+    fit(exact, x, labels, num_train=110)
+    monkeypatch.setattr(part_module, "MAX_EXACT", 10)
+    monkeypatch.setattr(part_module, "_AT_ONCE", 40)
+    left_out = fit(streamed, x, labels, num_train=110)
+    assert float((left_out[110:].argmax(dim=1) == labels[110:]).float().mean()) > 0.85
+    assert float((streamed(new).argmax(dim=1) == exact(new).argmax(dim=1)).float().mean()) > 0.9
+    without = make()
+    fit(without, x, labels)  # nothing for validation: a tenth is held out for strength and temperature
+    assert float((without(new).argmax(dim=1) == exact(new).argmax(dim=1)).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_one_or_two_series_of_a_class_are_enough(each):
+    x, labels = series(3 * each)
+    closed_form = make()
+    left_out = fit(closed_form, x, labels)
+    assert left_out.isfinite().all()
+    new, new_labels = series(60, seed=1)
+    assert float((closed_form(new).argmax(dim=1) == new_labels).float().mean()) > 0.5
+
+
+def test_groups_are_left_out_whole():
+    """Each group a series and its double: leaving out one at a time would find the other."""
+    x, labels = series(20)
+    labels = labels[torch.randperm(20, generator=torch.Generator().manual_seed(0))]  # nothing to be learned
+    doubled, both = x.repeat_interleave(2, dim=0), labels.repeat_interleave(2)
+    alone = fit(make(), doubled, both)
+    grouped = fit(make(), doubled, both, groups=torch.arange(20).repeat_interleave(2))
+    assert float((alone.argmax(dim=1) == both).float().mean()) > 0.9
+    assert float((grouped.argmax(dim=1) == both).float().mean()) < 0.7
+
+
+def test_a_copy_from_its_tensors_gives_the_same_answers():
+    x, labels = series(40)
+    closed_form = make()
+    fit(closed_form, x, labels)
+    other = make(seed=9)
+    other.load_state_dict(closed_form.state_dict())
+    assert torch.equal(other(x), closed_form(x))
+    assert not list(closed_form.parameters())
+    # Weights of the features, whatever the number of series.
+    size = sum(value.numel() for value in closed_form.state_dict().values())
+    assert size < 10 * sum(part.features.num_features for part in closed_form.parts.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"fit_on": "test"}, "fit_on='test'"), ({"parts": {}}, "at least one")]
+)
+def test_options_that_cannot_work_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_progress_names_the_part(caplog):
+    x, labels = series(12)
+    with caplog.at_level("INFO", logger="krontime"):
+        fit(make(), x, labels)
+    assert [line.partition(":")[2].strip() for line in caplog.messages] == [
+        "part 1/3, groups",
+        "part 2/3, runs",
+        "part 3/3, quantiles",
+    ]
