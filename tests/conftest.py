@@ -2,9 +2,11 @@
 
 import copy
 import functools
+import io
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,25 @@ def no_stale_logging() -> Iterator[None]:
     for handler in list(root.handlers):
         if type(handler) is logging.StreamHandler and handler not in before:
             root.removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def quick_plots() -> Iterator[None]:
+    """Plots that are whole but for what would be drawn, which takes longer than all else of a small run."""
+    from matplotlib.figure import Figure
+
+    empty = io.BytesIO()
+    Figure(figsize=(0.1, 0.1)).savefig(empty, format="png")
+
+    def save(self: Figure, where: Any, **_: Any) -> None:
+        if isinstance(where, str | os.PathLike):
+            Path(where).write_bytes(empty.getvalue())
+        else:
+            where.write(empty.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn(quick_plots: None) -> None:
+    """What is drawn takes longest, and is not what is harmed here; the kill matrix has it."""
+
+
 @pytest.fixture(scope="session")
 def matrix(environment: None) -> ModuleType:
     """`kill_matrix.py` as a module."""

@@ -20,6 +20,11 @@ from krontime.runs.record import Record, Status
 from tests.cli.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> None:
+    """Here plots are drawn."""
+
+
 class TestFolder:
     def test_holds_all_there_is_to_know(self, finished: tuple[Path, str], config: Callable[..., Any]) -> None:
         folder, _ = finished

@@ -23,6 +23,8 @@ from krontime.runs import bundle, load, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
 
+pytestmark = pytest.mark.usefixtures("quick_plots")
+
 
 def verb(function: Callable[[Any], Any], **options: Any) -> Any:
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}

@@ -137,7 +137,8 @@ def test_tokens_of_a_windowed_network_are_those_of_a_window(compose):
     [("krontime", list(get_args(AttentionKind))), ("patchtst", ["fused", "naive"]), ("tcn", [None])],
 )
 def test_every_attention_kind_is_listed(compose, capsys, model, kinds):
-    config = compose(f"model={model}", "length=700", "num_channels=2", "num_classes=3", verb="plan")
+    small = [f"model={model}", *([] if model == "tcn" else ["model.num_layers=1"])]
+    config = compose(*small, "length=200", "num_channels=2", "num_classes=3", "batch_size=4", verb="plan")
     costs = plan.plan(OmegaConf.create(config))
     assert sorted(map(str, costs)) == sorted(map(str, kinds))
     out = capsys.readouterr().out
@@ -148,10 +149,10 @@ def test_every_attention_kind_is_listed(compose, capsys, model, kinds):
         assert f"{cost.activation_bytes / 2**20:,.1f}" in line
         if cost.levels is not None:
             assert " x ".join(map(str, cost.levels.sizes)) in line
-    assert "2 x 700 points, 3 classes, batch 16" in out
+    assert "2 x 200 points, 3 classes, batch 4" in out
     for kind, cost in costs.items():
-        chosen = compose(f"model={model}", *([f"model.attention={kind}"] if kind else []), verb="plan")
-        assert cost == plan.cost(chosen, SeriesSpec(2, 700, 3, ("0", "1", "2")), batch_size=16)
+        chosen = compose(*small, *([f"model.attention={kind}"] if kind else []), verb="plan")
+        assert cost == plan.cost(chosen, SeriesSpec(2, 200, 3, ("0", "1", "2")), batch_size=4)
     assert len({cost.activation_bytes for cost in costs.values()}) > 1 or kinds == [None]
 
 

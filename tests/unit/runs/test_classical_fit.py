@@ -24,7 +24,10 @@ from krontime.runs.classical_fit import Arrays, ClassicalFit
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of aeon's with NumPy and PyTorch
+pytestmark = [
+    pytest.mark.usefixtures("quick_plots"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),  # of aeon's with NumPy and PyTorch
+]
 
 DUMMY = ("model=aeon", "model.classifier=aeon.classification.DummyClassifier")
 QUANT = ("model=aeon_quant", "model.estimator.interval_depth=2")
