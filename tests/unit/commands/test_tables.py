@@ -207,6 +207,7 @@ def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, t
     run(f"records={runs}", f"output={results / 'first'}", "publish=true", *chosen)
     assert (results / "first" / "tables.yaml").read_text() == (
         "metric: balanced_accuracy\nrows: null\nseeds:\n- 0\n- 1\npublished: ../published.csv\nsuperseded: null\n"
+        "models: null\nagainst: null\nscatter: null\n"
     )
     filled = page.read_text()
     assert (results / "first" / "scores.md").read_text().strip() in filled
