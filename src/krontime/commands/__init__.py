@@ -20,5 +20,6 @@ COMMANDS = {
     "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
     "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime knows of the synthetic patterns"),
     "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
+    "audit": ("krontime.commands.audit:audit", "duplicates, leaks, controls and the official split of a data set"),
     "data": ("krontime.commands.data:data", "list the data sets, or inspect one"),
 }

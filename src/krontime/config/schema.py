@@ -204,6 +204,15 @@ class _Inspect(_Section):
     paths: _DataPaths
 
 
+class _Audit(_Section):
+    data: _Data
+    output: str
+    num_resamples: int = Field(ge=2)
+    num_shuffles: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    paths: _DataPaths
+
+
 class _Plan(_Section):
     model_config = ConfigDict(extra="allow")  # groups that a model brings
 
@@ -219,6 +228,14 @@ class _Plan(_Section):
 def inspect_problems(config: Mapping[str, Any]) -> list[str]:
     """A line for everything that is wrong with a plain config of the verb `data`, where a data set is chosen."""
     problems = _schema_problems(_Inspect, config) + target_problems(config)
+    return problems or _unused_data_problems(config) + argument_problems(config)
+
+
+def audit_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for everything that is wrong with a plain config of the command `audit`."""
+    problems = _schema_problems(_Audit, config) + target_problems(config)
+    if not problems and config["data"]["resample"]:
+        problems = [f"data.resample={config['data']['resample']}: expected 0; the official split is what is audited"]
     return problems or _unused_data_problems(config) + argument_problems(config)
 
 

@@ -11,7 +11,7 @@ from krontime.reports.comparison.statistics import LEVEL
 from krontime.reports.rivals.read import Place, Scores
 from krontime.runs.record import Record
 
-_DIGITS = 9  # beyond these, means that should tie differ by rounding
+_DIGITS = 4  # published figures are rounded to five digits, and scores that should tie must
 
 
 @dataclass(frozen=True)
