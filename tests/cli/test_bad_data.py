@@ -226,7 +226,8 @@ def linked(folder: Path) -> list[str]:
 def table(text: str, suffix: str = "csv") -> Callable[[Path], list[str]]:
     def write(folder: Path) -> list[str]:
         (folder / f"odd.{suffix}").write_text(text)
-        (folder / f"other.{suffix}").write_text(text.replace("2", "5"))
+        other = text.replace(",2,", ",5,").replace("\t2\t", "\t5\t")  # the same names of columns
+        (folder / f"other.{suffix}").write_text(other)
         source = "ts" if suffix == "ts" else "csv"
         return [f"data={source}", f"data.train={folder}/odd.{suffix}", f"data.test={folder}/other.{suffix}"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from krontime.data.new_series import read_series
-from krontime.data.series import UNKNOWN_LABEL
+from krontime.data.new_series import input_files, read_series
+from krontime.data.series import UNKNOWN_LABEL, SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
@@ -182,3 +182,42 @@ def test_wrong_arguments_are_told(tmp_path):
         read_series(tmp_path / "a.npz", class_names=CLASSES, split="test")
     with pytest.raises(UserError, match=r"input=.*no such file"):
         read_series(tmp_path / "b.npz", class_names=CLASSES)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(("suffix", "separator"), [("tsv", "\t"), ("txt", "  "), ("txt", ",")])
+def test_new_text_of_the_ucr_archive_may_have_labels(tmp_path, suffix, separator, labelled):
+    rows = [[1, 0.5, -2, 3], [2, 1, 0.25, 4], [1, 9, 8, 7.5]]
+    path = tmp_path / f"new.{suffix}"
+    path.write_text("".join(separator.join(map(str, row if labelled else row[1:])) + "\n" for row in rows))
+    spec = SeriesSpec(1, 3, 2, ("1", "2"), min_length=3)
+    data = read_series(path, class_names=spec.class_names, label_first=True, trained=spec)
+    assert data.lengths.tolist() == [3, 3, 3]
+    assert data.series(1)[0].tolist() == [1, 0.25, 4]
+    assert data.labels.tolist() == ([0, 1, 0] if labelled else [UNKNOWN_LABEL] * 3)
+
+
+@pytest.mark.parametrize("spelled", ["{:d}", "{:.1f}", "{:.3e}"])
+def test_labels_that_are_numbers_are_matched_as_numbers(tmp_path, spelled):
+    text = "".join(f"{spelled.format(label)},{label}.5,2,3\n" for label in (0, 1, 0))
+    (tmp_path / "new.csv").write_text("label,a,b,c\n" + text)
+    assert read_series(tmp_path / "new.csv", class_names=("0", "1")).labels.tolist() == [0, 1, 0]
+
+
+def test_an_input_is_a_file_a_folder_or_a_pattern(tmp_path):
+    for name in ("a.csv", "sub/b.csv", "sub/.hidden.csv", "sub/notes.md"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_text("1,2\n")
+    files, note = input_files(tmp_path / "x")
+    assert [name for _, name in files] == ["a.csv", "sub/b.csv"]
+    assert note is not None
+    assert "2 other files" in note
+    files, _ = input_files(tmp_path / "x" / "*" / "*.csv")
+    assert [path.name for path, _ in files] == ["b.csv"]
+    (tmp_path / "x" / "c.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"expected files of one kind, found 1 \.npy, 2 table"):
+        input_files(tmp_path / "x")
+    with pytest.raises(UserError, match="no file matches"):
+        input_files(tmp_path / "x" / "*.wav")
+    with pytest.raises(UserError, match="no such file"):
+        input_files(tmp_path / "y")

@@ -115,20 +115,20 @@ class _Beside:
         recordings = [file for file in visible if file.suffix.lower() in suffixes]
         others = self.other + [file for file in visible if file not in set(recordings)]
         return [
-            f"left out: {len(found)} {what} ({_few(path, found)})"
-            for what, found in (
-                ("recordings beside the class folders", recordings),
-                ("files of other kinds", others),
-                ("hidden files or folders", hidden),
-                ("class folders without recordings", self.empty),
+            f"left out: {len(paths)} {one if len(paths) == 1 else several} ({_few(path, paths)})"
+            for one, several, paths in (
+                ("recording beside the class folders", "recordings beside the class folders", recordings),
+                ("file of another kind", "files of other kinds", others),
+                ("hidden file or folder", "hidden files or folders", hidden),
+                ("class folder without recordings", "class folders without recordings", self.empty),
             )
-            if found
+            if paths
         ]
 
 
-def _few(path: Path, found: Sequence[Path]) -> str:
-    names = ", ".join(str(one.relative_to(path)) for one in found[:MAX_NAMED])
-    return names + (", ..." if len(found) > MAX_NAMED else "")
+def _few(path: Path, paths: Sequence[Path]) -> str:
+    names = ", ".join(str(one.relative_to(path)) for one in paths[:MAX_NAMED])
+    return names + (", ..." if len(paths) > MAX_NAMED else "")
 
 
 def _listed(parts: dict[Part, Path]) -> str:

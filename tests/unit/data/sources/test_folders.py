@@ -89,10 +89,10 @@ def test_what_is_left_out_is_said(tmp_path):
     write(tmp_path / "dog" / ".trash" / "old.wav")
     (tmp_path / "cow").mkdir()
     said = " | ".join(AudioSource(str(tmp_path)).load().notes)
-    assert "1 recordings beside the class folders (beside.wav)" in said
+    assert "1 recording beside the class folders (beside.wav)" in said
     assert "2 files of other kinds (cat/notes.txt, README.md)" in said
     assert "2 hidden files or folders" in said
-    assert "1 class folders without recordings (cow)" in said
+    assert "1 class folder without recordings (cow)" in said
 
 
 def test_one_name_in_two_forms_is_one_class(tmp_path):
