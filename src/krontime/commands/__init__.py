@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": ("krontime.commands.tune:tune", "search a model's options on validation, in one process or several"),
     "probe": ("krontime.commands.probe:probe", "what each level of a trained KronTime knows of the synthetic patterns"),
     "tables": ("krontime.commands.tables:tables", "tables, significance tests and plots from the records of runs"),
+    "verify": ("krontime.commands.verify:verify", "train a run of a published table again: is its record met?"),
     "audit": ("krontime.commands.audit:audit", "duplicates, leaks, controls and the official split of a data set"),
     "data": ("krontime.commands.data:data", "list the data sets, or inspect one"),
 }

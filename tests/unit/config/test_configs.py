@@ -43,6 +43,7 @@ NEEDED_BY_VERB = {
     "predict": ["run=RUN", "input=a.npz", "output=b.csv"],
     "probe": ["run=RUN"],
     "report": ["run=RUN"],
+    "verify": ["table=RESULTS"],
 }
 
 PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))

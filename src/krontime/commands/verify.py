@@ -1,0 +1,66 @@
+"""The command `verify`: a run of a published table, trained again."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from krontime.commands.options import folder_of
+from krontime.config import resolve
+from krontime.config.schema import check_train
+from krontime.console import show
+from krontime.errors import Problems, UserError
+from krontime.reports.comparison.collect import Stored, collect
+from krontime.reports.verification import Verification, here, verified
+from krontime.runs.record import Status
+
+EXIT_NOT_MET = 1
+
+
+def verify(config: DictConfig) -> Verification:
+    """Train a run of a table again and say whether its record is met; ends the process with 1 where it is not.
+
+    Raises:
+        UserError: an option cannot work, there is no such run, or its config can't be run here.
+    """
+    options = resolve.plain(config)
+    problems = Problems()
+    if not isinstance(options["run"], str | None):
+        problems.add("run", options["run"], "the name of a run, or null")
+    if type(options["seed"]) is not int and options["seed"] is not None:
+        problems.add("seed", options["seed"], "a whole number, or null")
+    problems.raise_if_any()
+    runs, _ = collect([folder_of(options["table"])])
+    chosen = _chosen(runs, options)
+    paths = {**options["paths"], "output": str(folder_of(options["output"]))}
+    again_config = here(chosen.record.config, paths)
+    check_train(again_config, is_multirun=False)
+    show(f"Training {chosen.job} again")
+
+    from krontime.runs.run import train_in
+
+    again = train_in(again_config, folder_of(options["output"]) / chosen.job)
+    assert again is not None  # one process
+    found = verified(chosen.record, again, runs)
+    for metric in sorted(found.recorded.keys() | found.again.keys()):
+        show(f"  {metric}: recorded {found.recorded.get(metric)}, now {found.again.get(metric)}")
+    show(f"{chosen.job}: {found.verdict}")
+    if not found.met:
+        sys.exit(EXIT_NOT_MET)
+    return found
+
+
+def _chosen(runs: Sequence[Stored], options: Mapping[str, Any]) -> Stored:
+    """The completed run that was asked for, or one that is drawn."""
+    completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
+    if options["run"] is not None:
+        named = [run for run in completed if run.job == options["run"]]
+        if not named:
+            example = completed[0].job if completed else "DATA/MODEL/seedS-HASH"
+            raise UserError(f"run={options['run']!r}: expected a completed run of the table, such as {example}")
+        return named[0]
+    if not completed:
+        raise UserError(f"table={options['table']!r}: expected a completed run with test scores")
+    return completed[int(np.random.default_rng(options["seed"]).integers(len(completed)))]
