@@ -324,8 +324,9 @@ def test_windows_wrap_a_network_where_they_are_shorter_than_the_series(window, e
 
 @pytest.mark.parametrize("length", [100, 400])
 def test_a_window_that_would_cut_nothing_is_refused(length):
+    tcn = {"name": "tcn", "_target_": "krontime.models.tcn.TCN"}
     with pytest.raises(UserError, match=f"data.window.length={length}: expected less than the 100 points"):
-        build.network({"model": {}, "data": {"window": {"length": length}}}, SeriesSpec(2, 100, 3, ("a", "b", "c")))
+        build.network({"model": tcn, "data": {"window": {"length": length}}}, SeriesSpec(2, 100, 3, ("a", "b", "c")))
 
 
 def test_plain_names_every_missing_value_at_once():
