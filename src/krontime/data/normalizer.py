@@ -56,8 +56,10 @@ class Normalizer(nn.Module):
         if self.scaling == "none":
             return x
         if self.scaling == "channel":
-            scaled = (x - self.mean) / self.scale
+            smaller = _smaller(torch.maximum(self.mean.abs(), self.scale))
+            scaled = (x * smaller - self.mean * smaller) / (self.scale * smaller)
             return scaled if mask is None else scaled * mask
+        x = x * _smaller(x.abs().amax(dim=-1, keepdim=True))
         count = x.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
         mean = x.sum(dim=-1, keepdim=True) / count
         centred = x - mean if mask is None else (x - mean) * mask
@@ -67,6 +69,17 @@ class Normalizer(nn.Module):
         deviation = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
         return centred / torch.where(varies, deviation, 1.0)
 
+
+def _smaller(size: Tensor) -> Tensor:
+    """A factor that sums and differences of very large values need so as to stay finite; 1 for all others.
+
+    It is a power of two, so that what is computed with it is the same to the last bit.
+    """
+    return torch.where(size > _LARGE, 2.0**-40, 1.0).to(size.dtype)
+
+
+_LARGE = 2.0**80
+"""Sums of 2**40 smaller values are finite in float32."""
 
 _RELATIVE = 1e-6
 """A deviation below this fraction of the mean is rounding, not signal."""

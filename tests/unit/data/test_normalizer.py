@@ -1,5 +1,7 @@
 """Scaling against numpy, with missing points, constant channels, and offsets that float32 has trouble with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -163,3 +165,28 @@ def test_statistics_travel_in_the_state(make_data):
 def test_unknown_scaling_is_refused():
     with pytest.raises(ValueError, match=r"data\.scaling='batch'.*series, channel or none"):
         Normalizer(scaling="batch", num_channels=1)
+
+
+@pytest.mark.parametrize("largest", [1e30, 1e38, 3.4e38])
+@pytest.mark.parametrize("scaling", ["series", "channel"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_values_near_the_end_of_float32_stay_finite(largest, scaling, masked, make_data):
+    x, mask = make_batch()
+    x = (x / x.abs().amax()).double()
+    large = (x * largest).float()
+    large[0, 0, :2] = torch.tensor([largest, -largest])
+    data = make_data(lengths=[40] * 5, labels=[0, 1, 0, 1, 0], num_channels=3)
+    found = []
+    for values in (large, (large.double() / largest).float()):
+        normalizer = Normalizer(scaling=scaling, num_channels=3)
+        normalizer.fit(replace(data, values=values.numpy().ravel()), np.arange(5))
+        found.append(normalizer(*((values * mask, mask) if masked else (values,))))
+    assert found[0].isfinite().all()
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [-60, 30, 79, 81, 110])
+def test_a_power_of_two_is_a_unit_like_any_other_to_the_bit(exponent):
+    x, mask = make_batch()
+    normalizer = Normalizer(scaling="series", num_channels=3)
+    assert torch.equal(normalizer(x * 2.0**exponent, mask), normalizer(x, mask))
