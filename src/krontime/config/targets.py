@@ -14,6 +14,7 @@ ALLOWED_TARGETS = (
     "krontime.models.",
     "aeon.classification.",
     "krontime.data.sources.",
+    "krontime.training.done.",
     "torch.optim.",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",

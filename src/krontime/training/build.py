@@ -72,8 +72,8 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
         if not options:
             continue  # switched off with callbacks.NAME=null
         extra: dict[str, Any] = {}
-        if options["_target_"].endswith(".ModelCheckpoint"):  # Lightning's `save_last` is not that of every epoch
-            extra = {"dirpath": str(dirpath), "save_last": False}
+        if options["_target_"].endswith(".ModelCheckpoint"):
+            extra = {"dirpath": str(dirpath)}
         built.append(instantiate(options, f"callbacks.{name}", **extra))
     return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 

@@ -7,6 +7,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from krontime.training.done import StopWhenDone
+
 
 class RestoreStopState(pl.Callback):
     """Restores what Lightning forgets of the state that it restores.
@@ -21,14 +23,16 @@ class RestoreStopState(pl.Callback):
     ) -> None:
         """Correct the state before the callbacks are given it."""
         states = checkpoint.get("callbacks", {})
-        reasons = []
+        reasons, is_done = [], False
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             state = states.get(callback.state_key, {})
             if isinstance(callback, EarlyStopping):
                 reasons.append(state.get("stopping_reason", EarlyStoppingReason.NOT_STOPPED.value))
+            elif isinstance(callback, StopWhenDone) and state.get("reason"):
+                is_done = True
             elif isinstance(callback, ModelCheckpoint) and state:
                 _move(state, str(callback.dirpath))
-        trainer.should_stop = any(reason != EarlyStoppingReason.NOT_STOPPED.value for reason in reasons)
+        trainer.should_stop = is_done or any(reason != EarlyStoppingReason.NOT_STOPPED.value for reason in reasons)
 
 
 def _move(state: dict[str, Any], dirpath: str) -> None:

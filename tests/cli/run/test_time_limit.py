@@ -15,7 +15,7 @@ from krontime.runs.record import Record, Status
 from krontime.training import budget
 from tests.cli.run.small import equal, train, weights
 
-ENDLESS = ("trainer.max_epochs=100000", "callbacks.early_stopping=null")
+ENDLESS = ("trainer.max_epochs=100000", "callbacks.early_stopping=null", "callbacks.done=null")
 LIMIT = '+trainer.max_time="00:00:00:04"'
 
 

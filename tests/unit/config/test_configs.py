@@ -266,6 +266,12 @@ def test_every_set_of_callbacks_builds(compose, tmp_path, name):
     assert any("WeightAveraging" in type(callback).__name__ for callback in found) == (name == "ema")
 
 
+@pytest.mark.parametrize("value", ["true", "false", "link"])
+def test_an_option_without_effect_is_refused(value, compose):
+    with pytest.raises(UserError, match=r"callbacks\.checkpoint\.save_last=.*: has no effect"):
+        schema.check_train(compose("data=synthetic", f"+callbacks.checkpoint.save_last={value}"), is_multirun=False)
+
+
 def test_a_callback_is_switched_off_with_null(compose, tmp_path):
     found = build.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
     assert not any(isinstance(callback, EarlyStopping) for callback in found)
