@@ -87,7 +87,9 @@ def write_outcomes_to(outcomes: Outcomes, folder: Path) -> None:
         assert outcomes.positive is not None
         names = [next(name for name in names if name != outcomes.positive), outcomes.positive]
         probabilities = np.stack([1 - outcomes.probability, outcomes.probability], axis=1)
-    predictions = Predictions(outcomes.index, list(outcomes.labels), probabilities.astype(np.float64), tuple(names))
+    predictions = Predictions(
+        outcomes.index, list(outcomes.labels), probabilities.astype(np.float64), tuple(names), groups=outcomes.groups
+    )
     write_predictions(predictions, folder / PREDICTIONS)
 
 

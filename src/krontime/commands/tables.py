@@ -91,7 +91,7 @@ def _write(options: Mapping[str, Any]) -> Path:
         write_options(chosen, output)
         runs, damaged = collect([output / RECORDS])
     comparison = write_results(runs, damaged, chosen, output, remarks)
-    _warn(comparison, damaged)
+    _warn(None, damaged)  # the notes stand below the tables
     if options["export"] is not None:
         show(f"{len(export_tsml(comparison, output))} files in {output / TSML}")
     for name in (SCORES, SIGNIFICANCE, RIVALS):

@@ -166,8 +166,9 @@ def write_results(
     comparison = compared(runs, damaged, options, remarks)
     write_scores(comparison, folder, published)
     written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
-    ranks, scores = mean_ranks(comparison)
+    ranks, scores, left_out = mean_ranks(comparison)
     on_each, notes = on_each_data_set(comparison)
+    notes = left_out + notes
     single, more = intervals(comparison)
     notes += more
     plots = plot_pareto(comparison, folder)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PROBABILITY = "p_"
 _PRIOR = "krontime_prior"
+GROUP = "group"
 ENDINGS = (".csv", ".parquet")
 
 
@@ -33,6 +34,7 @@ class Predictions:
         probabilities: float32 or float64 `(n, K)`.
         class_names: K different names, in the order of the columns of `probabilities`.
         prior: `(K,)`, by which classes are decided, see `decide`; None for all alike.
+        groups: code of what each series shares with others (speaker, patient); None where that is not known.
     """
 
     index: np.ndarray
@@ -40,6 +42,7 @@ class Predictions:
     probabilities: np.ndarray
     class_names: tuple[str, ...]
     prior: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.probabilities.shape == (len(self.index), len(self.class_names))
@@ -124,6 +127,8 @@ def prediction_table(
         columns["file"] = pa.array([files[row] if row >= 0 else gone[-1 - row][0] for row in rows], type=pa.string())
     columns["label"] = pa.array(predictions.labels, type=pa.string()).take(taken)
     columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(taken)
+    if predictions.groups is not None:
+        columns[GROUP] = pa.array(predictions.groups, type=pa.int64()).take(taken)
     for column, name in enumerate(predictions.class_names):
         probability = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
         columns[_PROBABILITY + name] = probability.take(taken)
@@ -159,7 +164,8 @@ def read_predictions(path: Path) -> Predictions:
         table = parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable file of predictions ({error})") from error
-    names = table.column_names
+    groups = table[GROUP].to_numpy() if GROUP in table.column_names[3:4] else None
+    names = [name for name in table.column_names if groups is None or name != GROUP]
     if names[:3] != ["index", "label", "predicted"] or not all(n.startswith(_PROBABILITY) for n in names[3:]):
         raise UserError(f"{path}: expected the columns index, label, predicted and p_<class>, found {names}")
     if not names[3:]:
@@ -170,6 +176,7 @@ def read_predictions(path: Path) -> Predictions:
         probabilities=np.stack([table[name].to_numpy() for name in names[3:]], axis=1),
         class_names=tuple(name.removeprefix(_PROBABILITY) for name in names[3:]),
         prior=_prior(table.schema.metadata or {}),
+        groups=groups,
     )
     if table["predicted"].to_pylist() != predictions.predicted:
         raise UserError(f"{path}: the column predicted does not name the classes that its probabilities decide for")
@@ -190,6 +197,7 @@ class Outcomes:
         predicted: `(n,)`, names of the predicted classes.
         positive: name of the second class, where there are two; None for more, or where no probabilities are known.
         probability: `(n,)` of that class; None without it.
+        groups: int64 `(n,)`, code of what each series shares with others (speaker, patient); None where there are none.
     """
 
     index: np.ndarray
@@ -197,6 +205,7 @@ class Outcomes:
     predicted: np.ndarray
     positive: str | None = None
     probability: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -226,12 +235,14 @@ def read_outcomes(folder: Path) -> Outcomes | None:
             predicted=table["predicted"].to_numpy(object),
             positive=second and second.removeprefix(_PROBABILITY),
             probability=None if second is None else table[second].to_numpy(),
+            groups=table[GROUP].to_numpy("int64") if GROUP in table else None,
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a readable file of predictions ({error})") from error
 
 
 def named(probability: "Tensor", data: SeriesData, indices: np.ndarray, prior: "Tensor") -> Predictions:
-    """Probabilities beside true and predicted class names; see `decide` for the prior."""
+    """Probabilities beside true and predicted class names, with groups where there are some; see `decide`."""
     labels = data.labels[indices]
-    return Predictions.from_codes(indices, labels, probability.numpy(), data.class_names, prior.numpy())
+    predictions = Predictions.from_codes(indices, labels, probability.numpy(), data.class_names, prior.numpy())
+    return predictions if data.groups is None else replace(predictions, groups=data.groups[indices])

@@ -2,7 +2,8 @@
 
 `records.jsonl` has one JSON object a line: `run`, a name that no other line has, and `record`. `predictions.parquet`
 has one row for each run and test series: `run`, `index`, `label`, `predicted`, and, where there are two classes whose
-probabilities are known, `positive` (the second class) and `probability` (of that class).
+probabilities are known, `positive` (the second class) and `probability` (of that class); and `group`, where series have
+one.
 """
 
 import json
@@ -104,6 +105,7 @@ def read_outcomes(folder: Path) -> dict[str, Outcomes]:
                 predicted=rows["predicted"].to_numpy(object),
                 positive=positive if known else None,
                 probability=rows["probability"].to_numpy("float64") if known else None,
+                groups=rows["group"].to_numpy("int64") if "group" in rows and rows["group"].notna().all() else None,
             )
         return outcomes
     except (OSError, ValueError, KeyError) as error:
@@ -122,6 +124,7 @@ def _write_outcomes(answered: Iterable[tuple[str, Outcomes]], path: Path) -> Non
             ("predicted", pa.string()),
             ("positive", pa.string()),
             ("probability", pa.float64()),
+            ("group", pa.int64()),
         ]
     )
     tables = []
@@ -135,6 +138,7 @@ def _write_outcomes(answered: Iterable[tuple[str, Outcomes]], path: Path) -> Non
             outcomes.predicted,
             missing if outcomes.positive is None else [outcomes.positive] * count,
             missing if outcomes.probability is None else outcomes.probability,
+            missing if outcomes.groups is None else outcomes.groups,
         )
         tables.append(pa.table(list(columns), schema=schema))
     with replacing(path) as temporary:

@@ -19,7 +19,7 @@ from krontime.config.time_limit import limit_seconds
 from krontime.errors import UserError
 from krontime.metrics import METRICS, MetricName
 from krontime.reports.comparison.collect import Damaged, Stored, newest
-from krontime.reports.comparison.differences import NONE, differing, option, without_seeds
+from krontime.reports.comparison.differences import NONE, differing, option, shortly, without_seeds
 from krontime.reports.comparison.protocols import SEEDS, by_protocol, first_protocol
 from krontime.runs.record import Record, Status
 from krontime.runs.remarks import Note, Remarks, Unrecorded, Variant
@@ -28,6 +28,9 @@ AUTO = "auto"
 """Accuracy; balanced accuracy where a training class has at most half the series of another."""
 
 LOWER_IS_BETTER = ("nll", "ece")
+
+UNBOUNDED = ("nll",)
+"""Scores that may be above 1."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,19 @@ class RunGroup:
         return [score for score in values if score is not None]
 
     @property
+    def newest_start(self) -> float:
+        """When the newest of the scored runs was started, in seconds."""
+        return max(run.record.started_at.timestamp() for run in self.scored)
+
+    @property
     def mean(self) -> float | None:
         """Of the scores; None without any."""
         return statistics.fmean(self.scores) if self.scores else None
+
+    def mean_score(self, metric: MetricName) -> float | None:
+        """Mean of another test score of the same runs; None where one has none."""
+        scores = [score for run in self.scored if (score := run.record.metrics.test.get(metric)) is not None]
+        return statistics.fmean(scores) if scores and len(scores) == len(self.scored) else None
 
     @property
     def deviation(self) -> float | None:
@@ -136,9 +149,12 @@ class Comparison:
         return [e for e in self.entries if (e.data, e.protocol, e.variant) == (data, protocol, variant)]
 
     def only(self, data: str, variant: Variant) -> RunGroup | None:
-        """The entry with a score under a data set's first protocol; None where there is none, or not one alone."""
-        groups = self.of(data, 0, variant)
-        return groups[0] if len(groups) == 1 and groups[0].scores else None
+        """The entry with a score under a data set's first protocol; None where there is none.
+
+        Where configs differ it is the one of most runs, and of those the newest.
+        """
+        scored = [entry for entry in self.of(data, 0, variant) if entry.scores]
+        return max(scored, key=lambda entry: (len(entry.scores), entry.newest_start), default=None)
 
     @property
     def data_sets(self) -> list[str]:
@@ -300,7 +316,7 @@ def _entries(
             by_config[config_hash(without_seeds(kept.record.config))].append(kept)
         if len(by_config) > 1:
             configs = [job_identity(without_seeds(runs[0].record.config)) for runs in by_config.values()]
-            note(f"configs differ ({differing(configs)}); one line each.")
+            note(f"configs differ ({shortly(configs)}); one line each.")
         for alike in by_config.values():
             alike.sort(key=lambda run: (_resample(run), run.record.seed))
             if missing := expected - {run.record.seed for run in alike}:

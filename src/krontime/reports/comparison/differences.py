@@ -41,6 +41,22 @@ def differing(values: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
+def shortly(values: Sequence[Mapping[str, Any]]) -> str:
+    """What `differing` says where that is short, else how many keys there are, and the first few."""
+    whole = differing(values)
+    if len(whole) <= _LONGEST:
+        return whole
+    flat = [dict(_flatten(value)) for value in values]
+    keys = [key for key in sorted(set().union(*flat)) if len({str(item.get(key, NONE)) for item in flat}) > 1]
+    return f"{len(keys)} keys, such as {', '.join(keys[:_SHOWN])}"
+
+
+_LONGEST = 120
+"""Characters of differences that are shown whole; of longer ones `_SHOWN` keys are."""
+
+_SHOWN = 3
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:8]}..." if re.fullmatch("[0-9a-f]{64}", text) else text

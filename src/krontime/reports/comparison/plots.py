@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, UNBOUNDED, Comparison, RunGroup, Variant
 from krontime.reports.comparison.statistics import LEVEL
 from krontime.runs.plot.figures import save, style
 
@@ -54,7 +54,8 @@ def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
         for axes, (data, points) in zip(axes_of, panels.items(), strict=False):
             for number, entry, cost in points:
                 drawn = axes.errorbar(
-                    cost, entry.mean, yerr=entry.deviation, capsize=2, linewidth=1, **{**style(number), "linestyle": ""}
+                    *(cost, entry.mean),
+                    **{"yerr": _error_bars([entry]), "capsize": 2, "linewidth": 1, **style(number), "linestyle": ""},
                 )
                 handles.setdefault(" ".join(entry.variant), drawn)
             front = _front(points)
@@ -106,7 +107,7 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
             points.sort(key=lambda point: point[0])
             x, entries = zip(*points, strict=True)
             drawn = score_axes.errorbar(
-                x, [e.mean for e in entries], yerr=[e.deviation or 0 for e in entries], capsize=2, **style(number)
+                x, [e.mean for e in entries], yerr=_error_bars(entries), capsize=2, **style(number)
             )
             handles.setdefault(" ".join(entries[0].variant), drawn)
             time_axes.plot(x, [e.mean_of("train_time_s") or math.nan for e in entries], **style(number))
@@ -168,6 +169,16 @@ def plot_critical_difference(
     finally:
         pyplot.close(figure)
     return None
+
+
+def _error_bars(entries: Sequence[RunGroup]) -> np.ndarray:
+    """Lengths below and above the means `(2, n)` of one standard deviation, within what a score can be."""
+    bars = []
+    for entry in entries:
+        mean, deviation = entry.mean or 0.0, entry.deviation or 0.0
+        above = deviation if entry.metric in UNBOUNDED else min(deviation, max(0.0, 1 - mean))
+        bars.append((min(deviation, max(0.0, mean)), above))
+    return np.array(bars).T
 
 
 def _dress(axes: Any) -> None:

@@ -16,8 +16,10 @@ _CAPTION = (
     f"Holm's method over all pairs, on each data set apart; bold below {LEVEL}. Over data sets: Wilcoxon's signed-rank "
     f"test on mean scores. On one data set: a paired t-test from {MIN_SEEDS} seeds on, which speaks of other seeds on "
     "the same series; with fewer, McNemar's exact test or a paired bootstrap over test series, which speaks of other "
-    "series. Only variants with one score on a data set are compared there. Intervals are of the mean over the runs, "
-    "by a bootstrap over test series: they speak of other series of the same groups (patients, speakers) and seeds."
+    "series. Where configs of a variant differ, that of most runs is taken, and of those the newest. Intervals are of "
+    "the mean over the runs, by a bootstrap over test series, or exact where all of them are right or all wrong: they "
+    "speak of other series and the same seeds. Where test series come in groups (patients, speakers), "
+    "groups are drawn for tests and intervals, not series, and n counts groups."
 )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
+from krontime.reports.comparison.group_bootstrap import resampled_means, resampled_statistic
 from krontime.runs.predictions import Outcomes
 
 MIN_SEEDS = 5
@@ -35,7 +36,7 @@ class PairedTest:
         first, second: the variants.
         difference: mean score of the first less that of the second.
         low, high: 95 % confidence interval of the difference; None where the test gives none.
-        n: pairs: data sets, seeds or test series.
+        n: pairs: data sets, seeds, test series or their groups.
         name: of the test, and what its pairs are.
         p: two-sided.
         p_holm: the same after Holm's correction over its family: the tests of one data set, or those over all.
@@ -65,7 +66,7 @@ class Interval:
         metric: that the score is.
         mean: over the runs.
         low, high: 95 % confidence interval.
-        n: test series.
+        n: test series, or groups of them where there are groups.
     """
 
     data: str
@@ -81,7 +82,7 @@ def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
     """An interval for each variant with one score on a data set, where its runs allow one.
 
     There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve. What is
-    drawn are single series: neither other groups (patients, speakers) nor other seeds.
+    drawn are groups (patients, speakers) where the test series have some, else single series; never other seeds.
 
     Returns:
         The intervals, and what is wrong with test predictions that none could be made from.
@@ -130,7 +131,7 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[PairedTest], list[str
         num_untested = 0
         for first, second in combinations(entries, 2):
             try:
-                test = _over_seeds(first, second) or _over_series(first, second)
+                test = _over_groups(first, second) or _over_seeds(first, second) or _over_series(first, second)
             except UserError as error:
                 problems |= dict.fromkeys(error.problems)
                 continue
@@ -147,35 +148,37 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[PairedTest], list[str
     return tests, list(problems)
 
 
-def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray]:
-    """Mean ranks over data sets, 1 the best, and the scores that are ranked.
+def mean_ranks(comparison: Comparison) -> tuple[dict[Variant, float], np.ndarray, list[str]]:
+    """Mean ranks over data sets, 1 the best, the scores that are ranked, and what was left out.
 
-    Where scores are missing, those variants and data sets are taken that make the largest table without a gap: variants
-    with scores on most data sets first.
+    Ranked are all variants with a score on at least half of the data sets, over the data sets on which each of them has
+    one: no variant goes for want of a few cells, which would leave the others to be ranked among themselves.
 
     Returns:
-        Ranks by variant, empty without any score, and scores `(data sets, variants)` of which higher is better.
+        Ranks by variant, empty where no data set is left; scores `(data sets, variants)` of which higher is better; and
+        a line for the variants and for the data sets that are not ranked.
     """
     from scipy.stats import rankdata
 
+    data_sets = comparison.data_sets
     signed: dict[Variant, dict[str, float]] = {}
     for variant in comparison.variants:
-        groups = [comparison.only(data, variant) for data in comparison.data_sets]
+        entries = [comparison.only(data, variant) for data in data_sets]
         signed[variant] = {
-            e.data: _sign(e) * round(e.mean, _DIGITS) for e in groups if e is not None and e.mean is not None
+            e.data: _sign(e) * round(e.mean, _DIGITS) for e in entries if e is not None and e.mean is not None
         }
-    by_count = sorted(comparison.variants, key=lambda variant: -len(signed[variant]))
-    chosen: list[Variant] = []
-    common: list[str] = []
-    for count in range(1, len(by_count) + 1):
-        shared = [data for data in comparison.data_sets if all(data in signed[v] for v in by_count[:count])]
-        if count * len(shared) > len(chosen) * len(common):
-            chosen, common = by_count[:count], shared
-    variants = [variant for variant in comparison.variants if variant in chosen]
+    variants = [variant for variant in comparison.variants if 2 * len(signed[variant]) >= max(1, len(data_sets))]
+    common = [data for data in data_sets if variants and all(data in signed[variant] for variant in variants)]
+    left_out = []
+    if few := [" ".join(variant) for variant in comparison.variants if variant not in variants]:
+        left_out.append(f"Not ranked, with a score on fewer than half of the data sets: {', '.join(few)}.")
+    if variants and (gaps := [data for data in data_sets if data not in common]):
+        left_out.append(f"Not ranked over, since not all have a score there: {', '.join(gaps)}.")
+    if not common:
+        return {}, np.empty((0, 0)), left_out
     scores = np.array([[signed[variant][data] for variant in variants] for data in common])
-    scores = scores.reshape(len(common), len(variants))
-    ranks = rankdata(-scores, axis=1).mean(axis=0) if common else np.empty(0)
-    return dict(zip(variants, ranks.tolist(), strict=True)), scores
+    ranks = rankdata(-scores, axis=1).mean(axis=0)
+    return dict(zip(variants, ranks.tolist(), strict=True)), scores, left_out
 
 
 def _sign(entry: RunGroup) -> int:
@@ -238,6 +241,26 @@ def _tested_per_trained(entry: RunGroup) -> float:
     return sum(p.num_test for p in protocols) / sum(p.num_train + p.num_val for p in protocols)
 
 
+def _over_groups(first: RunGroup, second: RunGroup) -> PairedTest | None:
+    """A bootstrap over the groups of the test series; None where there are none, or as for `_over_series`.
+
+    Raises:
+        UserError: the runs' predictions are not of the same series.
+    """
+    if first.metric not in ("accuracy", "balanced_accuracy") or len(_resamples(first, second)) > 1:
+        return None
+    known = _outcomes(first, second)
+    if known is None or (groups := _test_groups(known[0][0])) is None:
+        return None
+    right = [np.mean([run.correct for run in kept], axis=0) for kept in known]
+    resampled = resampled_means(
+        right[0] - right[1], _strata(known[0][0], first.metric), groups, num_resamples=_RESAMPLES, level=LEVEL
+    )
+    p = _two_sided(resampled.value, resampled.drawn)
+    pair = (first.data, first.variant, second.variant, resampled.value, resampled.low, resampled.high)
+    return PairedTest(*pair, len(np.unique(groups)), "bootstrap, test groups", p)
+
+
 def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A test over test series; None where the answers of a run are not known, or its score is no fraction of them.
 
@@ -252,11 +275,16 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     right = [np.mean([answers.correct for answers in kept], axis=0) for kept in known]
     differences = right[0] - right[1]
     difference, drawn, low, high = _bootstrap([differences[group] for group in groups])
-    p = float((np.sum(np.abs(drawn - difference) >= abs(difference) - 1e-12) + 1) / (len(drawn) + 1))
+    p = _two_sided(difference, drawn)
     name = "bootstrap, test series"
     if first.metric == "accuracy" and len(known[0]) == len(known[1]) == 1:
         name, p = "McNemar, test series", _mcnemar(right[0] > 0, right[1] > 0)
     return PairedTest(first.data, first.variant, second.variant, difference, low, high, len(differences), name, p)
+
+
+def _two_sided(value: float, drawn: np.ndarray) -> float:
+    """How often resamples are as far from a difference as that is from 0."""
+    return float((np.sum(np.abs(drawn - value) >= abs(value) - 1e-12) + 1) / (len(drawn) + 1))
 
 
 def _interval(entry: RunGroup) -> Interval | None:
@@ -268,19 +296,57 @@ def _interval(entry: RunGroup) -> Interval | None:
     if entry.mean is None or len(_resamples(entry)) > 1 or (known := _outcomes(entry)) is None:
         return None
     (runs,) = known
-    if (groups := _groups(runs[0], entry.metric)) is None:
+    if (strata := _groups(runs[0], entry.metric)) is None:
         return None
+    together = _test_groups(runs[0])
     if entry.metric in ("accuracy", "balanced_accuracy"):
         right = np.mean([run.correct for run in runs], axis=0)
-        _, drawn, low, high = _bootstrap([right[group] for group in groups])
+        if together is None:
+            _, drawn, low, high = _bootstrap([right[stratum] for stratum in strata])
+        else:
+            _, drawn, low, high = resampled_means(
+                right, _strata(runs[0], entry.metric), together, num_resamples=_RESAMPLES, level=LEVEL
+            )
     else:
         probabilities = [run.probability for run in runs if run.probability is not None]
         if len(probabilities) < len(runs) or len({run.positive for run in runs}) > 1:
             return None
-        _, drawn, low, high = _bootstrap(groups, _area_under_roc(np.stack(probabilities)), _RESAMPLES_OF_RANKS)
-    if np.ptp(drawn) == 0:
-        return None  # all right or all wrong: series like these cannot tell how far off others might be
-    return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, len(runs[0].index))
+        area = _area_under_roc(np.stack(probabilities))
+        if together is None:
+            _, drawn, low, high = _bootstrap(strata, area, _RESAMPLES_OF_RANKS)
+        else:
+            is_positive = runs[0].labels == runs[0].positive
+            _, drawn, low, high = resampled_statistic(
+                area, is_positive, together, num_resamples=_RESAMPLES_OF_RANKS, level=LEVEL
+            )
+    n = len(runs[0].index) if together is None else len(np.unique(together))
+    if not len(drawn) or np.ptp(drawn) == 0:  # all right or all wrong: what is drawn from these is the same
+        low, high = _exact(entry.mean, n if entry.metric == "accuracy" else min(n, *map(len, strata)))
+    return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, n)
+
+
+def _exact(fraction: float, n: int) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a fraction of n."""
+    from scipy.stats import beta
+
+    right = fraction * n
+    low = beta.ppf(LEVEL / 2, right, n - right + 1) if fraction > 0 else 0.0
+    high = beta.ppf(1 - LEVEL / 2, right + 1, n - right) if fraction < 1 else 1.0
+    return float(low), float(high)
+
+
+def _test_groups(outcomes: Outcomes) -> np.ndarray | None:
+    """Of the test series; None where each is a group of its own, or all are one."""
+    if outcomes.groups is None or not 1 < len(np.unique(outcomes.groups)) < len(outcomes.groups):
+        return None
+    return outcomes.groups
+
+
+def _strata(outcomes: Outcomes, metric: str) -> np.ndarray:
+    """Codes of what means are taken of first: the classes for balanced accuracy, all series for accuracy."""
+    if metric == "accuracy":
+        return np.zeros(len(outcomes.labels), int)
+    return np.unique(outcomes.labels.astype(str), return_inverse=True)[1]
 
 
 def _outcomes(*entries: RunGroup) -> list[list[Outcomes]] | None:

@@ -196,6 +196,8 @@ def _winners(comparison: Comparison) -> Table:
 def _score_line(entry: RunGroup, marks: Mapping[str, Mark]) -> Line:
     score = _score(entry)
     rest = [] if entry.mean is None else [f"(n={len(entry.scores)})"]
+    if entry.metric == "balanced_accuracy" and (accuracy := entry.mean_score("accuracy")) is not None:
+        rest.append(f"accuracy {accuracy:.3f}")
     if undefined := len(entry.completed) - len(entry.scores):
         rest.append(f"{undefined} without this score")
     rest += [f"{count} {ending}" for status, ending in _ENDINGS.items() if (count := entry.count(status))]

@@ -56,18 +56,33 @@ def test_only_data_sets_with_both_scores_are_paired(scored):
 
 
 def test_mean_ranks_share_ties_and_turn_round_for_losses(scored):
-    scores = {"a": across(0.9, 0.5), "b": across(0.9, 0.6), "c": across(0.1, 0.1), "d": {"data0": [0.3]}}
-    ranks, found = mean_ranks(scored(scores))
-    assert ranks == {("a",): 1.75, ("b",): 1.25, ("c",): 3.0}  # with d there would be four scores, and not six
-    assert found.shape == (2, 3)
-    scores["c"] = {"data0": [0.1]}
-    ranks, found = mean_ranks(scored(scores))
-    assert ranks == {("a",): 1.75, ("b",): 1.25}  # as many with all four on one data set: more data sets
-    del scores["a"]["data1"]
+    scores = {"a": across(0.9, 0.5), "b": across(0.9, 0.6), "c": across(0.1, 0.1)}
+    ranks, ranked, left_out = mean_ranks(scored(scores))
+    assert ranks == {("a",): 1.75, ("b",): 1.25, ("c",): 3.0}
+    assert (ranked.shape, left_out) == ((2, 3), [])
+    scores["d"] = {"data0": [0.3]}
     assert mean_ranks(scored(scores))[0] == {("a",): 1.5, ("b",): 1.5, ("c",): 4.0, ("d",): 3.0}
-    assert mean_ranks(scored({"a": {"D": []}, "b": {"E": [0.5]}}))[0] == {("b",): 1.0}
-    ranks, found = mean_ranks(scored({"a": {"D": [0.5]}}, metric="macro_f1"))
-    assert (ranks, found.shape) == ({}, (0, 0))
+    ranks, ranked, _ = mean_ranks(scored({"a": {"D": [0.5]}}, metric="macro_f1"))
+    assert (ranks, ranked.shape) == ({}, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("strong", "ranked", "said"),
+    [
+        (across(0.9, 0.9, 0.9), ["weak0", "strong", "weak1"], []),
+        ({"data0": [0.9], "data2": [0.9]}, ["weak0", "strong", "weak1"], ["not all have a score there: data1."]),
+        ({"data1": [0.9]}, ["weak0", "weak1"], ["fewer than half of the data sets: strong."]),
+    ],
+)
+def test_no_variant_goes_unranked_for_want_of_a_few_cells(strong, ranked, said, scored):
+    scores = {"weak0": across(0.5, 0.6, 0.5), "weak1": across(0.4, 0.4, 0.4), "strong": strong}
+    ranks, table, left_out = mean_ranks(scored(scores))
+    assert {name for (name,) in ranks} == set(ranked)
+    assert len(left_out) == len(said)
+    assert all(line.endswith(end) for line, end in zip(left_out, said, strict=True))
+    if "strong" in ranked:
+        assert ranks["strong",] == 1.0
+        assert len(table) == 3 - len(said)
 
 
 def test_five_seeds_allow_a_paired_t_test(scored):
@@ -104,14 +119,15 @@ def test_resamples_allow_the_corrected_t_test(make_record, make_protocol):
 def predicted(make_record, make_protocol, write_outcomes, tmp_path):
     """A comparison of runs on one data set from `{model: [which of the series each run got right]}`."""
 
-    def make(rights, labels, balanced=False, index=None, **options):
+    def make(rights, labels, balanced=False, index=None, groups=None, **options):
         runs = []
         for model, by_seed in rights.items():
             for seed, right in enumerate(by_seed):
                 folder = tmp_path / model / str(seed)
                 truth = np.array(labels, dtype=object)
                 answers = np.where(right, truth, "wrong").astype(object)
-                write_outcomes(Outcomes((index or {}).get(model, np.arange(len(truth))), truth, answers), folder)
+                place = (index or {}).get(model, np.arange(len(truth)))
+                write_outcomes(Outcomes(place, truth, answers, groups=groups), folder)
                 by_class = [np.mean(right[truth == name]) for name in np.unique(labels)]
                 protocol = make_protocol(train_class_counts={"x": 9, "y": 1} if balanced else {"x": 9, "y": 9})
                 record = make_record(
@@ -183,15 +199,73 @@ def test_predictions_of_other_series_are_told(predicted):
     assert notes == ["ACSF1: the test predictions of a and b are of different series; no test between them."]
 
 
-def test_a_cell_with_two_configs_enters_no_test(make_record):
+@pytest.mark.parametrize("depths", [(1,), (1, 2), (3, 1, 2)])
+def test_of_a_cell_with_several_configs_that_of_most_runs_is_tested(depths, make_record):
     records = [
-        make_record(model=model, data=data, accuracy=0.5, config={"seed": 0, "model": {"depth": depth, "name": model}})
+        make_record(
+            model=model,
+            data=data,
+            seed=seed,
+            accuracy=0.5 + depth / 10,
+            config={"seed": seed, "model": {"depth": depth, "name": model}},
+        )
         for model in ("a", "b")
         for data in ("A", "B", "C")
-        for depth in ((1, 2) if (model, data) == ("a", "A") else (1,))
+        for depth in (depths if (model, data) == ("a", "A") else (1,))
+        for seed in range(2 if depth == 1 else 1)
     ]
     comparison = compare([Stored(record, Path("nowhere")) for record in records])
-    assert [test.n for test in over_data_sets(comparison)] == [2]
+    assert [test.n for test in over_data_sets(comparison)] == [3]
+    assert comparison.only("A", ("a",)).mean == pytest.approx(0.6)
+
+
+def in_groups(num_groups: int, size: int, error: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which series are right, where all of a group are or none; and the groups."""
+    groups = np.repeat(np.arange(num_groups), size)
+    return (np.random.default_rng(seed).random(num_groups) > error)[groups], groups
+
+
+@pytest.mark.parametrize(("num_groups", "size"), [(30, 10), (20, 20), (60, 5)])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_series_of_a_group_stand_or_fall_together(num_groups, size, balanced, predicted):
+    a, groups = in_groups(num_groups, size, 0.2, seed=1)
+    b, _ = in_groups(num_groups, size, 0.4, seed=2)
+    labels = np.array(["x", "y"] * (len(a) // 2))
+    [alone], _ = on_each_data_set(predicted({"a": [a], "b": [b]}, labels, balanced=balanced))
+    [test], _ = on_each_data_set(predicted({"a": [a], "b": [b]}, labels, balanced=balanced, groups=groups))
+    assert (test.name, test.n) == ("bootstrap, test groups", num_groups)
+    assert test.difference == pytest.approx(alone.difference)
+    assert test.p > 5 * alone.p
+    difference = (a.astype(float) - b)[::size]
+    half = 1.96 * difference.std() / np.sqrt(num_groups)
+    assert (test.high - test.low) / 2 == pytest.approx(half, rel=0.1)
+    [found, _], _ = intervals(predicted({"a": [a], "b": [b]}, labels, balanced=balanced, groups=groups))
+    assert found.n == num_groups
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * a[::size].std() / np.sqrt(num_groups), rel=0.1)
+
+
+def test_groups_go_before_seeds(predicted):
+    runs = [in_groups(20, 10, 0.2, seed=seed)[0] for seed in range(6)]
+    others = [in_groups(20, 10, 0.4, seed=seed + 9)[0] for seed in range(6)]
+    groups = in_groups(20, 10, 0, 0)[1]
+    [test], _ = on_each_data_set(predicted({"a": runs, "b": others}, ["x", "y"] * 100, groups=groups))
+    assert (test.name, test.n) == ("bootstrap, test groups", 20)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(200), np.zeros(200, int)])
+def test_without_groups_that_join_series_these_are_drawn(groups, predicted):
+    right = [np.arange(200) < 150]
+    [found], _ = intervals(predicted({"a": right}, ["x", "y"] * 100, groups=groups))
+    assert found.n == 200
+
+
+@pytest.mark.parametrize(("n", "right"), [(20, True), (400, True), (50, False)])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_all_right_or_all_wrong_has_an_exact_interval(n, right, balanced, predicted):
+    [found], _ = intervals(predicted({"a": [np.full(n, right)] * 2}, ["x", "y"] * (n // 2), balanced=balanced))
+    count = n // 2 if balanced else n  # of the smallest class
+    end = (0.05 / 2) ** (1 / count)
+    assert (found.low, found.high) == pytest.approx((end, 1) if right else (0, 1 - end))
 
 
 def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
@@ -204,7 +278,6 @@ def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
     assert found.mean == pytest.approx(right.mean())
     assert (found.low, found.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.005)
     assert intervals(predicted({"a": runs}, ["x", "y"] * 200, metric="nll")) == ([], [])
-    assert intervals(predicted({"a": [np.full(400, True)]}, ["x", "y"] * 200)) == ([], [])  # nothing varies
 
 
 def test_the_interval_of_the_area_under_the_roc_curve(make_record, write_outcomes, tmp_path):
@@ -245,7 +318,7 @@ def test_runs_on_other_series_have_no_interval(predicted, write_outcomes, tmp_pa
 def test_files(scored, tmp_path):
     good, bad = [0.9, 0.92, 0.91, 0.95, 0.9], [0.1, 0.15, 0.12, 0.1, 0.14]
     comparison = scored({"a": {"D": good, "E": [0.9]}, "b": {"D": bad, "E": [0.1]}})
-    ranks, scores = mean_ranks(comparison)
+    ranks, scores, _ = mean_ranks(comparison)
     tests, notes = on_each_data_set(comparison)
     single = [Interval("D", ("a",), "balanced_accuracy", 0.916, 0.85, 0.98, 60)]
     assert write_significance(ranks, len(scores), [], tests, single, tmp_path, [*notes, "no diagram"])

@@ -186,7 +186,7 @@ def test_only_failures_and_several_devices(make_record, table):
 
 def test_a_score_that_is_not_defined_is_counted(make_record, table):
     records = [make_record(seed=0, balanced_accuracy=0.6), make_record(seed=1, balanced_accuracy=None)]
-    assert rows(table(records, metric="balanced_accuracy"))[0][2] == "0.600 (n=1), 1 without this score"
+    assert rows(table(records, metric="balanced_accuracy"))[0][2] == "0.600 (n=1), accuracy 0.870, 1 without this score"
 
 
 def test_variants_are_rows_and_data_sets_columns(make_record, table, tmp_path):
