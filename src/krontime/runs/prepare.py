@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from krontime.config.targets import instantiate
 from krontime.data.cache import load_cached
-from krontime.data.datamodule import SeriesDataModule
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import SeriesData, SeriesSpec
@@ -20,6 +19,9 @@ from krontime.data.summary import what_was_read
 from krontime.decision import StatedScore
 from krontime.runs.record import Protocol, configured_protocol
 from krontime.runs.signals import is_first_rank
+
+if TYPE_CHECKING:
+    from krontime.data.datamodule import SeriesDataModule
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,10 @@ class PreparedData:
         """Whether batches of some series have a mask: where those of training have, and where they need one."""
         return self.masked or self.data.needs_mask(indices)
 
-    def batches(self, config: Mapping[str, Any]) -> SeriesDataModule:
+    def batches(self, config: Mapping[str, Any]) -> "SeriesDataModule":
         """The data module of a run."""
+        from krontime.data.datamodule import SeriesDataModule  # with Lightning, which takes seconds
+
         options = config["data"]
         return SeriesDataModule(
             data=self.data,

@@ -12,13 +12,15 @@ import torch
 
 from krontime.errors import Terminated
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where launchers write the rank of a process, in the order in which Lightning looks."""
+
 
 def is_first_rank() -> bool:
     """Whether this process is the one that writes, as far as its launcher has told it."""
-    from lightning.fabric.utilities.rank_zero import _get_rank
-
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
     # A launcher that knows no global rank gives that within the node, and which node it is.
-    return not _get_rank() and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
+    return int(rank) == 0 and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
 
 
 @contextmanager
