@@ -143,6 +143,19 @@ def test_names_are_matched_whatever_their_case(override: str, said: str, capsys:
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss=focal", "expected values for its keys loss.label_smoothing and loss.class_weights"),
+        ("augment=strong", "expected values for its keys augment.shift and augment.scale and"),
+        ("data.window=100", "expected values for its keys data.window.length and data.window.stride"),
+    ],
+)
+def test_a_section_is_no_value(override: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped(["train", override]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_list_of_keys_names_each_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped(["train", "zzz=1"]) == 2
     names = capsys.readouterr().err.partition("expected one of ")[2].rstrip(")\n").split(", ")

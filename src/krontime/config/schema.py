@@ -422,6 +422,12 @@ def _schema_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list
     return []
 
 
+def _keys_of(error: Any, key: str) -> str:
+    """The keys of a section where one value was given for all of it."""
+    section = next(it for it in _Section.__subclasses__() if it.__name__ == error["ctx"]["class_name"])
+    return " and ".join(f"{key}.{name}" for name in section.model_fields)
+
+
 def _merged(errors: Sequence[Any]) -> list[str]:
     """One line a key: a value that fits none of several types gives one error for each."""
     lines: dict[str, str] = {}
@@ -437,6 +443,8 @@ def _merged(errors: Sequence[Any]) -> list[str]:
             lines[key] = f"{key}={error['input']!r}: expected a name for a folder, without / or \\ and no dot first"
         elif error["type"] == "missing":
             lines[key] = f"{key}: is missing; expected a value"
+        elif error["type"] == "model_type":
+            lines[key] = f"{key}={error['input']!r}: expected values for its keys {_keys_of(error, key)}"
         elif error["type"] == "extra_forbidden":
             lines[key] = f"{key}={error['input']!r}: there is no such key"
         elif key in lines:
