@@ -29,6 +29,8 @@ EVERY_S = 10.0
 _VARIABLE = "KRONTIME_OUTPUT"
 """Carries the choice to the processes that a command starts."""
 
+_SWEEP = "KRONTIME_SWEEP"
+
 Step = Callable[..., None]
 
 
@@ -109,6 +111,23 @@ def notice(text: str) -> None:
         stream = safe(sys.stderr)
         stream.write(text + "\n")
         stream.flush()
+
+
+def begin_sweep(num_jobs: int) -> None:
+    """Note how many jobs follow, for `sweep_notice`; other processes that run them are told too."""
+    os.environ[_SWEEP] = f"{num_jobs} {time.time()}"
+
+
+def sweep_notice(number: int) -> None:
+    """Say which job of a sweep begins, counted from 0, and about how long is left where jobs follow each other."""
+    num_jobs, _, began = os.environ.get(_SWEEP, "").partition(" ")
+    if not began:
+        return
+    left = ""
+    if number:
+        seconds = (time.time() - float(began)) / number * (int(num_jobs) - number)
+        left = f", about {format_duration(seconds)} left"
+    notice(f"job {number + 1} of {num_jobs}{left}")
 
 
 def fail(problems: Sequence[str]) -> NoReturn:

@@ -219,3 +219,22 @@ class TestProgress:
         assert "fitting" in drawn
         assert "/50" in drawn
         assert "1/2" in drawn
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "job 1 of 12\n"), (3, "job 4 of 12, about 1 min 30 s left\n"), (11, "job 12 of 12, about 2.7 s left\n")],
+)
+def test_a_sweep_says_which_job_begins(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KRONTIME_SWEEP", "")
+    console.sweep_notice(number)
+    monkeypatch.setattr(console.time, "time", lambda: 1000.0)
+    console.begin_sweep(12)
+    monkeypatch.setattr(console.time, "time", lambda: 1030.0)
+    with console.output(quiet=True, as_json=False):
+        console.sweep_notice(number)
+    with console.output(quiet=False, as_json=False):
+        console.sweep_notice(number)
+    assert capsys.readouterr().err == said

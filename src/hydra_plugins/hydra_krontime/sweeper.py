@@ -52,7 +52,7 @@ class KrontimeSweeper(BasicSweeper):
             UserError: a job can't be composed, and none was begun; or not all jobs are done at the end.
         """
         from krontime.config.suites import KEY, with_suites
-        from krontime.console import show
+        from krontime.console import begin_sweep, show
         from krontime.errors import UserError
 
         assert self.hydra_context is not None
@@ -65,6 +65,7 @@ class KrontimeSweeper(BasicSweeper):
         batches = list(self.split_overrides_to_chunks(jobs, self.max_batch_size or len(jobs)))
         run = _SweepRun(self, jobs)
         run.write()
+        begin_sweep(len(run.overrides))
         try:
             order, begun = run.order(), 0
             for batch in batches:

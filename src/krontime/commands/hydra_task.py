@@ -44,6 +44,8 @@ class Task:
         try:
             if console.is_quiet():
                 logging.getLogger().setLevel(logging.WARNING)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                console.sweep_notice(int(HydraConfig.get().job.num))
             returned = function(self.command)(config)
             if HydraConfig.get().mode == RunMode.RUN and returned is not None and not console.has_result():
                 console.result(result=returned)

@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from krontime.config import resolve, targets
 from krontime.config.identity import config_hash
 from krontime.config.schema import BETTER, check_train
 from krontime.config.signatures import argument_problems
-from krontime.console import result, show
+from krontime.console import format_duration, result, show
 from krontime.errors import Terminated, UserError
 from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, was_terminated
@@ -162,6 +163,7 @@ class Search:
             UserError: the options of the first trials don't work, whichever were tried.
         """
         num_trials = self.options["num_trials"]
+        self._began_s, self._num_ended = time.monotonic(), 0
         failures: list[str] = []
         while (task := self.study.next(self.space, num_trials)) is not None:
             problem = self._run(task)
@@ -180,14 +182,22 @@ class Search:
             build.finish_wandb(exit_code=int(value is None))
         gc.collect()
         log.info(
-            "trial %d (%d of %d): %s; %s",
+            "trial %d (%d of %d%s): %s; %s",
             task.trial.number,
             len(self.study.ended()),
             self.options["num_trials"],
+            self._time_left(),
             f"{self.metric} {value:.4f}" if value is not None else problem or "stopped early",
             " ".join(task.overrides),
         )
         return problem
+
+    def _time_left(self) -> str:
+        """About how long the trials will take that are left, where this process runs them all."""
+        self._num_ended += 1
+        left = self.options["num_trials"] - len(self.study.ended())
+        seconds = (time.monotonic() - self._began_s) / self._num_ended * left
+        return f", about {format_duration(seconds)} left" if left > 0 else ""
 
     def _attempt(self, task: "ClaimedTrial") -> tuple[float | None, str | None]:
         """The value of a trial, None where it has none, and what is wrong with its options, or None.
