@@ -28,7 +28,8 @@ class ClosedForm(nn.Module):
         num_channels: C.
         length: of the longest training series.
         num_classes: K.
-        parts: for each part, what makes its features from `num_channels`, `length` and `seed`.
+        parts: for each part, what makes its features from `num_channels`, `length` and `seed`. They are taken in the
+            order of their names, so that the same config gives the same sums, in whatever order its keys are stored.
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
         seed: of all that is drawn.
     """
@@ -53,7 +54,7 @@ class ClosedForm(nn.Module):
         self.parts = nn.ModuleDict(
             {
                 name: Part(make(num_channels=num_channels, length=length, seed=seed + i), num_classes)
-                for i, (name, make) in enumerate(parts.items())
+                for i, (name, make) in enumerate(sorted(parts.items()))
             }
         )
 

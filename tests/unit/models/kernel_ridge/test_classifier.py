@@ -134,3 +134,16 @@ def test_progress_names_the_part(caplog):
         "part 2/3, runs",
         "part 3/3, quantiles",
     ]
+
+
+def test_the_order_of_the_keys_changes_nothing():
+    x, _ = series(12)
+    one, other = (
+        ClosedForm(num_channels=x.shape[1], length=x.shape[2], num_classes=3, parts=parts)
+        for parts in (PARTS, dict(sorted(PARTS.items())))
+    )
+    for classifier in (one, other):
+        for part in classifier.parts.values():
+            part.features.fit(x, None)
+    assert list(one.parts) == list(other.parts) == sorted(PARTS)
+    assert torch.equal(one(x), other(x))
