@@ -68,9 +68,8 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     names = tuple(str(label) for label in range(job["num_classes"]))
     network: Any = build.network({"model": job["model"]}, SeriesSpec(job["num_channels"], length, len(names), names))
     series = torch.randn(batch_size, job["num_channels"], length)
-    if hasattr(network, "fit_tokens"):
-        with torch.no_grad():
-            network.fit_tokens(series)
+    with torch.no_grad():
+        network.fit_tokens(series)
     network, series = network.to(device), series.to(device)
     labels = torch.randint(len(names), (batch_size,), device=device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)

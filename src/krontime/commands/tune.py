@@ -313,7 +313,10 @@ class Search:
 
 
 class Prune(pl.Callback):
-    """Tells Optuna the value of each epoch that validates, and stops a training that it says is not worth it.
+    """Reports the value of each epoch that validates to Optuna, and stops a training that it says is not worth it.
+
+    The callback of `optuna_integration` ends the training by an exception, before the checkpoint of that epoch is
+    written; here the epoch ends as any other.
 
     Args:
         trial: Optuna's.

@@ -1,7 +1,10 @@
 """Where the configs are, and what they say of themselves in their comments."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -32,35 +35,57 @@ def summary(config: Path) -> str:
 
 def described_keys(config: Path) -> list[tuple[str, str, str]]:
     """`(dotted key, default, meaning)` of every key of a config that carries a trailing `# meaning`."""
-    parents: list[tuple[int, str]] = []
-    found = []
-    for line in config.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^(?P<indent> *)(?P<key>[\w/@-]+):(?: +(?P<value>[^\s#].*?))?(?: +# (?P<meaning>.*))?$", line)
-        if not match:
-            continue
-        indent = len(match["indent"])
-        parents = [parent for parent in parents if parent[0] < indent]
-        parents.append((indent, match["key"]))
-        if match["meaning"]:
-            found.append((".".join(key for _, key in parents), match["value"] or "", match["meaning"]))
-    return found
+    text = config.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    described = []
+    for key, name, value in _pairs(yaml.compose(text)):
+        is_scalar = value.start_mark.line == name.end_mark.line
+        end = value.end_mark if is_scalar else name.end_mark
+        comment = re.match(r":?\s*# (?P<meaning>.*)", lines[end.line][end.column :].strip())
+        if comment:
+            described.append((key, _typed(value, text) if is_scalar else "", comment["meaning"]))
+    return described
 
 
 def default_groups(config: Path) -> dict[str, str]:
-    """`{group: default choice}` of a config's defaults list, read from its text."""
+    """`{group: default choice}` of a config's defaults list, and of the configs that it is built on."""
     text = config.read_text(encoding="utf-8")
-    block = re.search(r"^defaults:\n((?: +-.*\n|\s*#.*\n)+)", text, flags=re.MULTILINE)
-    if not block:
-        return {}
-    found = re.findall(r"^ +- (?:optional )?(?:/)?([\w/]+)(?:@[\w.]+)?: *([^#\n]*)", block[1], flags=re.MULTILINE)
-    inherited = [default_groups(base) for base in bases(config)]
-    return {group: choice for groups in inherited for group, choice in groups.items()} | {
-        group: choice.strip() for group, choice in found
-    }
+    groups: dict[str, str] = {}
+    for base in bases(config):
+        groups |= default_groups(base)
+    for entry in _defaults(text):
+        if isinstance(entry, yaml.MappingNode):
+            name, choice = entry.value[0]
+            group = name.value.removeprefix("optional ").lstrip("/").partition("@")[0]
+            if not group.startswith("override "):
+                groups[group] = _typed(choice, text)
+    return groups
 
 
 def bases(config: Path) -> list[Path]:
     """The configs of its own folder that a config is built on."""
-    names = re.findall(r"^ +- ([\w/]+)(?:@_here_)?\s*$", config.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    entries = _defaults(config.read_text(encoding="utf-8"))
+    names = [entry.value.removesuffix("@_here_") for entry in entries if isinstance(entry, yaml.ScalarNode)]
     files = [config.parent / f"{name}.yaml" for name in names if name != "_self_"]
     return [file for file in files if file.is_file()]
+
+
+def _defaults(text: str) -> list[yaml.Node]:
+    """The entries of a config's defaults list."""
+    root = yaml.compose(text)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    return next((value.value for name, value in pairs if name.value == "defaults"), [])
+
+
+def _pairs(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode, yaml.Node]]:
+    """Every key below a node, dotted, with the nodes of its name and its value."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            key = f"{prefix}{name.value}"
+            yield key, name, value
+            yield from _pairs(value, f"{key}.")
+
+
+def _typed(node: yaml.Node, text: str) -> str:
+    """A value as it stands in the text."""
+    return text[node.start_mark.index : node.end_mark.index]

@@ -149,7 +149,10 @@ _SORTED_BATCHES = 8
 
 
 class ConsecutiveBatches(Sampler[list[int]]):
-    """All of `indices` in order, on every rank."""
+    """All of `indices` in order, on every rank.
+
+    Not torch's `BatchSampler`, which Lightning replaces by one over the whole data set when it predicts.
+    """
 
     def __init__(self, indices: np.ndarray, *, batch_size: int) -> None:
         self.indices = indices

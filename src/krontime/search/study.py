@@ -2,7 +2,8 @@
 
 Trials are kept in Optuna's journal file. Who works on a trial holds the operating system's lock on a file of its own,
 which ends with the process: a trial that is marked as running and whose lock is free was cut off, and is tried again.
-Options that have ended a process twice are not: they might end each one that tries them.
+Options that have ended a process twice are not: they might end each one that tries them. Optuna's own heartbeat and
+retry need a database; its journal storage has none, and a lock shows at once what a heartbeat shows after a minute.
 """
 
 from collections.abc import Callable

@@ -84,12 +84,9 @@ class SeriesClassifier(pl.LightningModule):
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes, self.prior)
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is no number has to show
-        # Decided here, since a strategy that shards parameters flattens them.
-        self._matrices = {
-            id(parameter)
-            for parameter in self.parameters()
-            if parameter.ndim >= 2 and not getattr(parameter, "no_weight_decay", False)
-        }
+        for parameter in self.parameters():
+            if parameter.ndim < 2:  # decided here, since a strategy that shards parameters flattens them
+                parameter.no_weight_decay = True  # type: ignore[attr-defined]
         self._batch_ended_s = 0.0
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -186,7 +183,7 @@ class SeriesClassifier(pl.LightningModule):
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
         for parameter in learned:
-            groups[id(parameter) not in self._matrices]["params"].append(parameter)
+            groups[getattr(parameter, "no_weight_decay", False)]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
         schedule = WarmupCosine(
             optimizer,
