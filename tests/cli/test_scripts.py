@@ -16,6 +16,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from krontime import cli
 from krontime.commands import COMMANDS
@@ -122,13 +123,22 @@ def value(call: Sequence[str], key: str) -> str | None:
     return next((text.removeprefix(f"{key}=") for text in call if text.startswith(f"{key}=")), None)
 
 
+def output(call: Sequence[str]) -> str | None:
+    """Where a training goes: an override, or what its experiment says."""
+    experiment = value(call, "experiment")
+    if (typed := value(call, "paths.output")) is not None or experiment is None:
+        return typed
+    config = OmegaConf.load(config_dir() / "experiment" / f"{experiment}.yaml")
+    return str(config.paths.output)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if "seed=" in s.read_text()], ids=lambda script: script.stem)
 def test_tables_know_the_seeds_that_were_asked_for(script: Path, size: str, tmp_path: Path) -> None:
     """A seed that every model lacks could not be told otherwise."""
     _, found = calls(script, size, tmp_path)
     swept = [call for call in found if call[:2] == ["train", "-m"]]
-    seeds = {value(call, "paths.output"): value(call, "seed") for call in swept}
+    seeds = {output(call): value(call, "seed") for call in swept}
     tables = [call for call in found if call[0] == "tables"]
     assert tables
     for call in tables:
