@@ -41,8 +41,8 @@ cpu)
     ctu="data=ctu_uhb_ctg data.prepare.resample_hz=3"
     # the baselines as published, and with KronTime's tokenizer and read-out
     for model in model=krontime model=patchtst,tcn \
-        "model=patchtst model.name=patchtst_kernels tokenizer=conv read_out=kernels" \
-        "model=tcn model.name=tcn_kernels read_out=kernels"; do
+        "model=patchtst model.name=patchtst_kernels tokenizer=conv closed_form=parts" \
+        "model=tcn model.name=tcn_kernels closed_form=parts"; do
         for chosen in data=ucr data=bonn_eeg data=mitbih_ecg "$fsdd" "$esc10" "$ctu"; do
             # shellcheck disable=SC2086
             train $chosen $model "$budget"

@@ -16,10 +16,9 @@ from uuid import uuid4
 from krontime import __version__
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
-from krontime.runs.load import LoadedRun, load_run
+from krontime.runs.load import LoadedRun, load_run, module_from
 from krontime.runs.record import Record
 from krontime.storage import RECORD
-from krontime.training import build
 
 FORMAT_VERSION = 4
 """Of `bundle.json` and of what lies beside it."""
@@ -89,15 +88,14 @@ def read_bundle(folder: Path) -> LoadedRun:
     about = _about(folder / ABOUT)
     try:
         spec = SeriesSpec.from_plain(about["spec"])
-        module = build.build_module(about["config"], spec)
-        module.load_tensors(load_file(folder / WEIGHTS))
+        module = module_from(about["config"], spec, load_file(folder / WEIGHTS))
         masked = bool(about["masked"])
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{folder}: the parts of this bundle do not fit together ({reason})") from error
-    return LoadedRun(module=module.eval(), config=about["config"], spec=spec, masked=masked)
+    return LoadedRun(module=module, config=about["config"], spec=spec, masked=masked)
 
 
 def _check_sums(folder: Path) -> None:

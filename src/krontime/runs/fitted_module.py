@@ -43,9 +43,9 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
     module.normalizer.fit(data, split.train)
     most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * prepared.spec.length)))
     sample = SeriesDataset(data, prepared.masked).__getitems__(_sample(split.train, most, config["seed"]).tolist())
-    if (fit_tokens := getattr(module.network, "fit_tokens", None)) is not None:
+    if module.network is not None:
         with torch.no_grad():
-            fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
+            module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
     if module.mixture is not None:
         module.mixture.left_out = _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
     return module

@@ -73,6 +73,21 @@ def _check_config(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={value}: expected at most {MAX_COUNT:,} in a checkpoint")
 
 
+def module_from(config: Mapping[str, Any], spec: SeriesSpec, tensors: dict[str, torch.Tensor]) -> SeriesClassifier:
+    """The module of a config that was read from a file, with the weights beside it, ready to classify.
+
+    Raises:
+        UserError: the config asks for what no training would have accepted.
+        RuntimeError: the weights are not those of such a module.
+    """
+    _check_config(config)
+    with torch.device("meta"):  # sizes are compared before there is memory for them
+        build_module(config, spec).load_tensors(tensors, assign=True)
+    module = build_module(config, spec)
+    module.load_tensors(tensors)
+    return module.eval()
+
+
 class LoadedRun(NamedTuple):
     """What a finished run left.
 
@@ -103,14 +118,9 @@ def load_run(run_dir: Path) -> LoadedRun:
     checkpoint = load_checkpoint(path)
     about = checkpoint["krontime"]
     try:
-        _check_config(about["config"])
         spec = SeriesSpec.from_plain(about["spec"])
-        tensors = tensors_of(checkpoint)
-        with torch.device("meta"):  # sizes are compared before there is memory for them
-            build_module(about["config"], spec).load_tensors(tensors, assign=True)
-        module = build_module(about["config"], spec)
-        module.load_tensors(tensors)
-        run = LoadedRun(module=module.eval(), config=about["config"], spec=spec, masked=about["masked"])
+        module = module_from(about["config"], spec, tensors_of(checkpoint))
+        run = LoadedRun(module=module, config=about["config"], spec=spec, masked=about["masked"])
     except UserError as error:
         raise UserError(f"{path}: {problem}" for problem in error.problems) from error
     except Exception as error:  # whatever values lead to that no training wrote

@@ -11,16 +11,16 @@ from krontime.errors import UserError
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import Logger
-    from torch import nn
 
     from krontime.data.series import SeriesSpec
     from krontime.models.kernel_ridge.classifier import ClosedForm
+    from krontime.models.network import SeriesNetwork
     from krontime.training.module import SeriesClassifier
 
 from krontime.config.targets import has_network, instantiate
 
 
-def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
+def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
     """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so.
 
     From then on convolutions on a GPU are as exact in float32 as matrix products are by default (no TF32): all networks
@@ -40,7 +40,9 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "nn.Module":
         raise UserError(
             f"data.window.length={length}: expected less than the {spec.length} points of the longest series, or null"
         )
-    built = instantiate(options, "model", num_channels=spec.num_channels, length=length, num_classes=spec.num_classes)
+    built: SeriesNetwork = instantiate(
+        options, "model", num_channels=spec.num_channels, length=length, num_classes=spec.num_classes
+    )
     if length == spec.length:
         return built
     return Windowed(built, length=length, stride=window.get("stride") or length)

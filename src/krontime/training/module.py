@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from krontime.data.series import SeriesBatch
 from krontime.models.kernel_ridge.calibration import score_loss
 from krontime.models.kernel_ridge.classifier import ClosedForm
+from krontime.models.network import SeriesNetwork
 from krontime.training.augment import Augment
 from krontime.training.metrics import metric_collection
 from krontime.training.mixture import PREFIX, Mixture
@@ -54,7 +55,7 @@ class SeriesClassifier(pl.LightningModule):
     def __init__(
         self,
         *,
-        network: nn.Module | None,
+        network: SeriesNetwork | None,
         normalizer: nn.Module,
         num_classes: int,
         closed_form: ClosedForm | None = None,
