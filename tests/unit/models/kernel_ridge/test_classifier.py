@@ -131,8 +131,8 @@ def test_progress_names_the_part(caplog):
         fit(make(), x, labels)
     assert [line.partition(":")[2].strip() for line in caplog.messages] == [
         "part 1/3, groups",
-        "part 2/3, runs",
-        "part 3/3, quantiles",
+        "part 2/3, quantiles",
+        "part 3/3, runs",
     ]
 
 
