@@ -6,11 +6,14 @@ checked with.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal import hydra as _hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
+
+if TYPE_CHECKING:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 __all__ = ["BasicSweeper", "ConfigLoaderImpl", "composing_with", "error_of", "failed"]
 
@@ -20,6 +23,15 @@ VERIFIED = {"hydra-core": "1.3.8"}
 `BasicSweeper`: the only code that turns `a=1,2 b=3,4` into jobs; Hydra's own sweepers build on it, too.
 `ConfigLoaderImpl`: every config that Hydra composes comes from it, so that one place can look at all of them.
 """
+
+
+def __getattr__(name: str) -> Any:
+    """`BasicSweeper` as it is now: Hydra runs its module again when it looks for plugins, which makes another class."""
+    if name != "BasicSweeper":
+        raise AttributeError(name)
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return BasicSweeper
 
 
 @contextmanager
