@@ -36,7 +36,11 @@ def verify(config: DictConfig) -> Verification:
     chosen = _chosen(runs, options)
     paths = {**options["paths"], "output": str(folder_of(options["output"]))}
     again_config = here(chosen.record.config, paths)
-    check_train(again_config, is_multirun=False)
+    try:
+        check_train(again_config, is_multirun=False)
+    except UserError as error:
+        why = f"{chosen.job}: it was run with another version of krontime, whose options this one does not take:"
+        raise UserError([why, *error.problems]) from error
     show(f"Training {chosen.job} again")
 
     from krontime.runs.run import train_in

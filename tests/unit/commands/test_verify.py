@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from krontime import cli
+from krontime.errors import UserError
 from krontime.reports.comparison.collect import Stored
 from krontime.reports.verification import here, verified
 from krontime.runs.record import Metrics, Status
@@ -52,6 +53,18 @@ def test_a_record_that_is_not_met_ends_with_1(published, tmp_path, capsys):
         cli.main(["verify", f"table={results}", f"paths.data={published / 'data'}", f"output={tmp_path / 'again'}"])
     assert ended.value.code == 1
     assert ": not met: the processor, its threads and PyTorch are the same" in capsys.readouterr().out
+
+
+def test_a_run_of_another_version_is_named_as_such(published, tmp_path, capsys, monkeypatch):
+    def refused(config, *, is_multirun):
+        raise UserError("loss.weights='old': expected 'new'")
+
+    monkeypatch.setattr("krontime.commands.verify.check_train", refused)
+    with pytest.raises(SystemExit):
+        cli.main(["verify", f"table={published / 'results'}", f"output={tmp_path}"])
+    err = capsys.readouterr().err
+    assert "it was run with another version of krontime" in err
+    assert "loss.weights='old': expected 'new'" in err
 
 
 def test_folders_of_this_machine_take_the_place_of_those_that_were_left_out():
