@@ -14,7 +14,7 @@ from krontime.console import show
 from krontime.errors import Problems, UserError
 from krontime.reports.comparison.collect import Stored, collect
 from krontime.reports.verification import Verification, here, verified
-from krontime.runs.record import Status
+from krontime.runs.record import Record, Status
 
 EXIT_NOT_MET = 1
 
@@ -35,7 +35,7 @@ def verify(config: DictConfig) -> Verification:
     runs, _ = collect([folder_of(options["table"])])
     chosen = _chosen(runs, options)
     paths = {**options["paths"], "output": str(folder_of(options["output"]))}
-    again_config = here(chosen.record.config, paths)
+    again_config = in_steps(here(chosen.record.config, paths), chosen.record)
     try:
         check_train(again_config, is_multirun=False)
     except UserError as error:
@@ -54,6 +54,14 @@ def verify(config: DictConfig) -> Verification:
     if not found.met:
         sys.exit(EXIT_NOT_MET)
     return found
+
+
+def in_steps(config: dict[str, Any], record: Record) -> dict[str, Any]:
+    """The config with the number of steps that a limit on time was turned into, where there was one."""
+    if record.limited_by != "seconds":
+        return config
+    trainer = {key: value for key, value in config["trainer"].items() if key != "max_time"}
+    return {**config, "trainer": {**trainer, "max_steps": record.max_steps}}
 
 
 def _chosen(runs: Sequence[Stored], options: Mapping[str, Any]) -> Stored:

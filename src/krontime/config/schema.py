@@ -399,7 +399,7 @@ def _callback_problems(key: str, callback: Mapping[str, Any]) -> list[str]:
             f"{key}.save_on_exception={callback['save_on_exception']!r}: expected false, since the state of a crash "
             "would take the place of a good one (a run goes on from its last whole epoch)"
         )
-    if callback.get("save_last") is not None:
+    if callback.get("save_last", True) is not True:  # true is what earlier configs say, and what is done anyhow
         problems.append(
             f"{key}.save_last={callback['save_last']!r}: has no effect; last.ckpt, to resume from, is always written"
         )

@@ -75,7 +75,7 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
             continue  # switched off with callbacks.NAME=null
         extra: dict[str, Any] = {}
         if options["_target_"].endswith(".ModelCheckpoint"):
-            extra = {"dirpath": str(dirpath)}
+            extra = {"dirpath": str(dirpath), "save_last": False}  # Lightning's is not that of every epoch
         built.append(instantiate(options, f"callbacks.{name}", **extra))
     return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 

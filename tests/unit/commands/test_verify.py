@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from krontime import cli
+from krontime.commands.verify import in_steps
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import Stored
 from krontime.reports.verification import here, verified
@@ -93,3 +94,14 @@ def test_elsewhere_the_spread_of_the_seeds_is_the_limit(make_record):
     assert verified(old, again(0.8, protocol=other), runs).verdict == "not met: the data has changed since"
     failed = make_record(status=Status.FAILED, metrics=Metrics())
     assert "ended as failed" in verified(old, failed, runs).verdict
+
+
+@pytest.mark.parametrize(
+    ("limited_by", "max_steps", "expected"),
+    [("seconds", 37, {"max_epochs": 5, "max_steps": 37}), ("epochs", 9, None), (None, None, None)],
+)
+def test_a_limit_on_time_is_the_number_of_steps_that_it_was(limited_by, max_steps, expected, make_record):
+    config = {"seed": 0, "trainer": {"max_epochs": 5, "max_time": "00:00:01:00"}}
+    record = make_record(config=config, limited_by=limited_by, max_steps=max_steps, num_steps=max_steps)
+    assert in_steps(config, record)["trainer"] == (expected or config["trainer"])
+    assert "max_time" in config["trainer"]
