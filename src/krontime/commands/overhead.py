@@ -1,4 +1,4 @@
-"""The verb `overhead`: what the framework adds to training, beside a bare PyTorch loop in the same process.
+"""The command `overhead`: what the framework adds to training, beside a bare PyTorch loop in the same process.
 
 Epochs of the two take turns, so that a slow minute of the machine falls on both. The bare loop has its tensors ready
 in memory and does what no training can leave out: scaling, the network, loss, gradients, clipping, the optimiser and

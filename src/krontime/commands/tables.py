@@ -1,4 +1,4 @@
-"""The verb `tables`: records to tables, tests and plots."""
+"""The command `tables`: records to tables, tests and plots."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -226,7 +226,7 @@ class _Plan(_Section):
 
 
 def inspect_problems(config: Mapping[str, Any]) -> list[str]:
-    """A line for everything that is wrong with a plain config of the verb `data`, where a data set is chosen."""
+    """A line for everything that is wrong with a plain config of the command `data`, where a data set is chosen."""
     problems = _schema_problems(_Inspect, config) + target_problems(config)
     return problems or _unused_data_problems(config) + argument_problems(config)
 
@@ -240,7 +240,7 @@ def audit_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def plan_problems(config: Mapping[str, Any]) -> list[str]:
-    """A line for everything that is wrong with a plain config of the verb `plan`."""
+    """A line for everything that is wrong with a plain config of the command `plan`."""
     problems = _schema_problems(_Plan, config) + target_problems(config) + _unknown_problems(_Plan, config)
     if problems:
         return problems
@@ -397,14 +397,14 @@ def _callback_problems(key: str, callback: Mapping[str, Any]) -> list[str]:
     if callback.get("save_on_exception"):
         problems.append(
             f"{key}.save_on_exception={callback['save_on_exception']!r}: expected false, since the state of a crash "
-            "would take the place of a good one (a run goes on from its last whole epoch)"
+            "would take the place of a good one (a run resumes from its last whole epoch)"
         )
     if callback.get("save_last", True) is not True:  # true is what earlier configs say, and what is done anyhow
         problems.append(
             f"{key}.save_last={callback['save_last']!r}: has no effect; last.ckpt, to resume from, is always written"
         )
     if callback.get("filename") == "last":
-        problems.append(f"{key}.filename='last': expected another name; last.ckpt, to go on from, is always written")
+        problems.append(f"{key}.filename='last': expected another name; last.ckpt, to resume from, is always written")
     if monitored is not None and monitored not in BETTER:
         problems.append(f"{key}.monitor={monitored!r}: expected one of {', '.join(BETTER)}")
     elif monitored is not None and mode is not None and mode != BETTER[monitored]:

@@ -264,7 +264,7 @@ def test_an_object_that_refuses_its_arguments_gives_a_user_error():
         build.network({"model": {**tcn, "nonsense": 1}}, spec)
     linear = {"_target_": "krontime.models.layers.tokenizers.LinearPatch", "_partial_": True}
     krontime = {"name": "krontime", "_target_": "krontime.models.krontime.KronTime"}
-    with pytest.raises(UserError, match=r"tokenizer\.stride=9, tokenizer\.patch_length=8"):
+    with pytest.raises(UserError, match=r"^tokenizer\.stride=9: expected 1 to patch_length=8"):
         build.network({"model": {**krontime, "tokenizer": {**linear, "patch_length": 8, "stride": 9}}}, spec)
     with pytest.raises(UserError, match=r"(?s)model\.num_heads=7.*model\.dropout=2"):
         build.network({"model": {**krontime, "tokenizer": linear, "num_heads": 7, "dropout": 2}}, spec)

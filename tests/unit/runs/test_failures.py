@@ -55,5 +55,5 @@ def test_the_end_of_a_process_of_a_training_is_said_however_quiet(caplog: pytest
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
         "[rank: 1] Child process with PID 1 terminated with code -9. This ends all processes of the training; the same "
-        "command goes on from the last checkpoint."
+        "command resumes from the last checkpoint."
     )

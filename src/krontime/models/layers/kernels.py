@@ -65,10 +65,9 @@ class KernelFeatures(nn.Module):
         difference: whether the first difference of the series is convolved beside the series.
         seed: of the sampling of biases.
         num_kernels: how many of the 84 kernels, evenly spread over them.
-        key: config group in error messages.
 
     Raises:
-        UserError: with every option that cannot work.
+        ValueError: names every option that cannot work.
     """
 
     kernels: Tensor
@@ -84,14 +83,13 @@ class KernelFeatures(nn.Module):
         difference: bool = True,
         seed: int = 0,
         num_kernels: int = 84,
-        key: str,
     ) -> None:
         super().__init__()
         problems = Problems()
         for name, value in (("num_dilations", num_dilations), ("num_biases", num_biases)):
             if value < 1:
-                problems.add(f"{key}.{name}", value, "at least 1")
-        problems.raise_if_any()
+                problems.add(name, value, "at least 1")
+        problems.raise_value_error()
         self.patch_length = patch_length
         self.stride = stride
         self.dilations = [2**i for i in range(num_dilations)]

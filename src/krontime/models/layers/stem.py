@@ -136,18 +136,14 @@ class ResidualStem(Tokenizer):
         super().__init__(patch_length=patch_length, stride=patch_length)
         problems = Problems()
         if position_length < 1 or patch_length % position_length:
-            problems.add(
-                "tokenizer.position_length", position_length, f"a divisor of tokenizer.patch_length={patch_length}"
-            )
+            problems.add("position_length", position_length, f"a divisor of patch_length={patch_length}")
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
-            problems.add("tokenizer.kernel_sizes", list(kernel_sizes), "odd numbers of at least 1")
+            problems.add("kernel_sizes", list(kernel_sizes), "odd numbers of at least 1")
         elif width < 1 or width % len(kernel_sizes) or width % len(self.REACHES):
-            problems.add(
-                "tokenizer.width", width, f"a multiple of {len(self.REACHES)} and of the {len(kernel_sizes)} kernels"
-            )
+            problems.add("width", width, f"a multiple of {len(self.REACHES)} and of the {len(kernel_sizes)} kernels")
         if num_blocks < 0:
-            problems.add("tokenizer.num_blocks", num_blocks, "at least 0")
-        problems.raise_if_any()
+            problems.add("num_blocks", num_blocks, "at least 0")
+        problems.raise_value_error()
         self.position_length = position_length
         self.read = Branches(num_channels, width, [(size, 1) for size in kernel_sizes], stride=position_length)
         self.blocks = nn.ModuleList(ResidualBlock(width, self.REACHES) for _ in range(num_blocks))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from krontime.errors import Problems, UserError
+from krontime.errors import Problems
 from krontime.models.layers.kernels import KernelFeatures, mean_and_scale
 from krontime.models.layers.patches import num_patches, patch_mask, unfold_patches
 
@@ -35,16 +35,13 @@ class Tokenizer(nn.Module):
         stride: points from the start of one token to the next; at most `patch_length`.
 
     Raises:
-        UserError: if the two don't satisfy `1 <= stride <= patch_length`.
+        ValueError: if the two don't satisfy `1 <= stride <= patch_length`.
     """
 
     def __init__(self, *, patch_length: int, stride: int) -> None:
         super().__init__()
         if not 1 <= stride <= patch_length:
-            raise UserError(
-                f"tokenizer.stride={stride}, tokenizer.patch_length={patch_length}: "
-                "expected 1 <= stride <= patch_length"
-            )
+            raise ValueError(f"stride={stride}: expected 1 to patch_length={patch_length}")
         self.patch_length = patch_length
         self.stride = stride
 
@@ -109,11 +106,11 @@ class ConvPatch(Tokenizer):
         super().__init__(patch_length=patch_length, stride=stride)
         problems = Problems()
         if kernel_size < 1 or kernel_size % 2 == 0:
-            problems.add("tokenizer.kernel_size", kernel_size, "an odd number of at least 1")
+            problems.add("kernel_size", kernel_size, "an odd number of at least 1")
         for key, value in (("width", width), ("num_layers", num_layers)):
             if value < 1:
-                problems.add(f"tokenizer.{key}", value, "at least 1")
-        problems.raise_if_any()
+                problems.add(key, value, "at least 1")
+        problems.raise_value_error()
         sizes = [num_channels] + [width] * num_layers
         self.convs = nn.ModuleList(
             nn.Conv1d(size_in, size_out, kernel_size, padding="same") for size_in, size_out in itertools.pairwise(sizes)
@@ -174,7 +171,6 @@ class RocketPatch(Tokenizer):
             num_biases=num_biases,
             difference=difference,
             seed=seed,
-            key="tokenizer",
         )
         num_features = num_channels * self.features.num_features
         self.register_buffer("token_mean", torch.zeros(num_features))
