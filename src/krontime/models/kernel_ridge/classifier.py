@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features
-from krontime.models.kernel_ridge.mixture import average
+from krontime.models.kernel_ridge.mixture import average, kept_parts
 from krontime.models.kernel_ridge.part import Part, Task
+from krontime.models.kernel_ridge.ridge import can_be_left_out
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ class ClosedForm(nn.Module):
     """A classifier without gradients: fixed features, a ridge regression on each family of them, and their mean.
 
     Each part standardises its features, fits a ridge regression whose strength minimises the squared error of
-    leave-one-out predictions, and takes its temperature from these too; so its probabilities are calibrated, and their
-    mean with equal weights needs no further fit.
+    leave-one-out predictions, and takes its temperature from these too; so its probabilities are calibrated. Their mean
+    with equal weights is the answer, without parts that these predictions say it is better without.
 
     Args:
         num_channels: C.
@@ -33,6 +34,8 @@ class ClosedForm(nn.Module):
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
         seed: of all that is drawn.
     """
+
+    kept: Tensor
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class ClosedForm(nn.Module):
             raise ValueError("parts={}: expected at least one")
         self.fit_on = fit_on
         self.num_classes = num_classes
+        self.register_buffer("kept", torch.ones(len(parts), dtype=torch.bool))
         self.parts = nn.ModuleDict(
             {
                 name: Part(make(num_channels=num_channels, length=length, seed=seed + i), num_classes)
@@ -65,7 +69,8 @@ class ClosedForm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logarithms of class probabilities `(B, K)`, float32, of raw series `(B, C, L)`, 0 where not observed."""
-        return average([part(x, mask) for part in self.parts.values()])
+        kept = self.kept.tolist()
+        return average([part(x, mask) for part, is_kept in zip(self.parts.values(), kept, strict=True) if is_kept])
 
     def fit(self, sample: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
         """Fit to series, part after part, so that the features of one part at a time are held.
@@ -82,7 +87,13 @@ class ClosedForm(nn.Module):
             log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
             part.features.fit(*sample)
             left_out.append(part.fit(task))
-        return average(left_out)
+        judged = can_be_left_out(task.labels, task.groups) & (left_out[0] != 0).any(dim=1)
+        kept = kept_parts([part[judged] for part in left_out], task.labels[judged])
+        self.kept.fill_(False)
+        self.kept[kept] = True
+        names = list(self.parts)
+        log.info("The closed form answers with %s", ", ".join(names[i] for i in kept))
+        return average([left_out[i] for i in kept])
 
     def warm_up(self) -> None:
         """Let what is compiled for this machine be compiled, which takes seconds the first time."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from krontime.models.kernel_ridge.calibration import fit_factor, log_loss, score_loss
 
 MIN_SERIES = 20
-"""Validation series below which there is no evidence for a network."""
+"""Series that were left out, below which there is no evidence for a network, or against a part."""
 
 _ERRORS = 2.0
-"""Standard errors that a network has to improve the log loss by."""
+"""Standard errors that the loss has to improve by."""
 
 _FOLDS = 5
 
@@ -41,6 +41,34 @@ def average(log_probabilities: Sequence[Tensor]) -> Tensor:
     """Logarithm `(n, K)` of the mean of the probabilities, each a tensor `(n, K)` of logarithms."""
     stacked = torch.stack(list(log_probabilities))
     return stacked.logsumexp(dim=0) - torch.tensor(float(len(stacked))).log().to(stacked)
+
+
+def kept_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[int]:
+    """Which parts an average with equal weights is better with, in order.
+
+    Again and again the part is dropped without which the average improves most, as long as its log loss improves by
+    more than two standard errors. All are kept with fewer than `MIN_SERIES` series.
+
+    Args:
+        log_probabilities: of each part, `(n, K)`, of series that were left out of its fit.
+        labels: `(n,)` classes.
+    """
+    kept = list(range(len(log_probabilities)))
+    if len(labels) < MIN_SERIES:
+        return kept
+
+    def loss(parts: Sequence[int]) -> Tensor:
+        return log_loss(average([log_probabilities[part] for part in parts]), labels)
+
+    while len(kept) > 1:
+        now = loss(kept)
+        gains = [now - loss([other for other in kept if other != part]) for part in kept]
+        best = max(range(len(kept)), key=lambda i: float(gains[i].mean()))
+        error = float(gains[best].std()) / len(labels) ** 0.5
+        if not float(gains[best].mean()) > _ERRORS * error:
+            break
+        kept.pop(best)
+    return kept
 
 
 def mixed(network: Tensor, own: Tensor, factor: Tensor | float, weight: Tensor | float) -> Tensor:

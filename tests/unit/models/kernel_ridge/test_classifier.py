@@ -93,6 +93,26 @@ def test_one_or_two_series_of_a_class_are_enough(each):
     assert float((closed_form(new).argmax(dim=1) == new_labels).float().mean()) > 0.5
 
 
+def test_a_part_that_does_harm_is_not_asked(monkeypatch):
+    x, labels = series(60)
+    closed_form = make()
+    wrong = closed_form.parts["runs"]
+    original = part_module.Part.fit
+
+    def misled(self: part_module.Part, task: Task) -> Tensor:
+        left_out = original(self, task)
+        return (-3 * left_out).log_softmax(dim=1) if self is wrong else left_out
+
+    monkeypatch.setattr(part_module.Part, "fit", misled)
+    left_out = fit(closed_form, x, labels)
+    kept = dict(zip(closed_form.parts, closed_form.kept.tolist(), strict=True))
+    assert kept["groups"]
+    assert not kept["runs"]
+    expected = torch.stack([closed_form.parts[name](x).exp() for name in kept if kept[name]]).mean(dim=0)
+    torch.testing.assert_close(closed_form(x).exp(), expected)
+    assert float((left_out.argmax(dim=1) == labels).float().mean()) > 0.8
+
+
 def test_groups_are_left_out_whole():
     """Each group a series and its double: leaving out one at a time would find the other."""
     x, labels = series(20)
@@ -133,7 +153,9 @@ def test_progress_names_the_part(caplog):
         "part 1/3, groups",
         "part 2/3, quantiles",
         "part 3/3, runs",
+        "",
     ]
+    assert caplog.messages[-1] == "The closed form answers with groups, quantiles, runs"
 
 
 def test_the_order_of_the_keys_changes_nothing():
