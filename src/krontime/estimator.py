@@ -20,7 +20,7 @@ from krontime.config.files import config_dir
 from krontime.config.schema import check_train
 from krontime.data.in_memory import labelled_series
 from krontime.data.series import SeriesData
-from krontime.decision import decide
+from krontime.metrics import decide
 from krontime.runs.run import train_in
 from krontime.runs.trained_model import TrainedModel
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krontime.data.series import SeriesData
-from krontime.decision import decide
 from krontime.errors import UserError
+from krontime.metrics import decide
 from krontime.storage import PREDICTIONS, replacing, writing_problem
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from krontime.data.resample import resample_method, resampled
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.data.summary import what_was_read
-from krontime.decision import StatedScore
+from krontime.metrics import StatedScore
 from krontime.runs.record import Protocol, configured_protocol
 from krontime.runs.signals import is_first_rank
 

@@ -25,9 +25,8 @@ from pydantic import (
 )
 
 from krontime.config.identity import config_hash, plain_json, without_folders
-from krontime.decision import StatedScore
 from krontime.errors import UserError
-from krontime.metrics import MetricName
+from krontime.metrics import MetricName, StatedScore
 from krontime.runs.record_migration import READABLE, SCHEMA_VERSION, migrated
 from krontime.storage import replacing
 

@@ -12,7 +12,7 @@ import numpy as np
 from krontime.data.in_memory import unlabelled_series
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
-from krontime.decision import decide
+from krontime.metrics import decide
 from krontime.runs import bundle
 from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
-from krontime.decision import decide
+from krontime.metrics import decide
 
 
 class NegativeLogLikelihood(Metric):

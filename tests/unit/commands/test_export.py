@@ -73,7 +73,7 @@ def sealed(folder: Path) -> None:
 def test_holds_what_was_selected_and_nothing_of_the_machine(folder: Path) -> None:
     files = {path.name: path for path in (folder / "bundle").iterdir()}
     assert set(files) == {"model.safetensors", "bundle.json", "record.json", "README.md", "SHA256SUMS"}
-    selected = load.load_run(folder / "run").module.state_dict()
+    selected = load.load_run(folder / "run").module.tensors()
     stored = load_file(files["model.safetensors"])
     assert stored.keys() == selected.keys()
     assert all(torch.equal(stored[name], selected[name]) for name in selected)
