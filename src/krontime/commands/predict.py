@@ -101,14 +101,19 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     problems = Problems()
     if options.get("on_error", "refuse") not in ("refuse", "skip"):
         problems.add("on_error", options["on_error"], "refuse or skip")
-    allow = options.get("allow") or []
-    if not isinstance(allow, list) or not set(allow) <= set(ALLOWABLE):
-        problems.add("allow", allow, f"a list of {', '.join(ALLOWABLE)}")
+    if not set(_allowed(options)) <= set(ALLOWABLE):
+        problems.add("allow", options["allow"], f"a list of {', '.join(ALLOWABLE)}")
     if not isinstance(options.get("resample", False), bool):
         problems.add("resample", options["resample"], "true or false")
     if str(options["output"]) == STDOUT and is_json():
         problems.add("output", STDOUT, "a file where json=true, which prints an object of its own")
     return problems.found
+
+
+def _allowed(options: Mapping[str, Any]) -> list[str]:
+    """What may differ from training, where one word stands for a list of it."""
+    allow = options.get("allow") or []
+    return [str(word) for word in allow] if isinstance(allow, list) else [str(allow)]
 
 
 def _output_problems(output: Path, given: Path, *, force: bool) -> list[str]:
@@ -159,7 +164,7 @@ def _prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> Ser
     Raises:
         UserError: they differ in a way that the user has not allowed, or their rate is needed and not known.
     """
-    given, allow = str(options["input"]), options.get("allow") or []
+    given, allow = str(options["input"]), _allowed(options)
     prepare = Prepare(**run.config["data"]["prepare"])
     data = new.data
     if options.get("resample") and prepare.resample_hz is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import class_texts, flatten, value_problems
+from krontime.data.assemble import class_texts, composed, flatten, value_problems
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
 from krontime.data.sources import audio
 from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
@@ -314,6 +314,7 @@ def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence
     """Positions of labels in the class names; `1.0` and `1` are the same class."""
     if labels is None:
         return np.full(num_series, UNKNOWN_LABEL, np.int64)
+    labels = composed(labels)
     position = {name: i for i, name in enumerate(class_names)}
     numbers = {float(name): i for name, i in position.items() if is_number(name)}
     for label in set(labels.tolist()) - set(position):

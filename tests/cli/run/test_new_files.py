@@ -94,7 +94,7 @@ def test_other_rates_and_lengths_are_refused_or_brought_together(audio_run, tmp_
     code, _, errors = told(f"run={audio_run}", f"input={tmp_path / 'new' / 'c.wav'}", "output=-")
     assert code == 2
     assert "expected at least 160 points" in errors
-    assert len(predicted(audio_run, tmp_path / "new/c.wav", tmp_path / "short.csv", allow=["length"])) == 1
+    assert len(predicted(audio_run, tmp_path / "new/c.wav", tmp_path / "short.csv", allow="length")) == 1
     clip(tmp_path / "long.wav", 60, seconds=2)
     assert len(predicted(audio_run, tmp_path / "long.wav", tmp_path / "long.csv", allow=["length"])) == 1
 

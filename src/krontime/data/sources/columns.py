@@ -5,6 +5,7 @@ be points like any other, and a model would learn from them; they are refused, w
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -94,7 +95,7 @@ class Roles(NamedTuple):
 
 def column_names(fields: Sequence[str]) -> list[str]:
     """Names as options give them; columns without a name, as pandas writes its index, are `unnamed`."""
-    names = [field.strip() for field in fields]
+    names = [unicodedata.normalize("NFC", field.strip()) for field in fields]
     blank = [i for i, name in enumerate(names) if not name or re.fullmatch(r"unnamed: \d+", name, re.IGNORECASE)]
     for number, i in enumerate(blank):
         names[i] = "unnamed" if number == 0 else f"unnamed_{number}"

@@ -76,7 +76,10 @@ def lay_out(
                 "them are classes"
             )
         layout.notes.append(f"split by folders ({_listed(parts)})")
+    if ignore:
+        layout.notes.append(f"left out: folders {', '.join(ignore)}")
     counted = _Beside()
+    counted.hidden += [child for child in sorted(path.iterdir()) if child.is_dir() and child.name.startswith(".")]
     for root, part in roots:
         classes = top if root is path else [child for child in sorted(root.iterdir()) if child.is_dir()]
         for child in sorted(root.iterdir()):

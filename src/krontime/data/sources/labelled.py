@@ -123,6 +123,8 @@ def series_of_files(train: Path, test: Path | None, read: Read, labels_hint: str
         except UserError as error:
             problems += error.problems
             continue
+        if parts and (part.groups is None) != (parts[0].groups is None):
+            problems.append(f"{path}: it has {'no ' * (part.groups is None)}column of groups, unlike {train}")
         parts.append(part)
         if path is train and part.labels is not None and (problem := label_problem(part.labels)):
             problems.append(f"{path}: {problem}")

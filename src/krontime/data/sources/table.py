@@ -58,8 +58,8 @@ class TableSource(LabelledFiles):
         test: str | None = None,
         label: str | int | None = None,
         group: str | int | None = None,
-        ignore: list[str | int] | None = None,
-        keep: list[str | int] | None = None,
+        ignore: list[str | int] | str | None = None,
+        keep: list[str | int] | str | None = None,
         header: bool | None = None,
         separator: str | None = None,
         decimal: str = ".",
@@ -127,7 +127,7 @@ def table_options(**given: Any) -> TableOptions:
         if value is None:
             continue
         if key in ("ignore", "keep"):
-            value = tuple(str(name) for name in value)
+            value = tuple(str(name) for name in (value if isinstance(value, list) else [value]))
         elif key in ("label", "group"):
             value = str(value)
         elif key == "separator":
@@ -179,6 +179,8 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
     separator = _separator(path, head, options)
     first = _fields(head[0], separator)
     has_header = _has_header(first, options, points)
+    while has_header and len(first) > 1 and not first[-1].strip():
+        first.pop()  # a separator at the end of each row
     rows = itertools.chain(head[has_header:], lines)
     names = column_names(first) if has_header else [str(i) for i in range(len(first))]
     if points is not None:  # what is known from training need not be there again

@@ -1,5 +1,6 @@
 """Columns that are no points are never read as points: each kind is refused with the option that says what it is."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,28 @@ def test_a_column_that_is_no_point_is_refused_and_can_be_left_out(tmp_path, name
     data = source(tmp_path, table, ignore=[typed]).load()
     np.testing.assert_array_equal(data.values, plain.values)
     assert f"left out: {typed}" in data.notes
+
+
+def test_a_separator_at_the_end_of_each_row_is_no_column(tmp_path):
+    table = frame()
+    plain = source(tmp_path, table).load()
+    text = "".join(f"{line},\n" for line in table.to_csv(index=False).splitlines())
+    np.testing.assert_array_equal(source(tmp_path, text).load().values, plain.values)
+
+
+def test_groups_are_in_both_files_or_in_none(tmp_path):
+    table = frame()
+    table.insert(0, "subject", np.repeat([7, 9, 11], 8))
+    with pytest.raises(UserError, match=r"test\.csv: it has no column of groups, unlike .*train\.csv"):
+        source(tmp_path, table, table.drop(columns="subject"), group="subject").load()
+    assert set(source(tmp_path, table, ignore="subject").load().lengths.tolist()) == {12}
+
+
+def test_names_of_columns_are_the_same_in_either_form(tmp_path):
+    table = frame().rename(columns={"t3": "température"})
+    other = table[[*table.columns[::-1]]].rename(columns={"température": unicodedata.normalize("NFD", "température")})
+    data = source(tmp_path, table, other).load()
+    np.testing.assert_array_equal(data.values[: N * 12], data.values[N * 12 :])
 
 
 def test_a_column_may_be_kept_or_name_groups(tmp_path):

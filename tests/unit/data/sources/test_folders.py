@@ -88,10 +88,11 @@ def test_what_is_left_out_is_said(tmp_path):
     (tmp_path / "dog" / ".DS_Store").write_text("x")
     write(tmp_path / "dog" / ".trash" / "old.wav")
     (tmp_path / "cow").mkdir()
+    (tmp_path / ".git").mkdir()
     said = " | ".join(AudioSource(str(tmp_path)).load().notes)
     assert "1 recording beside the class folders (beside.wav)" in said
     assert "2 files of other kinds (cat/notes.txt, README.md)" in said
-    assert "2 hidden files or folders" in said
+    assert "3 hidden files or folders" in said
     assert "1 class folder without recordings (cow)" in said
 
 
