@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from krontime.errors import UserError
@@ -32,6 +32,7 @@ def assert_same(found: Predictions, expected: Predictions) -> None:
 NAMES = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)  # the first case imports pyarrow
 @given(
     names=st.lists(NAMES, min_size=2, max_size=5, unique=True),
     n=st.integers(0, 6),
