@@ -39,7 +39,7 @@ from krontime.training.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
 
-BY_SIGTERM = "ended by SIGTERM; the same command goes on"
+BY_SIGTERM = "ended by SIGTERM; the same command resumes it"
 
 
 def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None = None) -> Record | None:
@@ -47,7 +47,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
 
     Args:
         config: resolved and checked, in plain types.
-        run_dir: where everything goes. A run that was cut off there goes on from its last checkpoint.
+        run_dir: where everything goes. A run that was cut off there resumes from its last checkpoint.
         data: series that are in memory already; None to read what the config names.
 
     Returns:
@@ -63,20 +63,20 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
         if is_first and config["force"]:
             set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
-        if (is_first or not config["force"]) and (found := _completed(run_dir)):
+        if (is_first or not config["force"]) and (finished := _completed(run_dir)):
             if not is_first:
                 return None
-            _refuse_other_data(config, found, run_dir)
+            _refuse_other_data(config, finished, run_dir)
             clear_spares(run_dir)  # a run can be killed between its record and this
-            show(already_done(found, run_dir))
-            return found
+            show(already_done(finished, run_dir))
+            return finished
         try:
             with without_progress(not config["trainer"]["enable_progress_bar"]):
                 return _train_in(config, run_dir, sigterm, data, is_first=is_first)
         except Exception as error:
             release(error)
-            if not isinstance(error, UserError) and (told := failures.explained(error, config, run_dir)):
-                raise told from error  # where nothing was begun that a record could tell of
+            if not isinstance(error, UserError) and (explained := failures.explained(error, config, run_dir)):
+                raise explained from error  # where nothing was begun that a record could be of
             raise
 
 

@@ -154,7 +154,7 @@ class TestEndings:
         with pytest.raises(Terminated):
             train(config("equal.npz"), tmp_path / "run")
         record = Record.read(tmp_path / "run" / "record.json")
-        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command goes on")
+        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command resumes it")
 
     def test_failure_is_recorded_and_shown_whole(
         self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
