@@ -118,8 +118,9 @@ def _show_start(command: str, overrides: Sequence[str]) -> None:
 def _run(command: str, arguments: list[str]) -> None:
     """Compose the command's config and run it under Hydra."""
     from krontime.commands.inferred import with_data
-    from krontime.config.overrides import explained, is_multirun, option_problems, options_first, quoted
+    from krontime.config.overrides import explained, is_multirun, option_problems, options_first, quoted, renamed
 
+    arguments = list(map(renamed, arguments))
     if problems := option_problems(arguments):
         fail(problems)
     try:

@@ -156,6 +156,13 @@ def test_a_section_is_no_value(override: str, said: str, capsys: pytest.CaptureF
     assert said in capsys.readouterr().err
 
 
+def test_an_override_of_an_earlier_version_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "--cfg", "job", "read_out=none"])
+    earlier = capsys.readouterr().out
+    cli.main(["train", "--cfg", "job", "closed_form=none"])
+    assert capsys.readouterr().out == earlier != ""
+
+
 def test_a_list_of_keys_names_each_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped(["train", "zzz=1"]) == 2
     names = capsys.readouterr().err.partition("expected one of ")[2].rstrip(")\n").split(", ")

@@ -56,6 +56,15 @@ def _without_dashes(name: str, argument: str) -> str:
     return f"key=value without dashes, such as {plain if '=' in plain else f'{plain}=VALUE'}"
 
 
+RENAMED = {"read_out=none": "closed_form=none"}
+"""Overrides of earlier versions that still say the same; all others of such groups are answered as unknown."""
+
+
+def renamed(argument: str) -> str:
+    """An override under its present name."""
+    return RENAMED.get(argument, argument)
+
+
 def options_first(arguments: Sequence[str]) -> list[str]:
     """The same arguments with Hydra's own options in front, wherever they were typed."""
     overrides = list(_overrides(arguments))
