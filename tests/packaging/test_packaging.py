@@ -51,8 +51,9 @@ def test_the_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Pat
         held = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
         f"krontime/{path.relative_to(base.parent if base.name == 'configs' else base).as_posix()}": path.read_bytes()
-        for base, pattern in ((ROOT / "src" / "krontime", "*.py"), (ROOT / "configs", "*.yaml"))
-        for path in base.rglob(pattern)
+        for base, suffixes in ((ROOT / "src" / "krontime", (".py", ".j2")), (ROOT / "configs", (".yaml",)))
+        for path in base.rglob("*")
+        if path.suffix in suffixes
     }
     plugins = ROOT / "src" / "hydra_plugins"
     expected |= {path.relative_to(ROOT / "src").as_posix(): path.read_bytes() for path in plugins.rglob("*.py")}
