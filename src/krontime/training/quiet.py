@@ -23,7 +23,7 @@ def _as_error(record: logging.LogRecord) -> bool:
         return False
     what = message.partition(" Forcefully")[0]
     record.levelno, record.levelname, record.args = logging.ERROR, "ERROR", ()
-    record.msg = f"{what} This ends all processes of the training; the same command goes on from the last checkpoint."
+    record.msg = f"{what} This ends all processes of the training; the same command resumes from the last checkpoint."
     return True
 
 
