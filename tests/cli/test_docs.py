@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from krontime.runs.run import train_in
+from tests.cli.run.small import CLOSED_FORM
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def test_the_python_of_the_docs_runs(compose, tmp_path):
     np.savez(tmp_path / "a.npz", X=X, y=np.arange(24) % 2, split=np.zeros(24, int))
     small = ("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "trainer.max_epochs=1")
     with contextlib.redirect_stdout(io.StringIO()):
-        train_in(compose("data=npz", f"data.path={tmp_path / 'a.npz'}", *small), tmp_path / "run")
+        train_in(compose("data=npz", f"data.path={tmp_path / 'a.npz'}", *small, *CLOSED_FORM), tmp_path / "run")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 3
     names: dict[str, Any] = {"RUN": tmp_path / "run", "X": X}

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from krontime import cli
+from tests.cli.run.small import CLOSED_FORM
 
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
+    *CLOSED_FORM,
     *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
 )
 

@@ -29,10 +29,12 @@ from krontime.runs import lock, run
 from krontime.runs.fit import Fit
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Record, Status
+from tests.cli.run.small import CLOSED_FORM
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=24", "data.source.num_test=8", "data.source.length=512"),
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
+    *CLOSED_FORM,
     *(
         "data.batch_size=8",
         "trainer.enable_progress_bar=false",

@@ -14,6 +14,7 @@ import krontime
 from krontime.errors import UserError
 from krontime.estimator import KronTimeClassifier
 from krontime.runs.run import train_in
+from tests.cli.run.small import CLOSED_FORM
 
 SMALL = {
     "model.d_model": 8,
@@ -21,6 +22,8 @@ SMALL = {
     "model.num_layers": 1,
     "model.ffn_dim": 8,
     "trainer.max_epochs": 1,
+    "optim.min_batches_per_epoch": 1,
+    **{option.partition("=")[0]: 170 for option in CLOSED_FORM},
 }
 
 NOT_APPLICABLE = {

@@ -14,7 +14,12 @@ from krontime import cli
 from krontime.runs import run
 from krontime.runs.record import Record
 
-SMALL = (
+CLOSED_FORM = tuple(
+    f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")
+)
+"""Few features: the default ones take most of the time of a run on a small data set."""
+
+_NETWORK = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
     *(
         "data.batch_size=6",
@@ -24,15 +29,17 @@ SMALL = (
         "optim.min_batches_per_epoch=1",
     ),
 )
+SMALL = (*_NETWORK, *CLOSED_FORM)
 NETWORKS = {
     "krontime": SMALL,
     "rocket": (
-        *(option for option in SMALL if option != "tokenizer=linear"),
+        *CLOSED_FORM,
+        *(option for option in _NETWORK if option != "tokenizer=linear"),
         "tokenizer=rocket",
         "tokenizer.num_dilations=2",
     ),
-    "patchtst": ("model=patchtst", *SMALL),
-    "tcn": ("model=tcn", "model.channels=4", "model.num_levels=2", *SMALL[5:]),
+    "patchtst": ("model=patchtst", *_NETWORK),
+    "tcn": ("model=tcn", "model.channels=4", "model.num_levels=2", *_NETWORK[5:]),
 }
 
 

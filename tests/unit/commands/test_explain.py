@@ -10,6 +10,7 @@ import pytest
 
 from krontime import cli
 from krontime.runs.run import train_in
+from tests.cli.run.small import CLOSED_FORM
 
 START, STOP, LENGTH = 100, 140, 240
 SMALL = (
@@ -17,6 +18,8 @@ SMALL = (
     "model.num_heads=2",
     "model.num_layers=1",
     "model.ffn_dim=8",
+    *CLOSED_FORM,
+    "optim.min_batches_per_epoch=1",
     "trainer.max_epochs=2",
     "trainer.enable_progress_bar=false",
 )

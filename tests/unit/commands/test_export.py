@@ -22,6 +22,7 @@ from krontime.errors import UserError
 from krontime.runs import bundle, load, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
+from tests.cli.run.small import CLOSED_FORM
 
 pytestmark = pytest.mark.usefixtures("quick_plots")
 
@@ -46,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict
     options = compose(
         *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "data.scaling=channel"),
         *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer.width=6"),
+        *CLOSED_FORM,
         *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
     )
     with contextlib.redirect_stdout(io.StringIO()):

@@ -11,12 +11,15 @@ import pytest
 
 from krontime import cli
 from krontime.runs.run import train_in
+from tests.cli.run.small import CLOSED_FORM
 
 SMALL = (
     "model.d_model=8",
     "model.num_heads=2",
     "model.num_layers=1",
     "model.ffn_dim=8",
+    *CLOSED_FORM,
+    "optim.min_batches_per_epoch=1",
     "trainer.max_epochs=2",
     "trainer.enable_progress_bar=false",
 )

@@ -27,12 +27,14 @@ from krontime.runs.network_fit import NetworkFit
 from krontime.runs.prepare import load_data
 from krontime.runs.record import Record
 from krontime.search.space import Space
+from tests.cli.run.small import CLOSED_FORM
 
 pytestmark = pytest.mark.usefixtures("quick_plots")
 
 SPACE = "{optim.optimizer.lr: {low: 0.001, high: 0.1, log: true}, decomposition: [depth1, depth2]}"
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "data.batch_size=12"),
+    *CLOSED_FORM,
     *(
         "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
