@@ -39,7 +39,7 @@ cpu)
     budget='+trainer.max_time="00:00:03:00"'
     fsdd="data=fsdd data.prepare.crop_length=16384" esc10="data=esc10 data.prepare.resample_hz=3200"
     ctu="data=ctu_uhb_ctg data.prepare.resample_hz=3"
-    # the baselines as published, and with KronTime's tokenizer and read-out
+    # the baselines as published, and with KronTime's tokenizer and closed form
     for model in model=krontime model=patchtst,tcn \
         "model=patchtst model.name=patchtst_kernels tokenizer=conv closed_form=parts" \
         "model=tcn model.name=tcn_kernels closed_form=parts"; do

@@ -14,8 +14,8 @@ from krontime.commands.help import help_of, overview
 from krontime.config import files as config_files
 from krontime.config.names import nearest
 from krontime.console import fail, is_quiet, output, result
+from krontime.console.streams import safe_streams
 from krontime.errors import UserError
-from krontime.streams import safe_streams
 
 EXIT_INTERRUPTED = 130
 

@@ -17,11 +17,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from krontime.commands import evaluate
+from krontime.console.streams import SafeStream
 from krontime.errors import Terminated, UserError
 from krontime.runs import fitted_module, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from krontime.streams import SafeStream
 from tests.cli.run.small import SMALL, equal, labelled, train, verb, weights, write_npz
 
 

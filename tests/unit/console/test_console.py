@@ -17,8 +17,8 @@ from rich.table import Table
 
 from krontime import console
 from krontime.console import fail, show
+from krontime.console.streams import SafeStream, safe_streams
 from krontime.runs.record import Status
-from krontime.streams import SafeStream, safe_streams
 
 CLASSES = "正常 / 異常 / anomalía"
 

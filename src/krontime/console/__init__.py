@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from krontime.streams import safe
+from krontime.console.streams import safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
