@@ -127,6 +127,8 @@ def _run(command: str, arguments: list[str]) -> None:
         arguments = with_data(command, arguments)
     except UserError as error:
         fail(error.problems)
+    is_sweep = is_multirun(arguments)
+    arguments = [quoted(argument, is_sweep=is_sweep) for argument in arguments]
     import hydra
 
     from krontime.commands.hydra_task import Task
@@ -137,10 +139,7 @@ def _run(command: str, arguments: list[str]) -> None:
     task = Task(command, sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets errors reach this function
     try:
-        sys.argv = [
-            f"krontime {command}",
-            *(quoted(given, is_sweep=is_multirun(arguments)) for given in options_first(arguments)),
-        ]
+        sys.argv = [f"krontime {command}", *options_first(arguments)]
         with checked_loading():
             hydra.main(version_base="1.3", config_path=str(config_files.config_dir()), config_name=command)(task)()
     except UserError as error:
