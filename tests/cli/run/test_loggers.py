@@ -40,7 +40,7 @@ class TestLoggers:
         final = rows.iloc[-1]
         assert final["final/test/accuracy"] == pytest.approx(record.metrics.test["accuracy"])
         assert final["final/val/nll"] == pytest.approx(record.metrics.val["nll"])
-        assert OmegaConf.to_container(OmegaConf.load(tmp_path / "hparams.yaml")) == options
+        assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == options
 
     def test_wandb_knows_a_run_by_its_config_unless_it_is_forced(
         self, config: Callable[..., Any], tmp_path: Path

@@ -15,7 +15,7 @@ from krontime.config.files import config_dir
 OTHER_PROCESS = """
 import pickle, sys
 task, config = pickle.load(open(sys.argv[1], "rb"))
-assert (task.verb, task.command_line, task.begun) == ("train", ["krontime", "train"], False)
+assert (task.command, task.command_line, task.begun) == ("train", ["krontime", "train"], False)
 sys.stdout.write(config.hydra.run.dir + " " + config.paths.cache)
 """
 
