@@ -95,7 +95,7 @@ MISTAKES = {
     "gradient clipping": train("trainer.gradient_clip_val=-1", "gradient_clip_val=-1", "at least 0"),
     "accumulation": train("trainer.accumulate_grad_batches=0", "accumulate_grad_batches=0", "at least 1"),
     # models
-    "heads": train("model.num_heads=3", "model.num_heads=3", "a divisor of model.d_model=8"),
+    "heads": train("model.num_heads=3", "model.num_heads=3", "a divisor of d_model=8"),
     "no layers": train("model.num_layers=0", "model.num_layers=0", "at least 1"),
     "attention": train("model.attention=quadratic", "'quadratic'", "kronecker"),
     "depth": train("decomposition.depth=0", "decomposition.depth=0", "at least 1"),
@@ -108,8 +108,8 @@ MISTAKES = {
     "depth and sizes": train("decomposition.sizes=[9,9]", "decomposition", "not both"),
     "decomposition of a model without": train("model=tcn decomposition=depth3", "decomposition=depth3", "no effect"),
     "tokenizer of a model without": train("model=tcn tokenizer=conv", "tokenizer=conv", "no effect"),
-    "stride": train("tokenizer.stride=99", "tokenizer.stride=99", "stride <= patch_length"),
-    "patch of nothing": train("tokenizer.patch_length=0", "tokenizer.patch_length=0", "stride <= patch_length"),
+    "stride": train("tokenizer.stride=99", "tokenizer.stride=99", "1 to patch_length=16"),
+    "patch of nothing": train("tokenizer.patch_length=0", "tokenizer.patch_length=0", "at least 1"),
     "even kernel": train("tokenizer=conv tokenizer.kernel_size=4", "tokenizer.kernel_size=4", "odd"),
     "no dilations": train("tokenizer=rocket tokenizer.num_dilations=0", "tokenizer.num_dilations=0", "at least 1"),
     "kernel of one point": Mistake(
@@ -146,7 +146,7 @@ MISTAKES = {
     "no groups": train("data.validation.method=group", "data.validation.method='group'", "no groups"),
     "fold that is not there": train("data.validation.method=kfold data.validation.fold=5", "fold=5", "0 to 4"),
     "fold of no folds": train("data.validation.fold=1", "fold=1", "method=kfold"),
-    "all to validation": train("data.validation.fraction=0.99", "data.validation.fraction=0.99", "smaller share"),
+    "all to validation": train("data.validation.fraction=0.99", "data.validation.fraction=0.99", "a smaller one"),
     "rate that is not known": train("data.prepare.resample_hz=50", "data.prepare.resample_hz=50", "fs"),
     "two new lengths": train(
         "data.prepare.resample_hz=50 data.prepare.resample_length=50", "resample_length=50", "expected null"

@@ -200,7 +200,7 @@ def test_mistakes_are_named_together(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert stopped.value.code == 2
     err = capsys.readouterr().err
     assert f"outputs='{tmp_path}/none': expected the folder" in err
-    assert "outputs=3: expected the folder" in err
+    assert "outputs='3': expected the folder" in err
     with pytest.raises(UserError, match=r"outputs=\[\]: expected"):
         status([])
 

@@ -104,6 +104,7 @@ WIRING = {"_target_", "_partial_", "_args_"}
 """Keys that nobody sets by hand."""
 
 HIDDEN = {
+    "experiment": {"trainer.max_time"},  # Lightning's own key, which no trainer sets by default
     "callbacks": {"checkpoint.filename", "checkpoint.enable_version_counter"},
     "logger": {"csv.name", "csv.version", "tensorboard.name", "tensorboard.version"},
 }
@@ -133,6 +134,11 @@ def test_every_key_is_explained_where_it_stands_or_where_its_group_first_has_it(
     group = "" if file.parent == ROOT else file.parent.relative_to(ROOT).parts[0]
     family = [*ROOT.glob("*.yaml")] if group == "size" else [*(ROOT / group).rglob("*.yaml")] if group else [file]
     explained = {key for path in family for key, _, _ in config_files.described_keys(path)}
+    if group == "experiment":  # sets keys of train and of its groups, each explained there
+        explained |= {key for key, _, _ in config_files.described_keys(ROOT / "train.yaml")}
+        for path in (path for path in ROOT.rglob("*.yaml") if path.parent != ROOT):
+            name = path.relative_to(ROOT).parts[0]
+            explained |= {f"{name}.{key}" for key, _, _ in config_files.described_keys(path)}
     found = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
     assert set(found) <= HIDDEN.get(group, set())
 

@@ -47,8 +47,9 @@ class Features(nn.Module, ABC):
         if self.scaling == "channel":
             mean, _ = _moments(x, mask)
             self.centre.copy_(mean.median(dim=0).values)
-            around, _ = _moments((x - self.centre).square(), mask)
-            spread = around.median(dim=0).values.sqrt()
+            around = x - self.centre
+            spread = _root_mean_square(around if mask is None else torch.where(mask, around, 0.0), mask)
+            spread = spread.median(dim=0).values
             self.spread.copy_(torch.where(spread > _RELATIVE * self.centre.abs(), spread, 1.0))
         self._fit(self._rows(x, mask))
 
@@ -78,14 +79,19 @@ class Features(nn.Module, ABC):
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and deviation `(B, C, 1)` over observed points; computed so that neither large nor small units overflow."""
+    """Mean and deviation `(B, C, 1)` over observed points."""
     if mask is None:
-        count: Tensor | float = float(x.shape[-1])
         centre = x.mean(dim=-1, keepdim=True)
         around = x - centre
     else:
         count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
         centre = torch.where(mask, x, 0.0).sum(dim=-1, keepdim=True) / count
         around = torch.where(mask, x - centre, 0.0)
-    peak = around.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-    return centre, peak * ((around / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()
+    return centre, _root_mean_square(around, mask)
+
+
+def _root_mean_square(around: Tensor, mask: Tensor | None) -> Tensor:
+    """`(B, C, 1)` over observed points of what is 0 elsewhere; neither large nor small units overflow when squared."""
+    count = around.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    peak = around.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(around.dtype).tiny)
+    return peak * ((around / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()

@@ -40,6 +40,8 @@ class Tokenizer(nn.Module):
 
     def __init__(self, *, patch_length: int, stride: int) -> None:
         super().__init__()
+        if patch_length < 1:
+            raise ValueError(f"patch_length={patch_length}: expected at least 1")
         if not 1 <= stride <= patch_length:
             raise ValueError(f"stride={stride}: expected 1 to patch_length={patch_length}")
         self.patch_length = patch_length
