@@ -106,7 +106,14 @@ def write_npz(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_S
 def checkpoint(compose) -> dict[str, Any]:
     """What a checkpoint of a tiny model holds."""
     spec = {"num_channels": 1, "length": 40, "num_classes": 2, "class_names": ["a", "b"]}
-    config = compose("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "tokenizer=linear", "data.name=x", "closed_form=none")
+    config = compose(
+        "model.d_model=8",
+        "model.num_heads=2",
+        "model.num_layers=1",
+        "tokenizer=linear",
+        "data.name=x",
+        "closed_form=none",
+    )
     module = build.build_module(config, SeriesSpec(**{**spec, "class_names": ("a", "b")}))
     about = {"format_version": FORMAT_VERSION, "world_size": 1, "config": config, "spec": spec, "masked": False}
     return {"state_dict": module.state_dict(), "krontime": about}

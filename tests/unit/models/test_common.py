@@ -15,7 +15,7 @@ from krontime.config.files import config_dir, options
 from krontime.data.series import SeriesSpec
 from krontime.training import build
 
-MODELS = [name for name in options("model") if name.partition("_")[0] != "aeon"]
+MODELS = [name for name in options("model") if name.partition("_")[0] not in ("aeon", "closed")]
 """The others are classifiers to compare with, which are no networks."""
 SPECS = [(num_channels, length) for num_channels in (1, 3) for length in (1, 7, 50, 333)]
 NUM_CLASSES = 4

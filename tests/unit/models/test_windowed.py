@@ -128,10 +128,9 @@ def test_the_tokenizer_is_fitted_to_the_windows_that_count():
     assert seen.sum() == mask.sum()
     windowed.fit_tokens(x[..., :80], None)
     assert network.fitted[0].shape == (4 * 4, 2, 20)
-    Windowed(nn.Identity(), length=20, stride=20).fit_tokens(x, mask)  # nothing to fit
 
 
 @pytest.mark.parametrize(("length", "stride"), [(20, 0), (20, 21), (0, 0)])
 def test_impossible_windows_are_refused(length, stride):
-    with pytest.raises(ValueError, match=rf"data\.window\.stride={stride}.*{length}"):
+    with pytest.raises(ValueError, match=rf"stride={stride}.*{length}"):
         Windowed(nn.Identity(), length=length, stride=stride)

@@ -266,7 +266,8 @@ def test_runs_that_used_all_of_their_time_are_counted(make_record, budget):
 @pytest.mark.parametrize("fitted_on", ["train", "train_and_validation"])
 def test_a_reference_classifier_shares_the_row_of_the_networks(fitted_on, seeds, make_record, make_protocol):
     protocol = make_protocol(selection_metric=None, fitted_on=fitted_on, series_length=90)
-    quant = make_record(model="quant", accuracy=0.7, protocol=protocol, num_parameters=None)
+    config = {"seed": 0, "model": {"fit_on": fitted_on}}
+    quant = make_record(model="quant", accuracy=0.7, config=config, protocol=protocol, num_parameters=None)
     networks = seeds(0.8, 0.9)
     data = networks[0].data
     assert entries([*networks, quant]) == [(data, 0, networks[0].model, 2, 0.85), (data, 0, "quant", 1, 0.7)]
