@@ -1,8 +1,8 @@
 """The cache gives back what was parsed, parses once, and never trusts a damaged folder."""
 
 import json
-import multiprocessing
 import logging
+import multiprocessing
 import os
 import pickle
 import shutil

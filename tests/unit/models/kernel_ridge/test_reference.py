@@ -115,7 +115,7 @@ def test_the_other_poolings_are_multirockets(series):
     np.testing.assert_allclose((own[:, 2] + 2 * biases)[positive], mean[positive], rtol=1e-3, atol=1e-3)
     borders = np.concatenate(
         [
-            np.repeat(np.where((d + np.arange(84)) % 2 == 1, 4 * dilation if 150 > 8 * dilation else 0, 0), count)
+            np.repeat(np.where((d + np.arange(84)) % 2 == 1, 4 * dilation if 8 * dilation < 150 else 0, 0), count)
             for d, (dilation, count) in enumerate(zip(dilations, each, strict=True))
         ]
     )
@@ -123,11 +123,8 @@ def test_the_other_poolings_are_multirockets(series):
     expected = (position + borders + 0.5) / 150
     np.testing.assert_allclose(own[:, 3][positive], expected[positive], atol=1e-5)
     runs = np.rint(own[:, 1] * (150 - 2 * borders))
-    assert set((stretch - runs)[positive].tolist()) <= {
-        -1,
-        0,
-        1,
-    }  # theirs counts the point before a run, and one less where all are
+    # Theirs counts the point before a run, and one less where all are above.
+    assert np.abs(stretch - runs)[positive].max() <= 1
 
 
 def test_competitions_are_hydras(series):
