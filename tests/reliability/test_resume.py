@@ -116,7 +116,7 @@ def test_from_a_damaged_checkpoint_it_falls_back_to_the_one_before(
     last = folder / "checkpoints" / "last.ckpt"
     damage(last)
     protocol = prepare.prepare(options).protocol
-    resumed = resume_from(folder, protocol, 1, mend=False)
+    resumed = resume_from(folder, protocol, 1, repair=False)
     assert resumed is not None
     assert resumed.path == previous(last)
     assert "do not match its checksum" in caplog.text
@@ -129,7 +129,7 @@ def test_a_best_checkpoint_that_came_too_early_gives_way_to_the_one_before(
 ) -> None:
     expected = state(folder, "best.ckpt")
     best = write_best(folder, score=-1.0)
-    resumed = resume_from(folder, prepare.prepare(options).protocol, 1, mend=True)
+    resumed = resume_from(folder, prepare.prepare(options).protocol, 1, repair=True)
     assert resumed is not None
     found = load.load_checkpoint(best)["state_dict"]
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -159,5 +159,5 @@ def test_without_its_best_checkpoint_a_run_starts_anew_and_keeps_the_old(
 def test_no_process_but_the_first_changes_anything(folder: Path, options: dict[str, Any]) -> None:
     write_best(folder, score=-1.0)
     before = {path: path.stat().st_ino for path in (folder / "checkpoints").iterdir()}
-    assert resume_from(folder, prepare.prepare(options).protocol, 1, mend=False) is not None
+    assert resume_from(folder, prepare.prepare(options).protocol, 1, repair=False) is not None
     assert {path: path.stat().st_ino for path in (folder / "checkpoints").iterdir()} == before

@@ -19,7 +19,7 @@ from krontime.errors import Problems, UserError
 from krontime.reports.page.explanation_page import Explained, write_explanation
 from krontime.reports.page.render import check_installed
 from krontime.runs.trained_model import TrainedModel
-from krontime.storage import replacing
+from krontime.storage import replacing, writing_problem
 from krontime.training.attribution import attribution
 
 MAX_SERIES = 20
@@ -39,6 +39,8 @@ def explain(config: DictConfig) -> Path:
     for path in (output, table):
         if path.exists() and not options["force"]:
             problems.add("output", str(output), f"a new name, or force=true to overwrite; {path} exists")
+    if problem := writing_problem(output):
+        problems.add("output", str(output), f"a place that can be written to ({problem})")
     if output.suffix != ".html":
         problems.add("output", str(output), "a file name that ends in .html")
     chosen = options["series"]

@@ -103,12 +103,6 @@ def _common(command: str, keys: Mapping[str, tuple[str, str]]) -> dict[str, tupl
     return {key: keys[key] for key in (*(key for key, *_ in own), *COMMON) if key in keys}
 
 
-def keys_and_choices(command: str, overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The keys of a command, and the choices of each of its groups."""
-    groups, keys = _groups_and_keys(command, overrides)
-    return list(keys), {group: names for group, (names, _) in groups.items()}
-
-
 def _groups_and_keys(
     command: str, overrides: Sequence[str]
 ) -> tuple[dict[str, tuple[list[str], set[str]]], dict[str, tuple[str, str]]]:

@@ -1,6 +1,5 @@
 """The command `report`: a finished run, or all runs below a folder, as one HTML page."""
 
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,7 +13,7 @@ from krontime.reports.page.render import check_installed
 from krontime.reports.page.run_page import write_run_page
 from krontime.reports.page.sweep_page import write_sweep_page
 from krontime.runs.record import Record, Status
-from krontime.storage import RECORD
+from krontime.storage import RECORD, writing_problem
 
 
 def report(config: DictConfig) -> Path:
@@ -30,10 +29,10 @@ def report(config: DictConfig) -> Path:
         problems.add("output", str(output), "a file; this is a folder")
     elif output.exists() and not options["force"]:
         problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
+    elif problem := writing_problem(output):
+        problems.add("output", str(output), f"a place that can be written to ({problem})")
     if not folder.is_dir():
         problems.add("run", str(folder), "the folder of a finished run, or one with runs below it")
-    elif not os.access(_existing(output.absolute().parent), os.W_OK):
-        problems.add("output", str(output), "a place that can be written to")
     problems.raise_if_any()
     check_installed("report")
     if (folder / RECORD).is_file():
@@ -57,8 +56,3 @@ def _completed(folder: Path) -> list[Path]:
             f"run={str(folder)!r}: expected the folder of a finished run, or one with finished runs below it"
         )
     return completed
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the first one above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class NetworkFit(Fit):
-    """See `Fit`: training by Lightning, which goes on from the last checkpoint of a run that was cut off.
+    """See `Fit`: training by Lightning, which resumes from the last checkpoint of a run that was cut off.
 
     Args:
         config, job, run_dir, is_first: see `Fit`.
@@ -132,7 +132,7 @@ class NetworkFit(Fit):
         trainer = self._trainer(callbacks)
         resumed = None
         if not config["force"]:
-            resumed = resume_from(run_dir, job.protocol, trainer.world_size, mend=self.is_first)
+            resumed = resume_from(run_dir, job.protocol, trainer.world_size, repair=self.is_first)
         if module.network is not None and (limit_s := limit_seconds(config["trainer"].get("max_time"))) is not None:
             self._steps_in_time = resumed.steps_in_time if resumed else None
             if self._steps_in_time is None:  # what came before counts too

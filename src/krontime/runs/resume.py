@@ -34,7 +34,7 @@ class Resumed(NamedTuple):
     steps_in_time: int | None
 
 
-def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: bool) -> Resumed | None:
+def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, repair: bool) -> Resumed | None:
     """The last good checkpoint of a run that was cut off, where it is of the same data.
 
     A best checkpoint is written before the last one that knows of it; where the run was cut off between the two, the
@@ -44,7 +44,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
         run_dir: folder of the run.
         protocol: of the data now.
         world_size: number of processes now.
-        mend: whether this process is the one that puts the best checkpoint back.
+        repair: whether this process is the one that puts the best checkpoint back.
 
     Raises:
         UserError: the run is of another number of processes, which would see other series in what is left of it.
@@ -68,7 +68,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, mend: boo
                 f"{run_dir}: the run there was begun on {begun_on} processes and can't go on with {world_size}; "
                 "expected as many (trainer.devices, trainer.num_nodes), or force=true to train again from the start"
             )
-        if not _has_its_best(checkpoint, best, mend=mend):
+        if not _has_its_best(checkpoint, best, repair=repair):
             log.warning("%s: the best checkpoint that belongs to it is gone or damaged; it is left out", path)
             continue
         log.info("Going on from %s", path)
@@ -111,7 +111,7 @@ def clear_spares(run_dir: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _has_its_best(checkpoint: dict[str, Any], best: Path, *, mend: bool) -> bool:
+def _has_its_best(checkpoint: dict[str, Any], best: Path, *, repair: bool) -> bool:
     """Whether the best checkpoint that a state knows of is there, by its score: each is better than those before."""
     expected = _best_score(checkpoint)
     if expected is None:
@@ -122,7 +122,7 @@ def _has_its_best(checkpoint: dict[str, Any], best: Path, *, mend: bool) -> bool
         except UserError:
             continue
         if score == expected:
-            if mend and path != best:
+            if repair and path != best:
                 path.replace(best)
             return True
     return False
