@@ -122,9 +122,16 @@ def test_bfloat16_autocast_is_close(name):
 
 
 @pytest.mark.parametrize("maker", [LinearPatch, ConvPatch, RocketPatch])
-@pytest.mark.parametrize(("patch_length", "stride"), [(8, 9), (8, 0), (0, 0)])
-def test_impossible_geometry_is_refused(maker, patch_length, stride):
-    with pytest.raises(ValueError, match=f"stride={stride}: expected 1 to patch_length={patch_length}"):
+@pytest.mark.parametrize(
+    ("patch_length", "stride", "message"),
+    [
+        (8, 9, "stride=9: expected 1 to patch_length=8"),
+        (8, 0, "stride=0: expected 1 to patch_length=8"),
+        (0, 0, "patch_length=0: expected at least 1"),
+    ],
+)
+def test_impossible_geometry_is_refused(maker, patch_length, stride, message):
+    with pytest.raises(ValueError, match=message):
         maker(num_channels=1, d_model=4, patch_length=patch_length, stride=stride)
 
 
