@@ -1,6 +1,7 @@
 """The error class for mistakes a user can fix, a collector that reports them all at once, and the end by SIGTERM."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -29,6 +30,14 @@ class Problems:
     def add(self, key: str, value: object, expected: str) -> None:
         """Note that `key` holds `value` where `expected` (a phrase) would be right."""
         self.found.append(f"{key}={value!r}: expected {expected}")
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note the problems of a `UserError` that the block raises, instead of stopping at them."""
+        try:
+            yield
+        except UserError as error:
+            self.found += error.problems
 
     def raise_value_error(self) -> None:
         """Raise one `ValueError` with every problem found so far; for what knows arguments, and not config keys."""

@@ -9,16 +9,17 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from krontime.commands.options import folder_of
+from krontime.commands.new_input import read_input
+from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import show
 from krontime.data.datamodule import SeriesDataset
-from krontime.data.new_series import read_series
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
-from krontime.errors import Problems, UserError
+from krontime.errors import Problems
+from krontime.metrics import decide
 from krontime.reports.page.explanation_page import Explained, write_explanation
 from krontime.reports.page.render import check_installed
-from krontime.runs.trained_model import TrainedModel
+from krontime.runs.load import LoadedRun
 from krontime.storage import replacing, writing_problem
 from krontime.training.attribution import attribution
 
@@ -29,10 +30,11 @@ def explain(config: DictConfig) -> Path:
     """Write a page on some series of a file, and a CSV file of the numbers beside it.
 
     Raises:
-        UserError: the run or the file can't be read, the series do not fit the model, there is no such series or
-            class, or the extra is not installed.
+        UserError: the run or the files can't be read, the series differ from those of training, there is no such
+            series or class, or the extra is not installed.
     """
     options = resolve.plain(config)
+    check_options(options)
     given, output = folder_of(options["input"]), folder_of(options["output"])
     table = output.with_suffix(".csv")
     problems = Problems()
@@ -48,57 +50,41 @@ def explain(config: DictConfig) -> Path:
         problems.add("series", chosen, "positions of series, such as [0,3]")
     elif len(chosen) > MAX_SERIES:
         problems.add("series", f"{len(chosen)} of them", f"at most {MAX_SERIES}")
-    problems.raise_if_any()
     check_installed("explain", "captum")
-    model = TrainedModel.load(folder_of(options["run"]))
-    data = _read(model, given, options)
-    names = model.run.spec.class_names
+    run, new, data, _, names_matter = read_input(options, problems)
+    names = run.spec.class_names
     if options["target"] is not None and str(options["target"]) not in names:
         problems.add("target", options["target"], f"one of the classes {', '.join(names[:20])}, or null")
     if wrong := [place for place in chosen if place >= len(data)]:
         problems.add("series", wrong, f"positions from 0 to {len(data) - 1}, of the {len(data)} series of {given}")
     problems.raise_if_any()
     target = None if options["target"] is None else names.index(str(options["target"]))
-    explained = [_explained(model, data, place, target) for place in chosen]
+    files = new.names if names_matter else None
+    explained = [_explained(run, data, place, target, files) for place in chosen]
     write_explanation(explained, names, data.sampling_rate_hz, given.name, output)
     _write_table(explained, names, data.sampling_rate_hz, table)
     show(f"written: {output} (open it in a browser) and {table}")
     return output
 
 
-def _read(model: TrainedModel, given: Path, options: dict[str, Any]) -> SeriesData:
-    """The series of a file, prepared as for training.
-
-    Raises:
-        UserError: they can't be read, or do not fit the model.
-    """
-    source = model.run.config["data"]["source"]
-    series = read_series(
-        given,
-        class_names=model.run.spec.class_names,
-        sampling_rate_hz=options["sampling_rate_hz"],
-        missing_value=source.get("missing_value"),
-        missing_channels=source.get("missing_channels"),
-    )
-    try:
-        return model.prepared(series)
-    except ValueError as error:
-        raise UserError(f"input={str(given)!r}: {error}") from error
-
-
-def _explained(model: TrainedModel, data: SeriesData, place: int, target: int | None) -> Explained:
+def _explained(
+    run: LoadedRun, data: SeriesData, place: int, target: int | None, files: Sequence[str] | None
+) -> Explained:
     batch = SeriesDataset(data).__getitems__([place])
-    module = model.run.module
+    module = run.module
     mask = None if batch.mask is None else batch.mask[0]
     with torch.no_grad():
-        probability = module(batch.x, batch.mask).softmax(dim=-1)[0].numpy()
+        probability = module(batch.x, batch.mask).softmax(dim=-1).numpy()
     tokenizer = getattr(module.network, "tokenizer", None)
     label = int(data.labels[place])
+    if target is None:
+        target = int(decide(probability, module.prior.cpu().numpy())[0])
     return Explained(
         index=place,
-        label=None if label == UNKNOWN_LABEL else model.run.spec.class_names[label],
+        file=None if files is None else files[place],
+        label=None if label == UNKNOWN_LABEL else run.spec.class_names[label],
         values=np.asarray(data.series(place)),
-        probability=probability,
+        probability=probability[0],
         attribution=attribution(module, batch.x[0], mask, target),
         num_tokens=None if tokenizer is None else tokenizer.num_tokens(int(data.lengths[place])),
     )

@@ -16,7 +16,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         for key, annotation in (("accelerator", str | None), ("force", bool), ("sampling_rate_hz", float | None))
         if key in options
     ]
-    problems.append(accelerator_problem("accelerator", options["accelerator"]))
+    problems.append(accelerator_problem("accelerator", options.get("accelerator")))
     rate = options.get("sampling_rate_hz")
     if isinstance(rate, int | float) and not rate > 0:
         problems.append(f"sampling_rate_hz={rate}: expected a rate above 0, or null")

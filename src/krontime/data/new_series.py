@@ -120,7 +120,7 @@ def _kind(file: Path) -> str:
 
 
 def read_files(
-    files: Sequence[tuple[Path, str]], reading: Reading, class_names: Sequence[str], *, skip: bool
+    files: Sequence[tuple[Path, str]], reading: Reading, class_names: Sequence[str], *, skip: bool, way: str = ""
 ) -> NewSeries:
     """Read several files, all of them before any problem is reported.
 
@@ -129,6 +129,7 @@ def read_files(
         reading: how.
         class_names: the model's classes; a label that is none of them counts as unknown.
         skip: leave files out that cannot be read.
+        way: what to say to do about them where there are several.
 
     Raises:
         UserError: a file cannot be read and is not to be skipped, none can, or their channels differ.
@@ -150,7 +151,6 @@ def read_files(
         names += [name] * len(part)
     if broken and (not skip or not parts):
         if len(files) > 1:
-            way = "" if skip else "; on_error=skip marks them and classifies the others"
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
         raise UserError(problems)
     if len(channels := {part.num_channels: name for part, (_, name) in zip(parts, files, strict=False)}) > 1:

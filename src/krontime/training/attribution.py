@@ -37,27 +37,24 @@ class Attribution:
     attention: list[Tensor]
 
 
-def attribution(
-    module: SeriesClassifier, values: Tensor, mask: Tensor | None, target: int | None = None
-) -> Attribution:
+def attribution(module: SeriesClassifier, values: Tensor, mask: Tensor | None, target: int) -> Attribution:
     """Explain the classification of one series.
 
     Args:
         module: trained, on the CPU.
         values: `(C, L)` raw series, 0 where not observed.
         mask: `(C, L)` bool, true where observed; None where all is.
-        target: class to explain; None for the most probable one.
+        target: position of the class to explain.
     """
     module = module.eval()
     x, observed = values[None], None if mask is None else mask[None]
     with torch.no_grad():
         probability = module(x, observed).softmax(dim=-1)[0]
-    chosen = int(probability.argmax()) if target is None else target
     return Attribution(
-        target=chosen,
-        probability=float(probability[chosen]),
-        occlusion=_occlusion(module, x, observed, chosen),
-        gradients=_gradients(module, x, observed, chosen),
+        target=target,
+        probability=float(probability[target]),
+        occlusion=_occlusion(module, x, observed, target),
+        gradients=_gradients(module, x, observed, target),
         attention=_attention(module, x, observed),
     )
 

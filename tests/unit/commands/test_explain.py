@@ -31,6 +31,8 @@ def run(compose, tmp_path_factory) -> Path:
     y = np.arange(60) % 2
     X = np.random.default_rng(0).normal(size=(60, 1, LENGTH)).astype("f4")
     X[y == 1, 0, START:STOP] += 4 * np.sin(np.arange(STOP - START))
+    np.savez(folder / "fast.npz", X=X[:4], fs=40.0)
+    np.savez(folder / "short.npz", X=X[:4, :, :200], fs=20.0)
     np.savez(folder / "a.npz", X=X, y=y, split=np.zeros(60, int), classes=np.array(["calm", "burst"]), fs=20.0)
     with contextlib.redirect_stdout(io.StringIO()):
         train_in(compose("data=npz", f"data.path={folder / 'a.npz'}", "data.scaling=none", *SMALL), folder / "run")
@@ -41,7 +43,9 @@ def test_the_burst_is_what_decided(run, tmp_path, capsys):
     cli.main(
         ["explain", f"run={run / 'run'}", f"input={run / 'a.npz'}", "series=[1,0]", f"output={tmp_path / 'e.html'}"]
     )
-    assert "e.html" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "e.html" in printed.out
+    assert "60 series of 240 points (12 s at 20 Hz), 1 channel" in printed.err
     text = (tmp_path / "e.html").read_text(encoding="utf-8")
     assert "Series 1: burst" in text
     assert "Where the network attends to" in text
@@ -61,12 +65,22 @@ def test_the_burst_is_what_decided(run, tmp_path, capsys):
         (["target=storm"], "calm, burst"),
         (["output=page.pdf"], "ends in .html"),
         (["input=nothing.npz"], "nothing.npz"),
+        (["input={folder}/fast.npz"], "resample=true brings them"),
+        (["input={folder}/short.npz"], "allow=[length]"),
+        (["sampling_rate_hz=0"], "a rate above 0"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, capsys, overrides, expected):
     monkeypatch.chdir(tmp_path)
+    overrides = [override.format(folder=run) for override in overrides]
     with pytest.raises(SystemExit) as stopped:
         cli.main(["explain", f"run={run / 'run'}", f"input={run / 'a.npz'}", *overrides])
     assert stopped.value.code == 2
     assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_may_differ_for_predict_may_differ_here(run, tmp_path):
+    given = [f"run={run / 'run'}", f"input={run / 'short.npz'}", f"output={tmp_path / 'e.html'}"]
+    cli.main(["explain", *given, "allow=[length]"])
+    assert len(pd.read_csv(tmp_path / "e.csv")) == 200

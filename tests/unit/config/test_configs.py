@@ -76,7 +76,7 @@ def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_group_is_left_out():
     folders = {str(path.parent.relative_to(ROOT)) for path in ROOT.rglob("*.yaml")}
-    assert folders - {".", "hydra", "hydra/job_logging", "data/base", "suite"} == set(groups())
+    assert folders - {".", "hydra", "hydra/job_logging", "base", "data/base", "suite"} == set(groups())
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

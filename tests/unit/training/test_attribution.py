@@ -40,8 +40,7 @@ def classifier(network: nn.Module, num_channels: int = 1) -> SeriesClassifier:
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_is_attributed_lies_where_the_class_is_decided(kind, masked):
     mask = torch.ones(1, LENGTH, dtype=torch.bool) if masked else None
-    explained = attribution(classifier(BurstDetector()), burst(), mask)
-    assert explained.target == 1
+    explained = attribution(classifier(BurstDetector()), burst(), mask, 1)
     assert explained.probability > 0.9
     values = getattr(explained, kind).clamp(min=0)
     assert values[START - 16 : STOP + 16].sum() > 0.95 * values.sum()
@@ -50,7 +49,7 @@ def test_what_is_attributed_lies_where_the_class_is_decided(kind, masked):
 @pytest.mark.parametrize("kind", ["occlusion", "gradients"])
 def test_deleting_what_is_attributed_changes_the_class_and_inserting_it_alone_keeps_it(kind):
     module, values = classifier(BurstDetector()), burst()
-    explained = attribution(module, values, None)
+    explained = attribution(module, values, None, 1)
     first = getattr(explained, kind).argsort(descending=True)[:60]
     mean = values.mean()
     deleted, inserted = values.clone(), torch.full_like(values, float(mean))

@@ -19,7 +19,8 @@ class Explained:
     """One series with its attribution.
 
     Attributes:
-        index: position in the file.
+        index: position among the series that were read.
+        file: that it was read from; None where one file holds all.
         label: its class name where the file has one.
         values: `(C, L)`, NaN where missing.
         probability: `(K,)` of every class.
@@ -28,6 +29,7 @@ class Explained:
     """
 
     index: int
+    file: str | None
     label: str | None
     values: np.ndarray
     probability: np.ndarray
@@ -65,4 +67,5 @@ def _section(each: Explained, class_names: Sequence[str], rate: float | None) ->
     order = np.argsort(-each.probability)[:5]
     rows = [[class_names[place], f"{each.probability[place]:.3f}"] for place in order.tolist()]
     table = Table(f"Probabilities of series {each.index}", ["class", "probability"], rows)
-    return Section(f"Series {each.index}: {target}", words, [table], shown)
+    where = f" ({each.file})" if each.file else ""
+    return Section(f"Series {each.index}{where}: {target}", words, [table], shown)

@@ -1,0 +1,145 @@
+"""What `predict` and `explain` share: new files are read and prepared as those of training, and compared with them."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from krontime.commands.options import folder_of
+from krontime.data.mismatch import ALLOWABLE, mismatches
+from krontime.data.new_series import NewSeries, Reading, input_files, read_files
+from krontime.data.prepare import Prepare
+from krontime.data.series import SeriesData
+from krontime.data.sources.audio import SUFFIXES as RECORDINGS
+from krontime.data.sources.table import table_options
+from krontime.data.summary import what_was_read
+from krontime.errors import Problems, UserError
+from krontime.runs import bundle
+from krontime.runs.load import LoadedRun
+
+log = logging.getLogger(__name__)
+
+
+class NewInput(NamedTuple):
+    """New series beside the run that is to classify them.
+
+    Attributes:
+        run: what was trained.
+        new: the series as their files hold them.
+        data: the series as the run takes them.
+        num_files: how many files there are, those included that can't be read.
+        names_matter: whether a series is known by its file rather than by its position in one.
+    """
+
+    run: LoadedRun
+    new: NewSeries
+    data: SeriesData
+    num_files: int
+    names_matter: bool
+
+
+def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | None = None) -> NewInput:
+    """Load the run, read the files, and say in one line what was read.
+
+    Args:
+        options: of the command; the keys of `configs/base/new_series.yaml` are used.
+        problems: what is wrong already; raised together with what is wrong here.
+        skip: leave files out that can't be read; None for a command that has no such option.
+
+    Raises:
+        UserError: the run or a file can't be read, or the series differ from those of training in a way that is not
+            allowed.
+    """
+    problems.found += _option_problems(options)
+    given = folder_of(options["input"])
+    files: list[tuple[Path, str]] = []
+    note: str | None = None
+    run: LoadedRun | None = None
+    with problems.collecting():
+        files, note = input_files(given)
+    with problems.collecting():
+        run = bundle.load(folder_of(options["run"]))
+    problems.raise_if_any()
+    assert run is not None
+    way = "; on_error=skip marks them and classifies the others" if skip is False else ""
+    new = read_files(files, _reading(options, run), run.spec.class_names, skip=bool(skip), way=way)
+    data = _prepared(new, options, run)
+    data = replace(data, notes=(*data.notes, *([note] if note else [])))
+    log.info("%s", what_was_read(data, name=str(given)))
+    # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
+    data = replace(data, has_missing=data.has_missing or run.masked)
+    names_matter = len(files) > 1 or bool(new.broken) or files[0][0].suffix.lower() in RECORDINGS
+    return NewInput(run, new, data, len(files), names_matter)
+
+
+def _option_problems(options: Mapping[str, Any]) -> list[str]:
+    problems = Problems()
+    if not set(_allowed(options)) <= set(ALLOWABLE):
+        problems.add("allow", options["allow"], f"a list of {', '.join(ALLOWABLE)}")
+    if not isinstance(options.get("resample", False), bool):
+        problems.add("resample", options["resample"], "true or false")
+    return problems.found
+
+
+def _allowed(options: Mapping[str, Any]) -> list[str]:
+    """What may differ from training, where one word stands for a list of it."""
+    allow = options.get("allow") or []
+    return [str(word) for word in allow] if isinstance(allow, list) else [str(allow)]
+
+
+def _reading(options: Mapping[str, Any], run: LoadedRun) -> Reading:
+    """As training read its files, but for what the user says of the new ones."""
+    trained = run.config["data"]["source"]
+    said = {key: value for key, value in (options.get("source") or {}).items() if value is not None}
+    source = {**trained, **said}
+    keys = ("label", "group", "ignore", "keep", "header", "separator", "decimal")
+    is_ucr = str(trained.get("_target_", "")).endswith(".UcrTextSource")
+    table = table_options(
+        **{key: source.get(key) for key in keys}, wide=True if is_ucr else source.get("wide"), prefix="source"
+    )
+    layout = source.get("layout")
+    if layout not in (None, "channels_first", "channels_last"):
+        raise UserError(f"source.layout={layout!r}: expected channels_first, channels_last or null")
+    return Reading(
+        split=options["split"],
+        sampling_rate_hz=options["sampling_rate_hz"],
+        missing_value=trained.get("missing_value"),
+        missing_channels=trained.get("missing_channels"),
+        table=table,
+        label_first=is_ucr and said.get("header") is None,
+        layout=layout,
+        mono=bool(source.get("mono", True)),
+        trained=run.spec,
+    )
+
+
+def _prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> SeriesData:
+    """The series as training prepared its own, after they have been compared with those.
+
+    Raises:
+        UserError: they differ in a way that the user has not allowed, or their rate is needed and not known.
+    """
+    given, allow = str(options["input"]), _allowed(options)
+    prepare = Prepare(**run.config["data"]["prepare"])
+    data = new.data
+    if options.get("resample") and prepare.resample_hz is None:
+        if run.spec.sampling_rate_hz is None or prepare.resample_length is not None:
+            raise UserError("resample=true: expected false, since the run was not trained on one known sampling rate")
+        prepare = replace(prepare, resample_hz=run.spec.sampling_rate_hz)
+    if prepare.resample_hz is not None and data.sampling_rate_hz is None and data.rates_hz is None:
+        why = "the run was trained on series resampled" if not options.get("resample") else "its series are resampled"
+        raise UserError(
+            f"sampling_rate_hz=None: expected the points per second of {given}, which does not state them, since {why} "
+            f"to {prepare.resample_hz:g} Hz"
+        )
+    data = prepare.apply(data)
+    if problems := mismatches(data, run.spec, names=new.names, given=given, allow=allow):
+        raise UserError(problems)
+    if run.spec.sampling_rate_hz is not None and data.sampling_rate_hz is None and data.rates_hz is None:
+        note = f"sampling rate not stated, taken as the {run.spec.sampling_rate_hz:,.6g} Hz of training"
+        data = replace(data, sampling_rate_hz=run.spec.sampling_rate_hz, notes=(*data.notes, note))
+    if (data.lengths > run.spec.length).any():
+        data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data)
+        data = replace(data, notes=(*data.notes, f"cut to the {run.spec.length:,} points of training"))
+    return data
