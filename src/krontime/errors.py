@@ -20,16 +20,16 @@ class Problems:
 
     >>> problems = Problems()
     >>> problems.add("data.batch_size", 0, "an integer of at least 1")
-    >>> problems.found
+    >>> problems.lines
     ['data.batch_size=0: expected an integer of at least 1']
     """
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.lines: list[str] = []
 
     def add(self, key: str, value: object, expected: str) -> None:
         """Note that `key` holds `value` where `expected` (a phrase) would be right."""
-        self.found.append(f"{key}={value!r}: expected {expected}")
+        self.lines.append(f"{key}={value!r}: expected {expected}")
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -37,17 +37,17 @@ class Problems:
         try:
             yield
         except UserError as error:
-            self.found += error.problems
+            self.lines += error.problems
 
     def raise_value_error(self) -> None:
         """Raise one `ValueError` with every problem found so far; for what knows arguments, and not config keys."""
-        if self.found:
-            raise ValueError("\n".join(self.found))
+        if self.lines:
+            raise ValueError("\n".join(self.lines))
 
     def raise_if_any(self) -> None:
         """Raise one `UserError` with every problem found so far."""
-        if self.found:
-            raise UserError(self.found)
+        if self.lines:
+            raise UserError(self.lines)
 
 
 class Terminated(SystemExit):

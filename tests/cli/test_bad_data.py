@@ -196,7 +196,7 @@ def test_wrong_data_is_explained(suffix, content, says, tmp_path, monkeypatch):
     for text in (path.name, *says):
         assert text in errors
     assert path.read_bytes() == before
-    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert [result.name for result in tmp_path.iterdir()] == [path.name]
 
 
 def odd(**changes: Any) -> Callable[[Path], list[str]]:

@@ -340,10 +340,10 @@ class TestJson:
     def test_of_a_command(self, arguments: list[str], keys: set[str], capsys: pytest.CaptureFixture[str]) -> None:
         cli.main([*arguments, "json=true"])
         (line,) = capsys.readouterr().out.splitlines()
-        found = json.loads(line)
-        assert found["command"] == arguments[0]
-        assert keys <= set(found)
-        assert len(found) > 1
+        report = json.loads(line)
+        assert report["command"] == arguments[0]
+        assert keys <= set(report)
+        assert len(report) > 1
         assert "KRONTIME_OUTPUT" not in os.environ
 
     @pytest.mark.parametrize(
@@ -352,9 +352,9 @@ class TestJson:
     def test_of_a_mistake(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert stopped([*arguments, "json=true", "quiet=true"]) == 2
         captured = capsys.readouterr()
-        found = json.loads(captured.out)
-        assert (found["command"], found["status"]) == (arguments[0], "refused")
-        assert all(problem in captured.err for problem in found["problems"])
+        report = json.loads(captured.out)
+        assert (report["command"], report["status"]) == (arguments[0], "refused")
+        assert all(problem in captured.err for problem in report["problems"])
 
     def test_of_a_fault_and_of_an_interruption(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

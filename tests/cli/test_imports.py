@@ -29,13 +29,13 @@ STEPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 PROBE = """
 import contextlib, io, json, sys
 from krontime import cli
-found = []
+loaded = []
 for arguments, names in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         with contextlib.suppress(SystemExit):
             cli.main(arguments)
-    found.append([name for name in names if name in sys.modules])
-print(json.dumps(found))
+    loaded.append([name for name in names if name in sys.modules])
+print(json.dumps(loaded))
 """
 
 
@@ -46,8 +46,8 @@ def test_commands_import_what_they_need(tmp_path: Path) -> None:
         [sys.executable, "-c", PROBE, json.dumps(STEPS)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert {" ".join(arguments): imported for (arguments, _), imported in zip(STEPS, found, strict=True)} == {
+    report = json.loads(done.stdout)
+    assert {" ".join(arguments): imported for (arguments, _), imported in zip(STEPS, report, strict=True)} == {
         " ".join(arguments): [] for arguments, _ in STEPS
     }
     assert list(tmp_path.glob("runs/*/*/*/record.json"))

@@ -82,10 +82,10 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
     seen: set[tuple[str, str]] = set()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         for size in SIZES:
-            code, found = calls(script, size, tmp_path / size)
+            code, result = calls(script, size, tmp_path / size)
             assert code == 0
-            assert found
-            for verb, *overrides in found:
+            assert result
+            for verb, *overrides in result:
                 assert verb in COMMANDS
                 is_multirun = overrides[0] == "-m"
                 for job in jobs(overrides[is_multirun:]):
@@ -103,19 +103,19 @@ def test_a_failed_job_stops_nothing_and_anything_else_does(script: Path, tmp_pat
     _, whole = calls(script, "smoke", tmp_path / "whole")
     assert calls(script, "smoke", tmp_path / "failed", code=EXIT_USER_ERROR) == (0, whole)
     for code in (1, cli.EXIT_INTERRUPTED, 137):
-        stopped, found = calls(script, "smoke", tmp_path / str(code), code=code)
+        stopped, result = calls(script, "smoke", tmp_path / str(code), code=code)
         assert stopped != 0
-        assert [call[:2] for call in found].count(["train", "-m"]) == 1
-        assert found[-1][:2] == ["train", "-m"]
+        assert [call[:2] for call in result].count(["train", "-m"]) == 1
+        assert result[-1][:2] == ["train", "-m"]
 
 
 @pytest.mark.parametrize(
     "script", [s for s in SCRIPTS if "krontime data" in s.read_text()], ids=lambda script: script.stem
 )
 def test_a_missing_file_ends_a_script_before_anything_is_trained(script: Path, tmp_path: Path) -> None:
-    code, found = calls(script, "cpu", tmp_path, data=EXIT_USER_ERROR)
+    code, result = calls(script, "cpu", tmp_path, data=EXIT_USER_ERROR)
     assert code == EXIT_USER_ERROR
-    assert [call[0] for call in found] == ["data"]
+    assert [call[0] for call in result] == ["data"]
 
 
 def value(call: Sequence[str], key: str) -> str | None:
@@ -136,10 +136,10 @@ def output(call: Sequence[str]) -> str | None:
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if "seed=" in s.read_text()], ids=lambda script: script.stem)
 def test_tables_know_the_seeds_that_were_asked_for(script: Path, size: str, tmp_path: Path) -> None:
     """A seed that every model lacks could not be told otherwise."""
-    _, found = calls(script, size, tmp_path)
-    swept = [call for call in found if call[:2] == ["train", "-m"]]
+    _, result = calls(script, size, tmp_path)
+    swept = [call for call in result if call[:2] == ["train", "-m"]]
     seeds = {output(call): value(call, "seed") for call in swept}
-    tables = [call for call in found if call[0] == "tables"]
+    tables = [call for call in result if call[0] == "tables"]
     assert tables
     for call in tables:
         records = (value(call, "records") or "").strip("[]")

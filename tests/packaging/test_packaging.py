@@ -70,8 +70,10 @@ def test_the_wheel_trains_outside_the_checkout(wheel: Path, tmp_path: Path) -> N
     install = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet")
     run(*install, "--disable-pip-version-check", wheel, cwd=tmp_path)
 
-    found = run(python, "-c", "from krontime.config.files import config_dir; print(config_dir())", cwd=tmp_path).strip()
-    assert Path(found) == packages / "krontime" / "configs"
+    printed = run(
+        python, "-c", "from krontime.config.files import config_dir; print(config_dir())", cwd=tmp_path
+    ).strip()
+    assert Path(printed) == packages / "krontime" / "configs"
     krontime = folder / "bin" / "krontime"
     assert "krontime*" in run(krontime, "train", "--help", cwd=tmp_path)
     screen = run(

@@ -253,9 +253,9 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
     if path.is_file():
         Record.read(path)  # whole, whenever it is there
     if status == 128 + signal.SIGTERM and path.is_file():  # there is none where training had not begun
-        found = Record.read(path).status
-        if found not in (Status.INTERRUPTED, Status.COMPLETED):
-            problems.append(f"after SIGTERM the record says {found}")
+        record = Record.read(path).status
+        if record not in (Status.INTERRUPTED, Status.COMPLETED):
+            problems.append(f"after SIGTERM the record says {record}")
     for checkpoint in (run_dir / "checkpoints").glob("*.ckpt"):
         load.load_checkpoint(checkpoint)  # every one that has a final name is whole
     return problems
@@ -263,31 +263,31 @@ def left_behind(run_dir: Path, status: int) -> list[str]:
 
 def differences(run_dir: Path, twin: Path) -> list[str]:
     """Names of what two finished runs do not share to the last bit; times, and commits made meanwhile, are left out."""
-    found = []
+    result = []
     for name in ("last.ckpt", "best.ckpt"):
         one, two = (load.load_checkpoint(folder / "checkpoints" / name) for folder in (run_dir, twin))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state", "averaging_state"):
             if not same(one.get(part), two.get(part)):
-                found.append(f"{name}: {part}")
+                result.append(f"{name}: {part}")
         if one["global_step"] != two["global_step"] or one["epoch"] != two["epoch"]:
-            found.append(f"{name}: step or epoch")
+            result.append(f"{name}: step or epoch")
     records = [json.loads((folder / "record.json").read_text()) for folder in (run_dir, twin)]
     for record in records:
         for key in ("started_at", "finished_at", "train_time_s", "inference_ms_per_series", "peak_memory_bytes", "git"):
             record.pop(key)
         record["config"] = without_folders(record["config"])
-    found += [f"record: {key}" for key in records[0] if records[0][key] != records[1][key]]
+    result += [f"record: {key}" for key in records[0] if records[0][key] != records[1][key]]
     one, two = (read_predictions(folder / "test_predictions.parquet") for folder in (run_dir, twin))
     if not (np.array_equal(one.probabilities, two.probabilities) and one.labels == two.labels):
-        found.append("test_predictions.parquet")
+        result.append("test_predictions.parquet")
     first, second = (list(logged(folder / "metrics.csv")) for folder in (run_dir, twin))
     if first != second:
         lines = [f"  {a}\n  {b}" for a, b in zip(first, second, strict=False) if a != b][:2]
-        found.append(f"metrics.csv ({len(first)} and {len(second)} rows)\n" + "\n".join(lines))
+        result.append(f"metrics.csv ({len(first)} and {len(second)} rows)\n" + "\n".join(lines))
     clear_spares(run_dir)  # what a kill between the record and this leaves
     spare = [p.name for p in run_dir.rglob("*") if "previous" in p.name or p.name.startswith(".")]
-    found += [f"{name} was left behind" for name in spare]
-    return found
+    result += [f"{name} was left behind" for name in spare]
+    return result
 
 
 def logged(path: Path) -> Iterator[dict[str, str]]:

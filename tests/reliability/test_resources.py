@@ -116,8 +116,8 @@ def test_a_cache_that_is_removed_under_a_run_is_not_missed(
 ) -> None:
     status, text = in_child(harmed(lambda: shutil.rmtree(folder / "cache"), tmp_path, "data.num_workers=1"))
     assert status == 0, text
-    found = matrix.differences(the_run(tmp_path), twin)
-    assert found == ["record: config", "record: config_hash"]  # the number of workers
+    result = matrix.differences(the_run(tmp_path), twin)
+    assert result == ["record: config", "record: config_hash"]  # the number of workers
     status, text = in_child(harmed(nothing, tmp_path / "other"))
     assert status == 0, text
     assert matrix.differences(the_run(tmp_path / "other"), twin) == []

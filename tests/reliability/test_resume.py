@@ -131,8 +131,8 @@ def test_a_best_checkpoint_that_came_too_early_gives_way_to_the_one_before(
     best = write_best(folder, score=-1.0)
     resumed = resume_from(folder, prepare.prepare(options).protocol, 1, repair=True)
     assert resumed is not None
-    found = load.load_checkpoint(best)["state_dict"]
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    actual = load.load_checkpoint(best)["state_dict"]
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
     assert not previous(best).exists()
     ends_as(folder, twin, options)
 

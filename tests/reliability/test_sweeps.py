@@ -67,8 +67,8 @@ def start() -> Start:
 
 
 def records(output: Path) -> dict[str, Record]:
-    found = {path.parent.relative_to(output).as_posix(): path for path in output.glob("*/*/*/record.json")}
-    return {folder: Record.read(path) for folder, path in sorted(found.items())}
+    result = {path.parent.relative_to(output).as_posix(): path for path in output.glob("*/*/*/record.json")}
+    return {folder: Record.read(path) for folder, path in sorted(result.items())}
 
 
 def timeless(record: Record) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def timeless(record: Record) -> dict[str, Any]:
 
 def completed(output: Path) -> dict[str, tuple[Any, ...]]:
     """Of each completed run, what changes when it is run again."""
-    found = {}
+    result = {}
     for folder, record in records(output).items():
         if record.status is Status.COMPLETED:
             written = [path.stat().st_mtime_ns for path in sorted((output / folder).rglob("*.ckpt"))]
-            found[folder] = (record.started_at, record.finished_at, *written)
-    return found
+            result[folder] = (record.started_at, record.finished_at, *written)
+    return result
 
 
 def wait_for_epochs(process: ForkServerProcess, output: Path, num_epochs: int) -> None:
@@ -395,16 +395,16 @@ def test_jobs_that_are_run_last_return_in_their_place(tmp_path: Path, monkeypatc
     Plugins.instance()  # which imports what is installed anew
     from hydra_plugins.hydra_krontime.sweeper import KrontimeSweeper
 
-    whole, found = KrontimeSweeper.sweep, []
-    monkeypatch.setattr(KrontimeSweeper, "sweep", lambda self, arguments: found.append(whole(self, arguments)))
+    whole, result = KrontimeSweeper.sweep, []
+    monkeypatch.setattr(KrontimeSweeper, "sweep", lambda self, arguments: result.append(whole(self, arguments)))
     for subdir, places in (("${data.name}/x/seed${seed}", [1, 0]), ("x/${hydra.job.num}/y", [0, 1])):
         jobs = ("seed=0,1", f"hydra.sweep.subdir={subdir}")
         sweep(*jobs, output=tmp_path)
-        first = found[-1][0].hydra_cfg.hydra.runtime.output_dir
+        first = result[-1][0].hydra_cfg.hydra.runtime.output_dir
         Path(f"{first}.lock").touch()
         sweep(*jobs, output=tmp_path)
-        assert [job.cfg.seed for job in found[-1]] == [0, 1]
-        assert [job.hydra_cfg.hydra.job.num for job in found[-1]] == places
+        assert [job.cfg.seed for job in result[-1]] == [0, 1]
+        assert [job.hydra_cfg.hydra.job.num for job in result[-1]] == places
 
 
 def test_a_suite_is_a_sweep_over_its_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,8 +42,8 @@ def test_the_driver_tells_errors_of_other_kinds_and_too_much_time_or_memory(fuzz
     monkeypatch.setattr(fuzz, "MAX_MEMORY", 2**24)
 
     def told(run: Any) -> str | None:
-        found = fuzz._problem(replace(fuzz.TARGETS["npy"], run=run), b"", tmp_path / "inputs")
-        return found and found[0]
+        result = fuzz._problem(replace(fuzz.TARGETS["npy"], run=run), b"", tmp_path / "inputs")
+        return result and result[0]
 
     def refused(path: Path) -> None:
         raise UserError("told")

@@ -33,7 +33,7 @@ def audit(config: DictConfig) -> Path:
     data = load_data(options)
     if not data.is_test.any():
         raise UserError(f"data.name={chosen['name']!r}: expected test series; there is no split to audit")
-    found = measure.audit(
+    measured = measure.audit(
         data,
         name=chosen["name"],
         scaling=chosen["scaling"],
@@ -42,7 +42,7 @@ def audit(config: DictConfig) -> Path:
         seed=options["seed"],
         num_jobs=torch.get_num_threads(),
     )
-    text, output = page.write_page(found), folder_of(options["output"])
+    text, output = page.write_page(measured), folder_of(options["output"])
     try:
         with replacing(output) as temporary:
             temporary.write_text(text, encoding="utf-8")

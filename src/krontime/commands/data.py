@@ -59,7 +59,7 @@ def _plot_problems(plot_file: Any) -> list[str]:
             problems.add("plot", plot_file, "a new file name; this one exists")
         if not path.parent.is_dir():
             problems.add("plot", plot_file, f"a file in a folder that exists; {str(path.parent)!r} does not")
-    return problems.found
+    return problems.lines
 
 
 def _list() -> None:

@@ -51,10 +51,10 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     scorer = Scorer.of(run.config, options["accelerator"])
     test = job.split.test
     probability = scorer.probabilities(run.module, job.data, test, masked=job.masked_for(test))
-    found = scores(probability, job.data.labels[test], run.module.prior.cpu())
-    show(evaluation(record, run_dir, found))
-    result(run=run_dir, test=found, recorded=record.metrics.test)
-    return found
+    again = scores(probability, job.data.labels[test], run.module.prior.cpu())
+    show(evaluation(record, run_dir, again))
+    result(run=run_dir, test=again, recorded=record.metrics.test)
+    return again
 
 
 def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str,
     if "data" in given:
         old, new = Path(config["paths"]["data"]), Path(given["data"])
 
-        def found(value: Any) -> Any:
+        def moved_path(value: Any) -> Any:
             if not isinstance(value, str):
                 return value
             path = Path(value)
@@ -72,6 +72,8 @@ def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str,
                 return str(new / path.relative_to(old))
             return str(new / path.name) if (new / path.name).is_file() else value
 
-        source = {key: value if key == "_target_" else found(value) for key, value in config["data"]["source"].items()}
+        source = {
+            key: value if key == "_target_" else moved_path(value) for key, value in config["data"]["source"].items()
+        }
         moved["data"] = {**config["data"], "source": source}
     return moved

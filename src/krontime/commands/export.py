@@ -27,7 +27,7 @@ def export(config: DictConfig) -> Path:
     if output.exists():
         problems.add("output", str(output), "the name of a new folder; it exists")
     elif problem := writing_problem(output):
-        problems.found.append(f"output={str(output)!r}: can't be written ({problem})")
+        problems.lines.append(f"output={str(output)!r}: can't be written ({problem})")
     if is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()

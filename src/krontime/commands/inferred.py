@@ -32,12 +32,12 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     path = Path(value).expanduser()
     if keys[0] == "data.train" and path.is_dir():
         raise UserError(f"data.train={value!r}: is a folder; expected a file, or data.path={value}")
-    found = guess(path, keys[0])
+    options = guess(path, keys[0])
     if "data.test" in given:
-        found.pop("data.test", None)
-    notice(" ".join(f"{key}={text}" for key, text in found.items()) + f" (from {keys[0]}={value})")
+        options.pop("data.test", None)
+    notice(" ".join(f"{key}={text}" for key, text in options.items()) + f" (from {keys[0]}={value})")
     rest = [argument for argument in arguments if argument.partition("=")[0] != keys[0]]
-    return [*rest, *(f"{key}={text}" for key, text in found.items())]
+    return [*rest, *(f"{key}={text}" for key, text in options.items())]
 
 
 def _takes_data(command: str) -> bool:

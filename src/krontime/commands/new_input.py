@@ -51,7 +51,7 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
         UserError: the run or a file can't be read, or the series differ from those of training in a way that is not
             allowed.
     """
-    problems.found += _option_problems(options)
+    problems.lines += _option_problems(options)
     given = folder_of(options["input"])
     files: list[tuple[Path, str]] = []
     note: str | None = None
@@ -79,7 +79,7 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("allow", options["allow"], f"a list of {', '.join(ALLOWABLE)}")
     if not isinstance(options.get("resample", False), bool):
         problems.add("resample", options["resample"], "true or false")
-    return problems.found
+    return problems.lines
 
 
 def _allowed(options: Mapping[str, Any]) -> list[str]:

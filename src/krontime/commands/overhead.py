@@ -63,19 +63,19 @@ def overhead(config: DictConfig) -> dict[str, Any]:
 
     quiet_lightning()
     pl.seed_everything(options["seed"], verbose=False)
-    found: dict[str, Any] = {"data": options["data"]["name"], "model": options["model"]["name"]}
+    measured: dict[str, Any] = {"data": options["data"]["name"], "model": options["model"]["name"]}
     job = prepare.prepare(options)  # parsed into the cache, where it was not
-    found |= _opening(options)
+    measured |= _opening(options)
     if own["rounds"]:
-        found |= _epochs(options, job, num_rounds=own["rounds"], num_warmup=own["warmup"])
+        measured |= _epochs(options, job, num_rounds=own["rounds"], num_warmup=own["warmup"])
     if own["start"]:
-        found["first_step_s"] = _first_step_s(config)
-    show(_screen(found))
+        measured["first_step_s"] = _first_step_s(config)
+    show(_screen(measured))
     if own["output"]:
         about = environment_json("cpu")
         with replacing(Path(own["output"]).expanduser()) as temporary:
-            temporary.write_text(json.dumps({**found, **about}, indent=2) + "\n", encoding="utf-8")
-    return found
+            temporary.write_text(json.dumps({**measured, **about}, indent=2) + "\n", encoding="utf-8")
+    return measured
 
 
 def _opening(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,20 +221,21 @@ def _first_step_s(config: DictConfig) -> float:
         raise RuntimeError(f"the run ended before its first step: {''.join(seen[-5:])}")
 
 
-def _screen(found: Mapping[str, Any]) -> str:
-    added = found["open_resident_bytes"]
-    lines = [f"{found['model']} on {found['data']}", ""]
-    if "rounds" in found:
+def _screen(measured: Mapping[str, Any]) -> str:
+    added = measured["open_resident_bytes"]
+    lines = [f"{measured['model']} on {measured['data']}", ""]
+    if "rounds" in measured:
         lines += [
-            f"training epoch    bare loop {found['bare_epoch_s']:.3f} s, framework {found['train_epoch_s']:.3f} s: "
-            f"{found['ratio']:.3f} of it ({found['ratio_min']:.3f} to {found['ratio_max']:.3f}); "
-            f"medians of {found['rounds']} epochs that take turns",
-            f"whole epoch       {found['whole_epoch_s']:.3f} s, with validation",
+            f"training epoch    bare loop {measured['bare_epoch_s']:.3f} s, "
+            f"framework {measured['train_epoch_s']:.3f} s: {measured['ratio']:.3f} of it "
+            f"({measured['ratio_min']:.3f} to {measured['ratio_max']:.3f}); "
+            f"medians of {measured['rounds']} epochs that take turns",
+            f"whole epoch       {measured['whole_epoch_s']:.3f} s, with validation",
         ]
     lines.append(
-        f"opening the data  {found['open_s'] * 1000:.1f} ms for {format_bytes(found['data_bytes'])}, "
+        f"opening the data  {measured['open_s'] * 1000:.1f} ms for {format_bytes(measured['data_bytes'])}, "
         f"{'?' if added is None else format_bytes(added)} more in memory"
     )
-    if "first_step_s" in found:
-        lines.append(f"first step        {found['first_step_s']:.1f} s after the command")
+    if "first_step_s" in measured:
+        lines.append(f"first step        {measured['first_step_s']:.1f} s after the command")
     return "\n".join(lines)

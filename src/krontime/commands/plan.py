@@ -156,7 +156,7 @@ def _length_problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("length", None, "a number of time points of at least 1, or data=NAME")
     elif options.get("data") is not None and options["length"] is not None:
         problems.add("length", options["length"], "null where data=NAME says the length")
-    return problems.found
+    return problems.lines
 
 
 def _spec(options: Mapping[str, Any]) -> SeriesSpec:

@@ -40,9 +40,9 @@ def predict(config: DictConfig) -> Path | None:
     check_options(options)
     given, output = folder_of(options["input"]), folder_of(options["output"])
     problems = Problems()
-    problems.found += _option_problems(options)
+    problems.lines += _option_problems(options)
     if str(options["output"]) != STDOUT:
-        problems.found += _output_problems(output, given, force=options["force"])
+        problems.lines += _output_problems(output, given, force=options["force"])
     skip = options.get("on_error", "refuse") == "skip"
     run, new, data, num_files, names_matter = read_input(options, problems, skip=skip)
     indices = np.arange(len(data))
@@ -77,7 +77,7 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("on_error", options["on_error"], "refuse or skip")
     if str(options["output"]) == STDOUT and is_json():
         problems.add("output", STDOUT, "a file where json=true, which prints an object of its own")
-    return problems.found
+    return problems.lines
 
 
 def _output_problems(output: Path, given: Path, *, force: bool) -> list[str]:
@@ -93,4 +93,4 @@ def _output_problems(output: Path, given: Path, *, force: bool) -> list[str]:
             problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
     except OSError as error:
         problems.add("output", str(output), f"a path that can be looked at ({error.strerror})")
-    return problems.found
+    return problems.lines

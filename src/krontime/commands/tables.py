@@ -147,8 +147,8 @@ def _problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("export", options["export"], "tsml, or null")
     if options["refresh"] is not None and (chosen != TableOptions() or options["publish"] or options["export"]):
         keys = "metric, rows, seeds, models, published, against, scatter, export and publish"
-        problems.found.append(f"refresh: {keys} have no effect with it")
-    return problems.found + chosen.problems()
+        problems.lines.append(f"refresh: {keys} have no effect with it")
+    return problems.lines + chosen.problems()
 
 
 def _listed(value: Any) -> list[Any]:

@@ -47,13 +47,13 @@ def verify(config: DictConfig) -> Verification:
 
     again = train_in(again_config, folder_of(options["output"]) / chosen.job)
     assert again is not None  # one process
-    found = verified(chosen.record, again, runs)
-    for metric in sorted(found.recorded.keys() | found.again.keys()):
-        show(f"  {metric}: recorded {found.recorded.get(metric)}, now {found.again.get(metric)}")
-    show(f"{chosen.job}: {found.verdict}")
-    if not found.met:
+    comparison = verified(chosen.record, again, runs)
+    for metric in sorted(comparison.recorded.keys() | comparison.again.keys()):
+        show(f"  {metric}: recorded {comparison.recorded.get(metric)}, now {comparison.again.get(metric)}")
+    show(f"{chosen.job}: {comparison.verdict}")
+    if not comparison.met:
         sys.exit(EXIT_NOT_MET)
-    return found
+    return comparison
 
 
 def in_steps(config: dict[str, Any], record: Record) -> dict[str, Any]:

@@ -273,17 +273,17 @@ def _no_such_key(text: str, override: "Override", config: dict[str, Any]) -> str
     if not depth:
         siblings += [path.name for path in config_dir().iterdir() if path.is_dir()]
     prefix = "".join(f"{parent}." for parent in parts[:depth])
-    found = f"{text}: there is no key {prefix}{part}"
+    problem = f"{text}: there is no key {prefix}{part}"
     paths = sorted(_key_paths(config), key=lambda path: (path.count("."), path))
     if depth == 0 and (same := [path for path in paths if path.rpartition(".")[2] == parts[-1]]):
-        return f"{found} (did you mean {same[0]}?)"
+        return f"{problem} (did you mean {same[0]}?)"
     if near := nearest(part, siblings, cutoff=0.7):
         hint = "".join((prefix, near, *(f".{rest}" for rest in parts[depth + 1 :])))
-        return f"{found} (did you mean {hint}?)"
+        return f"{problem} (did you mean {hint}?)"
     last_parts = {path.rpartition(".")[2]: path for path in reversed(paths)}
     if depth == 0 and (near := nearest(parts[-1], last_parts, cutoff=0.7)):
-        return f"{found} (did you mean {last_parts[near]}?)"
-    return f"{found} (expected one of {', '.join(sorted(set(siblings)))})"
+        return f"{problem} (did you mean {last_parts[near]}?)"
+    return f"{problem} (expected one of {', '.join(sorted(set(siblings)))})"
 
 
 def _not_installed(text: str) -> str | None:

@@ -39,18 +39,18 @@ def refusal(target: Any) -> str | None:
         return f"a class from {', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
     parts = target.split(".")
     try:
-        found: Any = importlib.import_module(parts[0])
+        named: Any = importlib.import_module(parts[0])
     except ModuleNotFoundError:
         return f"{parts[0]} to be installed (pip install {parts[0]})"
     for size, part in enumerate(parts[1:], start=2):  # in the order in which Hydra looks
         try:
-            found = getattr(found, part)
+            named = getattr(named, part)
         except AttributeError:
             try:
-                found = importlib.import_module(".".join(parts[:size]))
+                named = importlib.import_module(".".join(parts[:size]))
             except ImportError:
                 return f"the name of a class that exists ({part!r} was not found)"
-    if not inspect.isclass(found) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+    if not inspect.isclass(named) or not f"{named.__module__}.".startswith(ALLOWED_TARGETS):
         return "a class defined in an allowed module"
     return None
 

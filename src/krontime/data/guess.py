@@ -85,14 +85,14 @@ def _is_train(file: Path) -> bool:
 
 def _pair(data: str, train: Path) -> dict[str, str]:
     """A training file, and the test file beside it, which is called alike."""
-    found = {"data": data, "data.train": str(train)}
+    options = {"data": data, "data.train": str(train)}
     stem = train.stem
     if _is_train(train):
         cut = stem.lower().rindex("train")
         beside = {file.stem.lower(): file for file in train.parent.glob(f"*{train.suffix}")}
         if (test := beside.get(f"{stem[:cut]}test".lower())) is not None:
-            found["data.test"] = str(test)
-    return found
+            options["data.test"] = str(test)
+    return options
 
 
 def _is_ucr_text(path: Path) -> bool:

@@ -95,7 +95,7 @@ class TableOptions:
                 problems.add(key, value, "the name of a model, or null")
             elif value is not None and self.published_folder is None:
                 problems.add(key, value, "null without published=FOLDER")
-        return problems.found
+        return problems.lines
 
 
 def write_options(options: TableOptions, folder: Path) -> None:
@@ -210,12 +210,12 @@ def refresh(root: Path) -> dict[Path, tuple[Comparison | None, list[Damaged]]]:
         UserError: there is no such folder, or one of them can't be read; names every problem.
     """
     files = [path for name in SOURCES for path in root.rglob(name)]
-    found = {path.parent for path in files if RECORDS not in path.relative_to(root).parts[:-1]}
-    if not found:
+    folders = {path.parent for path in files if RECORDS not in path.relative_to(root).parts[:-1]}
+    if not folders:
         raise UserError(f"refresh={str(root)!r}: expected a folder with one of {', '.join(SOURCES)} in it or below")
     done: dict[Path, tuple[Comparison | None, list[Damaged]]] = {}
     problems: list[str] = []
-    for folder in sorted(found):
+    for folder in sorted(folders):
         try:
             done[folder] = _refresh(folder)
         except UserError as error:

@@ -130,8 +130,8 @@ def _about(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not readable ({error})") from error
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
-        found = about.get("format_version") if isinstance(about, dict) else None
-        raise UserError(f"{path}: format_version={found!r}: this version of krontime reads {FORMAT_VERSION}")
+        version = about.get("format_version") if isinstance(about, dict) else None
+        raise UserError(f"{path}: format_version={version!r}: this version of krontime reads {FORMAT_VERSION}")
     return about
 
 

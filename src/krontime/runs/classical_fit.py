@@ -179,9 +179,9 @@ class ClassicalFit(Fit):
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
         """Every metric by name; those of probabilities are not defined where all of them are 0 or 1."""
-        found = super().scores(probability, labels)
+        scores = super().scores(probability, labels)
         only_names = bool(((probability == 0) | (probability == 1)).all())
-        return {name: None if only_names and name in NEEDS_PROBABILITIES else found[name] for name in found}
+        return {name: None if only_names and name in NEEDS_PROBABILITIES else scores[name] for name in scores}
 
 
 @contextmanager

@@ -317,27 +317,27 @@ class Record(_Strict):
 def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a run's protocol that its config alone decides, as far as the config has their keys."""
     data, model = (_mapping(config, key) for key in ("data", "model"))
-    found = {"split_seed": config["seed"]} if config.get("seed") is not None else {}
+    fields = {"split_seed": config["seed"]} if config.get("seed") is not None else {}
     if "resample" in data:
-        found["resample"] = data["resample"]
+        fields["resample"] = data["resample"]
     if "scaling" in data:
-        found["scaling"] = data["scaling"]
+        fields["scaling"] = data["scaling"]
     if prepare := _mapping(data, "prepare"):
-        found["preparation"] = {
+        fields["preparation"] = {
             key: value
             for key, value in prepare.items()
             if value is not None and (key != "crop_from" or prepare.get("crop_length"))
         }
     if window := _mapping(data, "window"):
-        found["windowing"] = dict(window) if window.get("length") else None
+        fields["windowing"] = dict(window) if window.get("length") else None
     if model:
-        found["fitted_on"] = model.get("fit_on")  # which references have
+        fields["fitted_on"] = model.get("fit_on")  # which references have
     if config.get("score", "auto") != "auto":
-        found["score"] = config["score"]
+        fields["score"] = config["score"]
     if "callbacks" in config:
         monitor = _mapping(_mapping(config, "callbacks"), "checkpoint").get("monitor")
-        found["selection_metric"] = None if model.get("fit_on") or "_target_" not in model else monitor
-    return found
+        fields["selection_metric"] = None if model.get("fit_on") or "_target_" not in model else monitor
+    return fields
 
 
 def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
@@ -350,9 +350,9 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
         if isinstance(most := validation.get("max_train"), int):
             expected["num_train"] = min(most, protocol.num_train)
     problems = [
-        f"protocol.{name} is {found!r} but the config gives {value!r}"
+        f"protocol.{name} is {recorded!r} but the config gives {value!r}"
         for name, value in expected.items()
-        if (found := getattr(protocol, name)) != value
+        if (recorded := getattr(protocol, name)) != value
     ]
     if (protocol.resample == 0) != (protocol.resampled_by is None):
         problems.append(f"protocol.resample is {protocol.resample} but resampled_by {protocol.resampled_by!r}")

@@ -177,11 +177,11 @@ def _completed(run_dir: Path) -> Record | None:
     """The record of a completed run in this folder."""
     if not (run_dir / RECORD).is_file():
         return None
-    found = Record.read(run_dir / RECORD)
-    return found if found.status is Status.COMPLETED else None
+    record = Record.read(run_dir / RECORD)
+    return record if record.status is Status.COMPLETED else None
 
 
-def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) -> None:
+def _refuse_other_data(config: Mapping[str, Any], record: Record, run_dir: Path) -> None:
     """Scores of a completed run say nothing of data that has changed since; where it can't be read, nothing is known.
 
     Raises:
@@ -191,9 +191,9 @@ def _refuse_other_data(config: Mapping[str, Any], found: Record, run_dir: Path) 
         protocol = prepare.prepare(config).protocol
     except UserError:
         return
-    if found.protocol and found.protocol.data_sha256 != protocol.data_sha256:
+    if record.protocol and record.protocol.data_sha256 != protocol.data_sha256:
         raise UserError(
-            f"{run_dir}: the data set {found.data!r} has changed since this run was completed; expected force=true to "
+            f"{run_dir}: the data set {record.data!r} has changed since this run was completed; expected force=true to "
             "train again (the folder is kept under another name), or the data of then"
         )
 
@@ -202,8 +202,8 @@ def _log_scores(fit: Fit, metrics: Metrics) -> None:
     """Give the loggers the scores of what was selected, as `final/val/NAME` and `final/test/NAME`."""
     scores = {
         f"final/{split}/{name}": score
-        for split, found in (("val", metrics.val), ("test", metrics.test))
-        for name, score in found.items()
+        for split, scores in (("val", metrics.val), ("test", metrics.test))
+        for name, score in scores.items()
         if score is not None
     }
     for logger in fit.loggers:

@@ -89,19 +89,19 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     return screen
 
 
-def evaluation(record: Record, run_dir: Path, found: Mapping[MetricName, float | None]) -> Text:
+def evaluation(record: Record, run_dir: Path, again: Mapping[MetricName, float | None]) -> Text:
     """The test scores of a run computed again, beside those in its record.
 
     Args:
         record: of the run.
         run_dir: its folder.
-        found: score by metric name.
+        again: score by metric name.
     """
     screen = Text()
     screen.append(f"{record.model} on {record.data}, seed {record.seed}: ", style="bold")
     screen.append("test split scored again", style="bold green")
     screen.append("\n")
-    _scores(screen, recorded=record.metrics.test, now=found)
+    _scores(screen, recorded=record.metrics.test, now=again)
     _line(screen, "Folder", str(run_dir))
     screen.rstrip()
     return screen
@@ -253,9 +253,9 @@ def _device_line(record: Record) -> str:
 def _files(run_dir: Path) -> list[tuple[str, str]]:
     is_tested = not (run_dir / VALIDATION_PREDICTIONS).is_file()
     return [
-        (found.relative_to(run_dir).as_posix(), what if is_tested else what.replace("test split", "validation series"))
+        (path.relative_to(run_dir).as_posix(), what if is_tested else what.replace("test split", "validation series"))
         for pattern, what in _FILES
-        for found in sorted(run_dir.glob(pattern))
+        for path in sorted(run_dir.glob(pattern))
     ]
 
 

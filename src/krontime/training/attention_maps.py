@@ -33,11 +33,11 @@ def mean_factors(
     layers = [layer for layer in layers if layer.kind in ("kronecker", "pooled")]
     if not layers:
         return []
-    found: list[list[np.ndarray]] = []
+    factors: list[list[np.ndarray]] = []
 
     def look(layer: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor | None]) -> None:
         assert isinstance(layer, LevelAttention)
-        found.append([factor.mean(dim=(0, 1)).cpu().numpy() for factor in layer.factors(*inputs)])
+        factors.append([factor.mean(dim=(0, 1)).cpu().numpy() for factor in layer.factors(*inputs)])
 
     most = max(1, min(MOST_SERIES, MOST_POINTS // (data.num_channels * data.spec.length)))
     batch = SeriesDataset(data, masked).__getitems__(indices[:most].tolist())
@@ -49,4 +49,4 @@ def mean_factors(
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return factors

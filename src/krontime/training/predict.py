@@ -110,5 +110,5 @@ def scores(probability: torch.Tensor, labels: np.ndarray, prior: torch.Tensor) -
     """Every metric by name, from probabilities `(n, K)` and labels `(n,)`; see `decide` for the prior `(K,)`."""
     metrics = metric_collection(probability.shape[1], prior)
     metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
-    found = metrics.compute()
-    return {name: round(float(found[name]), 7) for name in get_args(MetricName)}  # what float32 holds
+    computed = metrics.compute()
+    return {name: round(float(computed[name]), 7) for name in get_args(MetricName)}  # what float32 holds

@@ -141,10 +141,12 @@ class TestRepeats:
         assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
         output = tmp_path / "out.parquet"
         verb(predict.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
-        stored, found = (read_predictions(path) for path in (tmp_path / "run" / "test_predictions.parquet", output))
-        assert (found.probabilities == stored.probabilities).all()
-        assert found.labels == stored.labels
-        assert found.predicted == stored.predicted
+        stored, predictions = (
+            read_predictions(path) for path in (tmp_path / "run" / "test_predictions.parquet", output)
+        )
+        assert (predictions.probabilities == stored.probabilities).all()
+        assert predictions.labels == stored.labels
+        assert predictions.predicted == stored.predicted
 
     def test_predict_on_a_ts_file_gives_the_stored_predictions(
         self, config: Callable[..., Any], files: Path, tmp_path: Path

@@ -26,9 +26,9 @@ class TestLoggers:
         for logger, expected in (("[csv,tensorboard]", {"csv", "tb"}), ("tensorboard", {"tb"}), ("[]", set())):
             folder = tmp_path / logger
             train(config("equal.npz", f"logger={logger}", "trainer.max_epochs=1"), folder)
-            found = {"csv"} if (folder / "metrics.csv").is_file() else set()
-            found |= {"tb"} if list(folder.rglob("events.out.tfevents*")) else set()
-            assert found == expected
+            kinds = {"csv"} if (folder / "metrics.csv").is_file() else set()
+            kinds |= {"tb"} if list(folder.rglob("events.out.tfevents*")) else set()
+            assert kinds == expected
 
     def test_they_get_the_config_the_learning_rate_and_the_final_scores(
         self, config: Callable[..., Any], tmp_path: Path

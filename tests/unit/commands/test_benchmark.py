@@ -72,9 +72,9 @@ def test_real_processes_give_a_row_for_each_cell_and_every_file(tmp_path, capsys
         assert row.train_series_per_s == pytest.approx(1000 / row.train_ms_per_series)
         assert row.num_tokens == row.length // 8
         assert row.forward_flops > 0
-    found = by_cell(rows)
-    assert found["krontime_d2", 64].depth == 2
-    assert found["patchtst_naive", 64].attention == "naive"
+    cells = by_cell(rows)
+    assert cells["krontime_d2", 64].depth == 2
+    assert cells["patchtst_naive", 64].attention == "naive"
     with (tmp_path / "benchmark.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2
@@ -183,9 +183,9 @@ def test_a_lost_cell_takes_no_further_rounds_and_stands_in_the_table(tmp_path, p
             pretend(job, path, **others)
 
     monkeypatch.setattr(module, "run_cell", lose_naive)
-    found = by_cell(run(tmp_path, "rounds=2"))
-    assert found["patchtst_naive", 64].status == "timeout"
-    assert found["patchtst_naive", 64].message == "late"
+    cells = by_cell(run(tmp_path, "rounds=2"))
+    assert cells["patchtst_naive", 64].status == "timeout"
+    assert cells["patchtst_naive", 64].message == "late"
     assert [turn for name, _, turn in processes if name == "lost"] == ["memory", "memory"]
     assert "| patchtst_naive | timeout | timeout | - |" in (tmp_path / "runtime.md").read_text()
 
@@ -268,9 +268,9 @@ def test_every_variant_of_the_config_has_a_plan(tmp_path, processes):
     for row in rows:
         assert row.num_parameters > 0
         assert row.estimated_memory_bytes > 0
-    found = {row.variant: row for row in rows}
-    assert found["krontime_d2"].num_tokens == found["patchtst_naive"].num_tokens == found["floor"].num_tokens == 64
-    assert 356_000 < found["tcn"].num_parameters < 358_000
+    result = {row.variant: row for row in rows}
+    assert result["krontime_d2"].num_tokens == result["patchtst_naive"].num_tokens == result["floor"].num_tokens == 64
+    assert 356_000 < result["tcn"].num_parameters < 358_000
 
 
 def test_a_user_can_add_a_variant(tmp_path, processes):

@@ -102,9 +102,9 @@ def test_predicts_and_scores_as_the_run_does(folder: Path, tmp_path: Path) -> No
     options = {"input": folder / "data" / "two.npz", "split": "test", "sampling_rate_hz": None, "accelerator": None}
     verb(predict.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
     stored = read_predictions(folder / "run" / "test_predictions.parquet")
-    found = read_predictions(tmp_path / "out.parquet")
-    assert (found.probabilities == stored.probabilities).all()
-    assert found.predicted == stored.predicted
+    predictions = read_predictions(tmp_path / "out.parquet")
+    assert (predictions.probabilities == stored.probabilities).all()
+    assert predictions.predicted == stored.predicted
     paths = {"data": str(folder / "data"), "cache": str(tmp_path / "cache")}
     given = {"run": folder / "bundle", "accelerator": None}
     assert verb(evaluate.evaluate, **given, paths=paths) == Record.read(folder / "run" / "record.json").metrics.test

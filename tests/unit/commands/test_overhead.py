@@ -32,12 +32,12 @@ def data(tmp_path: Path) -> str:
 def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     cli.main(["overhead", "data=npz", data, *SMALL, "start=false", "output=numbers.json"])
-    found = json.loads((tmp_path / "numbers.json").read_text())
-    assert found["rounds"] == 2
-    assert 0 < found["ratio_min"] <= found["ratio"] <= found["ratio_max"]
-    assert found["train_epoch_s"] <= found["whole_epoch_s"]
-    assert found["data_bytes"] == 20 * 40 * 4
-    assert "first_step_s" not in found
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert report["rounds"] == 2
+    assert 0 < report["ratio_min"] <= report["ratio"] <= report["ratio_max"]
+    assert report["train_epoch_s"] <= report["whole_epoch_s"]
+    assert report["data_bytes"] == 20 * 40 * 4
+    assert "first_step_s" not in report
     assert "bare loop" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.npz", "numbers.json"]
 
@@ -69,6 +69,6 @@ def test_a_number_of_rounds_that_cannot_be_is_refused(data, capsys) -> None:
 def test_the_start_is_timed_in_a_process_of_its_own(data, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     cli.main(["overhead", "data=npz", data, *SMALL[:-1], "rounds=0", "output=numbers.json"])
-    found = json.loads((tmp_path / "numbers.json").read_text())
-    assert found["first_step_s"] > 0
-    assert "ratio" not in found
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert report["first_step_s"] > 0
+    assert "ratio" not in report

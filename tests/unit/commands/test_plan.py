@@ -29,16 +29,16 @@ def spec(length: int = L, num_channels: int = C) -> SeriesSpec:
 def test_parameters_and_flops_of_a_tiny_network_by_hand(compose, attention):
     """PatchTST's, whichever kernels compute it."""
     config = compose("model=patchtst", f"model.attention={attention}", "model.norm=layer", *TINY, *LINEAR, verb="plan")
-    found = plan.cost(config, spec(), batch_size=B)
+    cost = plan.cost(config, spec(), batch_size=B)
     tokens = L // PATCH
-    assert (found.num_tokens, found.levels) == (tokens, None)
+    assert (cost.num_tokens, cost.levels) == (tokens, None)
 
     layer = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
-    assert found.num_parameters == (PATCH * D + D) + tokens * D + LAYERS * layer + (C * D * K + K)
+    assert cost.num_parameters == (PATCH * D + D) + tokens * D + LAYERS * layer + (C * D * K + K)
 
     rows = B * C * tokens  # each channel is a series of its own
     layer = 4 * rows * D * D + 2 * rows * D * tokens + 2 * rows * D * F  # multiply-adds
-    assert found.forward_flops == 2 * (rows * PATCH * D + LAYERS * layer + B * C * D * K)
+    assert cost.forward_flops == 2 * (rows * PATCH * D + LAYERS * layer + B * C * D * K)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_parameters_and_flops_of_a_tiny_network_by_hand(compose, attention):
 def test_what_attention_adds_by_hand(compose, kind, reach):
     """Two projections, and for each token a score and a mode product over the tokens along each level."""
     overrides = [*TINY, *LINEAR, "decomposition=depth2", f"model.key_dim={D}"]
-    found, floor = (
+    cost, floor = (
         plan.cost(compose(*overrides, f"model.attention={name}", verb="plan"), spec(), batch_size=B)
         for name in (kind, "none")
     )
-    assert (found.num_tokens, found.levels.sizes, found.levels.waste) == (8, (4, 2), 0)
-    assert found.num_parameters - floor.num_parameters == LAYERS * 2 * D * D
+    assert (cost.num_tokens, cost.levels.sizes, cost.levels.waste) == (8, (4, 2), 0)
+    assert cost.num_parameters - floor.num_parameters == LAYERS * 2 * D * D
     rows = B * C * 8
     added = LAYERS * (2 * rows * D * D + 2 * rows * D * reach)
-    assert found.forward_flops - floor.forward_flops == 2 * added
+    assert cost.forward_flops - floor.forward_flops == 2 * added
 
 
 def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
@@ -87,11 +87,11 @@ def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
 )
 def test_activation_bytes_are_what_a_real_step_holds(compose, overrides):
     config = compose(*overrides, verb="plan")
-    found = plan.cost(config, spec(1000), batch_size=B)
+    cost = plan.cost(config, spec(1000), batch_size=B)
     # Working memory inside an operator is not seen; convolutions and fixed kernels have some.
     convolves = {"tokenizer=rocket", "tokenizer=conv", "model=tcn"} & set(overrides)
     tolerance = 0.3 if convolves else 0.06
-    assert found.activation_bytes == pytest.approx(measured(config, B, 1000), rel=tolerance)
+    assert cost.activation_bytes == pytest.approx(measured(config, B, 1000), rel=tolerance)
 
 
 @pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
@@ -118,16 +118,16 @@ def test_counting_a_cost_needs_no_memory(compose):
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_levels_and_padding_are_the_planners(compose, length, depth):
     config = compose(*TINY, *LINEAR, f"decomposition=depth{depth}", verb="plan")
-    found = plan.cost(config, spec(length), batch_size=B)
+    cost = plan.cost(config, spec(length), batch_size=B)
     tokens = -(-length // PATCH)
-    assert found.num_tokens == tokens
-    assert found.levels == plan_levels(tokens, depth=depth)
+    assert cost.num_tokens == tokens
+    assert cost.levels == plan_levels(tokens, depth=depth)
 
 
 def test_tokens_of_a_windowed_network_are_those_of_a_window(compose):
     config = compose(*TINY, *LINEAR, "data=synthetic", "data.window.length=512", verb="plan")
-    found = plan.cost(config, spec(2048), batch_size=B)
-    assert found.num_tokens == 512 // PATCH
+    cost = plan.cost(config, spec(2048), batch_size=B)
+    assert cost.num_tokens == 512 // PATCH
     whole = plan.cost(compose(*TINY, *LINEAR, "data=synthetic", verb="plan"), spec(2048), batch_size=B)
     assert whole.num_tokens == 2048 // PATCH
 

@@ -48,17 +48,17 @@ def finished(compose: Callable[..., dict[str, Any]], tmp_path_factory: pytest.Te
 
 
 def test_features_of_all_levels_are_what_the_head_sees(finished):
-    found = load.load_run(finished)
-    job = prepare.prepare(found.config)
+    result = load.load_run(finished)
+    job = prepare.prepare(result.config)
     indices = np.array([7, 3, 20])
-    scorer = Scorer.of(found.config)
-    features = level_features_of(found.module, scorer, job.data, indices)
+    scorer = Scorer.of(result.config)
+    features = level_features_of(result.module, scorer, job.data, indices)
     assert [level.shape for level in features] == [(3, 8)] * 3  # depth 2
-    network = found.module.network
+    network = result.module.network
     joined = torch.from_numpy(np.concatenate(features, axis=1))
     with torch.no_grad():
         probability = network.head(network.norm_head(joined)).softmax(dim=1)
-    torch.testing.assert_close(probability, scorer.probabilities(found.module, job.data, indices))
+    torch.testing.assert_close(probability, scorer.probabilities(result.module, job.data, indices))
 
 
 def test_a_level_that_holds_a_pattern_tells_it_and_another_is_at_chance():

@@ -51,7 +51,7 @@ PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))
 
 def groups() -> dict[str, str]:
     """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for verb in sorted(PRIMARY, key=lambda verb: verb != "train"):
         own = config_files.default_groups(ROOT / f"{verb}.yaml")
         nested = [
@@ -60,8 +60,8 @@ def groups() -> dict[str, str]:
         brought = set().union(*nested) if "model" in own else set()
         for group in (*own, *sorted(brought)):
             if group != "hydra" and config_files.options(group):
-                found.setdefault(group, verb)
-    return found
+                result.setdefault(group, verb)
+    return result
 
 
 CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in config_files.options(group)]
@@ -139,8 +139,8 @@ def test_every_key_is_explained_where_it_stands_or_where_its_group_first_has_it(
         for path in (path for path in ROOT.rglob("*.yaml") if path.parent != ROOT):
             name = path.relative_to(ROOT).parts[0]
             explained |= {f"{name}.{key}" for key, _, _ in config_files.described_keys(path)}
-    found = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
-    assert set(found) <= HIDDEN.get(group, set())
+    result = [key for key in leaves(file) if not any(key == e or key.startswith((f"{e}.", f"{e}[")) for e in explained)]
+    assert set(result) <= HIDDEN.get(group, set())
 
 
 def unwrapped(text):
@@ -216,14 +216,14 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
 
 def combinations() -> list[list[str]]:
     """Every model with every choice of each group that its network is built from."""
-    found = []
+    result = []
     networks = [name for name in config_files.options("model") if not name.startswith(("aeon", "closed_form"))]
     for model in networks:
         groups_of_model = set(config_files.default_groups(ROOT / "model" / f"{model}.yaml")) - {"closed_form"}
         brought = [group for group in sorted(groups_of_model) if config_files.options(group)]
         choices = [[f"{group}={name}" for name in config_files.options(group)] for group in brought]
-        found += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
-    return found
+        result += [[f"model={model}", *combination] for combination in itertools.product(*choices)]
+    return result
 
 
 @pytest.mark.parametrize("choices", combinations(), ids=" ".join)
@@ -238,10 +238,10 @@ def test_every_model_tokenizer_and_decomposition_builds(compose, choices):
 
 
 def test_the_combinations_are_all_there():
-    found = set(map(frozenset, combinations()))
-    assert {"model=krontime", "decomposition=depth3", "tokenizer=conv"} in found
-    assert {"model=patchtst", "tokenizer=rocket"} in found
-    assert {"model=tcn"} in found
+    result = set(map(frozenset, combinations()))
+    assert {"model=krontime", "decomposition=depth3", "tokenizer=conv"} in result
+    assert {"model=patchtst", "tokenizer=rocket"} in result
+    assert {"model=tcn"} in result
 
 
 @pytest.mark.parametrize("model", ["inception", "krontime", "patchtst", "s4d", "tcn"])
@@ -262,14 +262,14 @@ def test_every_optimiser_builds(compose, name):
 
 @pytest.mark.parametrize("name", config_files.options("callbacks"))
 def test_every_set_of_callbacks_builds(compose, tmp_path, name):
-    found = build.callbacks(compose(f"callbacks={name}"), tmp_path)
-    checkpoint = next(callback for callback in found if isinstance(callback, ModelCheckpoint))
-    stopping = next(callback for callback in found if isinstance(callback, EarlyStopping))
+    callbacks = build.callbacks(compose(f"callbacks={name}"), tmp_path)
+    checkpoint = next(callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
+    stopping = next(callback for callback in callbacks if isinstance(callback, EarlyStopping))
     assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
     for callback in (checkpoint, stopping):
         assert callback.monitor in schema.BETTER
         assert callback.mode == schema.BETTER[callback.monitor]
-    assert any("WeightAveraging" in type(callback).__name__ for callback in found) == (name == "ema")
+    assert any("WeightAveraging" in type(callback).__name__ for callback in callbacks) == (name == "ema")
 
 
 @pytest.mark.parametrize("value", ["null", "false", "link"])
@@ -279,8 +279,8 @@ def test_an_option_without_effect_is_refused(value, compose):
 
 
 def test_a_callback_is_switched_off_with_null(compose, tmp_path):
-    found = build.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
-    assert not any(isinstance(callback, EarlyStopping) for callback in found)
+    callbacks = build.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
+    assert not any(isinstance(callback, EarlyStopping) for callback in callbacks)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb's own imports
@@ -295,9 +295,9 @@ def test_a_callback_is_switched_off_with_null(compose, tmp_path):
     ],
 )
 def test_loggers_build_alone_and_together(compose, tmp_path, names, kinds):
-    found = build.loggers(compose(f"logger={names}"), tmp_path)
-    assert [type(logger) for logger in found] == kinds
-    for logger in found:
+    loggers = build.loggers(compose(f"logger={names}"), tmp_path)
+    assert [type(logger) for logger in loggers] == kinds
+    for logger in loggers:
         assert Path(logger.save_dir).is_relative_to(tmp_path)
         assert not isinstance(logger, WandbLogger) or logger._offline
     assert not {"csv", "tensorboard", "wandb"} ^ set(config_files.options("logger"))  # a new one needs a line above
@@ -397,20 +397,20 @@ def problems(config: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(("override", "line"), [*MISTAKES.items(), *CROSS_MISTAKES.items()])
 def test_a_mistake_is_named_with_its_key_and_value(compose, override, line):
-    found = problems(compose(override))
-    assert any(problem.startswith(line) for problem in found), found
-    others = [problem for problem in found if not problem.startswith((line, "model.tokenizer", "data.source.name"))]
+    lines = problems(compose(override))
+    assert any(problem.startswith(line) for problem in lines), lines
+    others = [problem for problem in lines if not problem.startswith((line, "model.tokenizer", "data.source.name"))]
     assert others == []
-    assert all("Traceback" not in problem and "\n" not in problem for problem in found)
+    assert all("Traceback" not in problem and "\n" not in problem for problem in lines)
 
 
 @pytest.mark.parametrize("mistakes", [MISTAKES, CROSS_MISTAKES])
 def test_all_mistakes_are_named_at_once(compose, mistakes):
     """One for each key; a callback without a metric has no direction that could be wrong."""
     chosen = {override.partition("=")[0]: override for override in mistakes if not override.endswith("mode=max")}
-    found = problems(compose(*chosen.values()))
+    lines = problems(compose(*chosen.values()))
     for override in chosen.values():
-        assert any(problem.startswith(mistakes[override]) for problem in found), override
+        assert any(problem.startswith(mistakes[override]) for problem in lines), override
 
 
 def test_several_devices_are_refused_in_a_multirun_only(compose):

@@ -193,8 +193,8 @@ def test_all_problems_of_a_config_at_once():
         "b": [{"_target_": "builtins.eval"}],
         "c": {"_target_": "torch.optim.SGD"},
     }
-    found = targets.target_problems(config)
-    assert [line.split("=")[0] for line in found] == ["a._target_", "b[0]._target_"]
+    lines = targets.target_problems(config)
+    assert [line.split("=")[0] for line in lines] == ["a._target_", "b[0]._target_"]
 
 
 TCN = {"_target_": "krontime.models.tcn.TCN", "channels": 0, "kernel_size": 1, "dropout": 2.0}
@@ -232,15 +232,15 @@ def test_a_missing_target_is_said():
 
 
 def test_every_target_of_the_configs_may_be_built():
-    found = [
+    result = [
         line.split(":", 1)[1].split("#")[0].strip()
         for file in config_dir().rglob("*.yaml")
         for line in file.read_text().splitlines()
         if line.strip().startswith(("_target_: ", "classifier: aeon."))
         if "${model.classifier}" not in line
     ]
-    assert len(found) > 10
-    assert [target for target in found if targets.refusal(target)] == []
+    assert len(result) > 10
+    assert [target for target in result if targets.refusal(target)] == []
 
 
 def test_nothing_else_hands_a_config_to_hydra():
@@ -367,9 +367,9 @@ def test_no_home_folder_matters_only_where_one_is_needed(monkeypatch: pytest.Mon
 
 def test_plain_resolves_and_leaves_hydra_out():
     config = OmegaConf.create({"a": 1, "b": ["${a}", {"c": "${a}"}], "hydra": {"x": 1}})
-    found = resolve.plain(config)
-    assert found == {"a": 1, "b": [1, {"c": 1}]}
-    assert type(found["b"]) is list
-    assert type(found["b"][1]) is dict
+    result = resolve.plain(config)
+    assert result == {"a": 1, "b": [1, {"c": 1}]}
+    assert type(result["b"]) is list
+    assert type(result["b"][1]) is dict
     with pytest.raises(UserError, match="nowhere"):
         resolve.plain(OmegaConf.create({"a": "${nowhere}"}))

@@ -138,7 +138,7 @@ def test_json_holds_whatever_a_command_returns() -> None:
         path: Path
         score: float
 
-    found = {
+    result = {
         1: Pair(Path("runs"), float("nan")),
         "cost": [Cost(3, 0.5), None],
         "array": np.arange(3),
@@ -146,7 +146,7 @@ def test_json_holds_whatever_a_command_returns() -> None:
         "status": Status.COMPLETED,
         "infinite": (float("inf"), True),
     }
-    assert json.loads(json.dumps(console.plain(found), allow_nan=False)) == {
+    assert json.loads(json.dumps(console.plain(result), allow_nan=False)) == {
         "1": {"path": "runs", "score": None},
         "cost": [{"flops": 3, "seconds": 0.5}, None],
         "array": [0, 1, 2],

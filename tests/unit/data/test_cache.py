@@ -196,10 +196,10 @@ def test_processes_share_one_parse(source, tmp_path):
     processes = [context.Process(target=_open_in_process, args=(source, tmp_path / "cache", results)) for _ in range(3)]
     for process in processes:
         process.start()
-    found = {results.get(timeout=30) for _ in processes}
+    result = {results.get(timeout=30) for _ in processes}
     for process in processes:
         process.join()
-    assert len(found) == 1
+    assert len(result) == 1
     assert source.num_parses == 1
 
 

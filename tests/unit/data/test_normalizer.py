@@ -176,13 +176,13 @@ def test_values_near_the_end_of_float32_stay_finite(largest, scaling, masked, ma
     large = (x * largest).float()
     large[0, 0, :2] = torch.tensor([largest, -largest])
     data = make_data(lengths=[40] * 5, labels=[0, 1, 0, 1, 0], num_channels=3)
-    found = []
+    result = []
     for values in (large, (large.double() / largest).float()):
         normalizer = Normalizer(scaling=scaling, num_channels=3)
         normalizer.fit(replace(data, values=values.numpy().ravel()), np.arange(5))
-        found.append(normalizer(*((values * mask, mask) if masked else (values,))))
-    assert found[0].isfinite().all()
-    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+        result.append(normalizer(*((values * mask, mask) if masked else (values,))))
+    assert result[0].isfinite().all()
+    torch.testing.assert_close(result[0], result[1], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("exponent", [-60, 30, 79, 81, 110])

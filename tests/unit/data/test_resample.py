@@ -39,10 +39,10 @@ def test_series_are_those_of_aeon_where_lengths_differ_and_the_splits_are_mixed(
         return [data.series(i) for i in np.flatnonzero(split)], labels[split].astype(str)
 
     x_train, y_train, x_test, y_test = stratified_resample_data(*part(~is_test), *part(is_test), resample)
-    found = resampled(data, resample)
-    assert_same_series(found, ~found.is_test, x_train, y_train)
-    assert_same_series(found, found.is_test, x_test, y_test)
-    assert (found.is_test != is_test).any()
+    result = resampled(data, resample)
+    assert_same_series(result, ~result.is_test, x_train, y_train)
+    assert_same_series(result, result.is_test, x_test, y_test)
+    assert (result.is_test != is_test).any()
 
 
 def test_the_official_split_is_left_alone(make_data):
@@ -55,8 +55,8 @@ def test_the_official_split_is_left_alone(make_data):
 def test_a_class_without_test_series_stays_in_train(make_data):
     labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
     data = make_data(lengths=[3] * 10, labels=labels, is_test=[False, False, True, True] * 2 + [False, False])
-    found = resampled(data, 1)
-    assert np.bincount(data.labels[found.is_test], minlength=3).tolist() == [2, 2, 0]
+    result = resampled(data, 1)
+    assert np.bincount(data.labels[result.is_test], minlength=3).tolist() == [2, 2, 0]
 
 
 def test_the_values_are_not_copied(make_data):
@@ -79,11 +79,11 @@ def grouped(make_data) -> SeriesData:
 
 @pytest.mark.parametrize("resample", range(1, 11))
 def test_groups_stay_whole_and_sizes_near_the_official_ones(grouped, resample):
-    found = resampled(grouped, resample)
+    result = resampled(grouped, resample)
     assert resample_method(grouped, resample) == "group"
-    assert not set(grouped.groups[found.is_test]) & set(grouped.groups[~found.is_test])
-    assert abs(int(found.is_test.sum()) - int(grouped.is_test.sum())) <= 9  # the largest group
-    counts = [np.bincount(grouped.labels[data.is_test], minlength=3) for data in (found, grouped)]
+    assert not set(grouped.groups[result.is_test]) & set(grouped.groups[~result.is_test])
+    assert abs(int(result.is_test.sum()) - int(grouped.is_test.sum())) <= 9  # the largest group
+    counts = [np.bincount(grouped.labels[data.is_test], minlength=3) for data in (result, grouped)]
     assert np.abs(counts[0] - counts[1]).max() <= 9
 
 
@@ -102,9 +102,9 @@ def test_each_class_keeps_a_training_series(make_data):
         groups=[0, 0, 1, 1, 2, 2, 3, 3],
     )
     for resample in range(1, 9):
-        found = resampled(data, resample)
-        assert not found.is_test[6:].any()
-        assert found.is_test.sum() == 2
+        result = resampled(data, resample)
+        assert not result.is_test[6:].any()
+        assert result.is_test.sum() == 2
 
 
 def test_what_can_not_be_resampled_is_named(make_data):

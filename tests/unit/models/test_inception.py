@@ -94,8 +94,8 @@ def test_module_equals_one_written_out_by_hand(in_channels, hand_crafted):
     joined = np.concatenate(parts)
     normed = (joined - state["norm.running_mean"][:, None]) / np.sqrt(state["norm.running_var"] + 1e-5)[:, None]
     expected = np.maximum(normed * state["norm.weight"][:, None] + state["norm.bias"][:, None], 0)
-    found = module(torch.from_numpy(x)[None], None)[0].detach().numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-6)  # the fixed filters are rounded to float32
+    actual = module(torch.from_numpy(x)[None], None)[0].detach().numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-6)  # the fixed filters are rounded to float32
 
 
 def test_statistics_in_training_are_those_of_observed_points():

@@ -75,8 +75,8 @@ def test_unequal_lengths(length, stride):
     lengths = [90, 1, 33, 64]
     mask = (torch.arange(90) < torch.tensor(lengths)[:, None, None]).expand_as(x)
     expected = torch.stack([by_hand(network, *series, length, stride) for series in zip(x * mask, mask, strict=True)])
-    found = Windowed(network, length=length, stride=stride)(x * mask, mask)
-    torch.testing.assert_close(found, expected)
+    actual = Windowed(network, length=length, stride=stride)(x * mask, mask)
+    torch.testing.assert_close(actual, expected)
 
 
 @each_geometry
@@ -109,11 +109,11 @@ def test_gradient_is_that_of_the_mean(length, stride):
     network = Probe(2, length)
     x, mask = make_batch()
     Windowed(network, length=length, stride=stride)(x, mask).square().sum().backward()
-    found = network.weight.grad.clone()
+    result = network.weight.grad.clone()
     network.zero_grad()
     rows = [by_hand(network, *series, length, stride) for series in zip(x, mask, strict=True)]
     torch.stack(rows).square().sum().backward()
-    torch.testing.assert_close(found, network.weight.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result, network.weight.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_the_tokenizer_is_fitted_to_the_windows_that_count():

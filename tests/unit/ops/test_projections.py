@@ -94,9 +94,9 @@ def test_the_share_of_valid_tokens_is_not_rounded_under_autocast() -> None:
     _, factors, _, mask = mixed(2, masked=True)
     factors = [factor.detach().float() for factor in factors]
     with torch.autocast("cpu", torch.bfloat16):
-        found = validity_scale(factors, mask, "bottom_up")
-    assert found.dtype == torch.float32
-    assert torch.equal(found, validity_scale(factors, mask, "bottom_up"))
+        result = validity_scale(factors, mask, "bottom_up")
+    assert result.dtype == torch.float32
+    assert torch.equal(result, validity_scale(factors, mask, "bottom_up"))
 
 
 def test_takes_a_batch_of_nothing() -> None:

@@ -97,19 +97,21 @@ def test_it_is_aeons_classifier_on_the_scaled_training_series(finished, config):
     assert job.protocol.series_length == length < 90
 
     def array(indices: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(indices), 1, length))
+        predictions = np.zeros((len(indices), 1, length))
         for row, index in enumerate(indices):
             x = job.data.series(index)[0]
             scaled = np.nan_to_num((x - np.nanmean(x)) / np.nanstd(x))[:length]
-            found[row, 0, : len(scaled)] = scaled
-        return found
+            predictions[row, 0, : len(scaled)] = scaled
+        return predictions
 
     classifier = QUANTClassifier(interval_depth=2, random_state=0)
     classifier.fit(array(job.split.train), job.data.labels[job.split.train])
     expected = classifier.predict_proba(array(job.split.test))
-    found = read_predictions(finished / "test_predictions.parquet")
-    np.testing.assert_array_equal(found.index, job.split.test)
-    np.testing.assert_allclose(found.probabilities, expected, atol=0.02)  # float32 may take another branch of a tree
+    predictions = read_predictions(finished / "test_predictions.parquet")
+    np.testing.assert_array_equal(predictions.index, job.split.test)
+    np.testing.assert_allclose(
+        predictions.probabilities, expected, atol=0.02
+    )  # float32 may take another branch of a tree
 
 
 @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
@@ -187,12 +189,12 @@ def test_arrays_are_padded_cut_and_read_in_batches():
         has_missing=False,
     )
     arrays = Arrays(data, np.array([0, 1]), scaling="none", length=5, batch_size=3)
-    found = arrays.read(np.array([2, 0, 1, 3]))
-    assert found.shape == (4, 2, 5)
+    actual = arrays.read(np.array([2, 0, 1, 3]))
+    assert actual.shape == (4, 2, 5)
     for row, index in enumerate([2, 0, 1, 3]):
         kept = min(lengths[index], 5)
-        np.testing.assert_array_equal(found[row, :, :kept], data.series(index)[:, :kept])
-        assert not found[row, :, kept:].any()
+        np.testing.assert_array_equal(actual[row, :, :kept], data.series(index)[:, :kept])
+        assert not actual[row, :, kept:].any()
     channel = Arrays(data, np.array([0, 1]), scaling="channel", length=5, batch_size=3).read(np.array([0, 1]))
     observed = np.concatenate([channel[0, :, :5], channel[1, :, :3]], axis=1)
     np.testing.assert_allclose(observed.mean(axis=1), 0, atol=1e-6)  # padding is no part of the statistics
@@ -209,10 +211,10 @@ def test_scores_of_probabilities_are_left_out_where_only_a_class_is_named(config
     fit = ClassicalFit(options, prepare.prepare(options), tmp_path, is_first=True)
     labels = np.array([0, 1, 2, 1])
     named = torch.eye(3)[[0, 1, 1, 1]]
-    found = fit.scores(named, labels)
-    assert found["accuracy"] == 0.75
-    assert found["nll"] is None
-    assert found["ece"] is None
+    values = fit.scores(named, labels)
+    assert values["accuracy"] == 0.75
+    assert values["nll"] is None
+    assert values["ece"] is None
     assert None not in fit.scores(0.9 * named + 0.1 / 3, labels).values()
 
 

@@ -18,9 +18,9 @@ def git(root, *arguments):
 
 
 def test_environment_fits_the_record(make_record):
-    found = environment()
-    assert set(found) == {"device", "versions", "git"}
-    record = make_record(**found)
+    described = environment()
+    assert set(described) == {"device", "versions", "git"}
+    record = make_record(**described)
     assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert record.versions["numpy"] == np.__version__
     assert record.device.kind == "cpu"
@@ -81,6 +81,6 @@ def test_git_state_without_git_is_none(tmp_path, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_device_on_cuda():
-    found = environment("cuda")
-    assert found["device"].name == torch.cuda.get_device_name()
-    assert "cuda" in found["versions"]
+    described = environment("cuda")
+    assert described["device"].name == torch.cuda.get_device_name()
+    assert "cuda" in described["versions"]

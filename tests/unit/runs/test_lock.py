@@ -33,10 +33,10 @@ class Holder:
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Holder]:
-    found = Holder(tmp_path / "data" / "run")
-    yield found
-    found.process.kill()
-    found.process.join()
+    result = Holder(tmp_path / "data" / "run")
+    yield result
+    result.process.kill()
+    result.process.join()
 
 
 def test_only_one_process_at_a_time(holder: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,9 +62,9 @@ JOBS = (in_one_block, in_many_small_ones, of_torch)
 def measured(job: Callable[[int], None], size: int) -> int:
     peak = PeakMemory()
     job(size)
-    found = peak.num_bytes()
-    assert found is not None
-    return found
+    result = peak.num_bytes()
+    assert result is not None
+    return result
 
 
 @on_linux
@@ -91,8 +91,8 @@ def test_what_is_held_in_a_pause_does_not_count():
 
 @pytest.mark.parametrize(("marks", "expected"), [([500, 500], None), ([500, 900], 800), ([500, 501], 401)])
 def test_where_the_mark_stays_a_job_is_known_if_it_is_the_largest(marks, expected, monkeypatch, tmp_path):
-    found = iter(marks)
+    actual = iter(marks)
     monkeypatch.setattr(module, "_MARK", tmp_path / "none" / "clear_refs")
-    monkeypatch.setattr(module, "peak_memory_bytes", lambda *_: next(found))
+    monkeypatch.setattr(module, "peak_memory_bytes", lambda *_: next(actual))
     monkeypatch.setattr(module, "_resident_bytes", lambda: 100)
     assert PeakMemory().num_bytes() == expected

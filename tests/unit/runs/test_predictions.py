@@ -20,13 +20,13 @@ def some(n: int, class_names: tuple[str, ...], dtype=np.float32, seed: int = 0) 
     return Predictions.from_codes(rng.permutation(n), codes, probabilities, class_names)
 
 
-def assert_same(found: Predictions, expected: Predictions) -> None:
-    assert found.class_names == expected.class_names
-    assert found.labels == expected.labels
-    assert found.predicted == expected.predicted
-    assert found.probabilities.dtype == expected.probabilities.dtype
-    np.testing.assert_array_equal(found.index, expected.index)
-    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+def assert_same(actual: Predictions, expected: Predictions) -> None:
+    assert actual.class_names == expected.class_names
+    assert actual.labels == expected.labels
+    assert actual.predicted == expected.predicted
+    assert actual.probabilities.dtype == expected.probabilities.dtype
+    np.testing.assert_array_equal(actual.index, expected.index)
+    np.testing.assert_array_equal(actual.probabilities, expected.probabilities)
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]))
@@ -55,8 +55,8 @@ def test_csv_holds_the_same_numbers_and_names(tmp_path):
     assert [row["label"] or None for row in rows] == predictions.labels
     assert [row["predicted"] for row in rows] == predictions.predicted
     assert [int(row["index"]) for row in rows] == predictions.index.tolist()
-    found = np.array([[row[f"p_{name}"] for name in names] for row in rows]).astype(np.float32)
-    np.testing.assert_array_equal(found, predictions.probabilities)
+    result = np.array([[row[f"p_{name}"] for name in names] for row in rows]).astype(np.float32)
+    np.testing.assert_array_equal(result, predictions.probabilities)
 
 
 def test_unknown_labels_are_null_and_files_land_in_new_folders(tmp_path):

@@ -306,8 +306,8 @@ def test_a_job_stays_itself_whatever_the_output_folder_is_called(folder):
 
 def test_a_folder_itself_is_a_path_where_it_has_a_slash():
     for folder in ("/mnt/data", "outputs/data"):
-        found = without_folders({"paths": {"data": folder}, "source": {"folder": folder}})
-        assert found["source"]["folder"] == "<data>"
+        result = without_folders({"paths": {"data": folder}, "source": {"folder": folder}})
+        assert result["source"]["folder"] == "<data>"
 
 
 def test_the_innermost_folder_names_a_path():

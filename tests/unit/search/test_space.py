@@ -24,9 +24,9 @@ def test_what_it_suggests_is_in_it_and_reads_as_an_override():
     seen: dict[str, set[str]] = {key: set() for key in OPTIONS}
     for _ in range(40):
         overrides = [parser.parse_override(text) for text in Space(OPTIONS).suggest(study.ask())]
-        assert [found.key_or_group for found in overrides] == list(OPTIONS)
-        for found in overrides:
-            seen[found.key_or_group].add(repr(found.value()))
+        assert [result.key_or_group for result in overrides] == list(OPTIONS)
+        for result in overrides:
+            seen[result.key_or_group].add(repr(result.value()))
     assert all(1e-6 <= float(value) <= 1e-2 for value in seen["optim.optimizer.lr"])
     assert min(map(float, seen["optim.optimizer.lr"])) < 1e-5  # in the logarithm
     assert seen["model.num_layers"] == {"1", "2", "3"}

@@ -34,11 +34,11 @@ def value(task: ClaimedTrial) -> float:
 
 
 def run(study: SharedStudy, num_trials: int) -> list[list[str]]:
-    found = []
+    result = []
     while (task := study.next(SPACE, num_trials)) is not None:
         study.end(task, value=value(task))
-        found.append(task.overrides)
-    return found
+        result.append(task.overrides)
+    return result
 
 
 def process(work: Callable[[], None]) -> int | None:

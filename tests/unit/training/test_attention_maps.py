@@ -32,9 +32,9 @@ def network(compose: Callable[..., dict[str, Any]]) -> Callable[..., tuple[Serie
 
 def test_there_is_a_map_of_each_layer_and_level_whose_rows_sum_to_one(network):
     module, data = network("decomposition=depth3")
-    found = mean_factors(module, data, np.arange(5))
-    assert [[factor.shape for factor in maps] for maps in found] == [[(k, k) for k in module.network.plan.sizes]] * 2
-    for maps in found:
+    factors = mean_factors(module, data, np.arange(5))
+    assert [[factor.shape for factor in maps] for maps in factors] == [[(k, k) for k in module.network.plan.sizes]] * 2
+    for maps in factors:
         for factor in maps:
             np.testing.assert_allclose(factor.sum(axis=1), 1, atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_the_first_series_and_their_heads(network, monkeypat
     module, data = network()
     single = [mean_factors(module, data, np.array([index])) for index in (4, 1)]
     both = mean_factors(module, data, np.array([4, 1]))
-    for first, second, mean in zip(*(maps for found in (*single, both) for maps in found[:1]), strict=True):
+    for first, second, mean in zip(*(maps for actual in (*single, both) for maps in actual[:1]), strict=True):
         np.testing.assert_allclose((first + second) / 2, mean, atol=1e-6)
     monkeypatch.setattr(attention_maps, "MOST_SERIES", 1)
     np.testing.assert_array_equal(mean_factors(module, data, np.array([4, 1]))[0][0], single[0][0][0])
@@ -58,8 +58,8 @@ def test_a_network_without_a_map_per_level_has_none(network):
 def test_a_picture_keeps_the_shape_of_small_maps_and_is_brightest_where_they_are_largest():
     factor = np.full((3, 3), 0.1)
     factor[1, 2] = 0.8
-    found = picture(factor)
-    assert found.dtype == np.uint8
-    assert found.shape == (258, 258, 3)
-    blocks = found.astype(int).reshape(3, 86, 3, 86, 3).sum(axis=(1, 3, 4))
+    result = picture(factor)
+    assert result.dtype == np.uint8
+    assert result.shape == (258, 258, 3)
+    blocks = result.astype(int).reshape(3, 86, 3, 86, 3).sum(axis=(1, 3, 4))
     assert blocks.argmax() == 5

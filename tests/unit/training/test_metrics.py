@@ -51,12 +51,12 @@ def test_the_collection_has_the_records_metrics():
 @pytest.mark.parametrize("batch_size", [1, 32, 1000])
 def test_metrics_equal_scikit_learns(num_classes, batch_size):
     probability, labels = draw(num_classes)
-    found = compute(probability, labels, batch_size)
+    values = compute(probability, labels, batch_size)
     p, y = probability.double().numpy(), labels.numpy()
     guess = p.argmax(axis=1)
     p = p / p.sum(axis=1, keepdims=True)
     score = p[:, 1] if num_classes == 2 else p
-    assert found == pytest.approx(
+    assert values == pytest.approx(
         {
             "accuracy": reference.accuracy_score(y, guess),
             "balanced_accuracy": reference.balanced_accuracy_score(y, guess),
@@ -72,22 +72,22 @@ def test_metrics_equal_scikit_learns(num_classes, batch_size):
 @pytest.mark.parametrize("absent", [(0,), (4,), (1, 3)])
 def test_a_class_that_the_split_lacks_counts_for_nothing(absent):
     probability, labels = draw(5, absent=absent)
-    found = compute(probability, labels)
+    values = compute(probability, labels)
     p, y = probability.numpy(), labels.numpy()
     present = [label for label in range(5) if label not in absent]
     areas = [reference.roc_auc_score(y == label, p[:, label]) for label in present]
-    assert found["auroc"] == pytest.approx(np.mean(areas), abs=1e-5)
+    assert values["auroc"] == pytest.approx(np.mean(areas), abs=1e-5)
     recalls = [(p[y == label].argmax(axis=1) == label).mean() for label in present]
-    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-5)
+    assert values["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-5)
     f1 = reference.f1_score(y, p.argmax(axis=1), average="macro")  # over what occurs in labels or guesses
-    assert found["macro_f1"] == pytest.approx(f1, abs=1e-5)
+    assert values["macro_f1"] == pytest.approx(f1, abs=1e-5)
 
 
 def test_auroc_of_a_single_class_is_undefined():
     probability, labels = draw(3, absent=(0, 2))
-    found = compute(probability, labels)
-    assert np.isnan(found["auroc"])
-    assert np.isfinite([found[name] for name in METRICS if name != "auroc"]).all()
+    values = compute(probability, labels)
+    assert np.isnan(values["auroc"])
+    assert np.isfinite([values[name] for name in METRICS if name != "auroc"]).all()
 
 
 def test_auroc_counts_ties_half():
@@ -96,14 +96,14 @@ def test_auroc_counts_ties_half():
 
 
 def test_nll_of_a_zero_probability_is_finite():
-    found = compute(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 1]))
-    assert found["nll"] == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 2, rel=1e-5)
+    values = compute(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 1]))
+    assert values["nll"] == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 2, rel=1e-5)
 
 
 def test_a_perfect_classifier():
     labels = torch.tensor([0, 1, 2, 1])
-    found = compute(torch.eye(3)[labels], labels)
-    assert found == pytest.approx(
+    values = compute(torch.eye(3)[labels], labels)
+    assert values == pytest.approx(
         {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "auroc": 1, "nll": 0, "ece": 0}, abs=1e-6
     )
 
@@ -111,16 +111,16 @@ def test_a_perfect_classifier():
 def test_classes_are_decided_by_what_exceeds_the_prior():
     probability, labels = draw(3)
     prior = torch.tensor([0.1, 0.2, 0.7])
-    found = compute(probability, labels, prior=prior)
+    values = compute(probability, labels, prior=prior)
     guess = (probability / prior).argmax(dim=1).numpy()
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(labels, guess))
-    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
-    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
+    assert values["accuracy"] == pytest.approx(reference.accuracy_score(labels, guess))
+    assert values["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess))
+    assert values["macro_f1"] == pytest.approx(reference.f1_score(labels, guess, average="macro"))
     plain = compute(probability, labels)
-    assert {name: found[name] for name in ("auroc", "nll", "ece")} == {
+    assert {name: values[name] for name in ("auroc", "nll", "ece")} == {
         name: plain[name] for name in ("auroc", "nll", "ece")
     }
-    assert found["accuracy"] != plain["accuracy"]
+    assert values["accuracy"] != plain["accuracy"]
 
 
 def test_a_reset_collection_forgets():

@@ -310,9 +310,9 @@ def test_flattened_parameters_keep_their_weight_decay():
         parameter.data = parameter.data.flatten()
     module._trainer = SimpleNamespace(estimated_stepping_batches=10, callbacks=[])
     optimizer = module.configure_optimizers()["optimizer"]
-    found = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
+    result = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
     matrices = {id(module.network.hidden.weight), id(module.network.head.weight)}
-    assert found == [matrices, {id(p) for p in module.parameters()} - matrices]
+    assert result == [matrices, {id(p) for p in module.parameters()} - matrices]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
@@ -332,8 +332,8 @@ def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
             return {type(node)}.union(*map(kinds, node))
         return {type(node)}
 
-    found = kinds({key: value for key, value in checkpoint.items() if key != "state_dict"})
-    assert {kind.__module__ for kind in found} <= {"builtins", "torch", "collections"}, found
+    result = kinds({key: value for key, value in checkpoint.items() if key != "state_dict"})
+    assert {kind.__module__ for kind in result} <= {"builtins", "torch", "collections"}, result
     other = make_module()
     other.load_state_dict(checkpoint["state_dict"])
     batch = make_batches(1)[0]

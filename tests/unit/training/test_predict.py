@@ -61,10 +61,10 @@ class Same(nn.Module):
 @pytest.mark.parametrize("indices", [[0, 1, 2, 3, 4, 5, 6, 7], [6, 2, 4], [5]])
 def test_order_is_kept_and_batches_do_not_matter(data, module, batch_size, indices):
     scorer = Scorer(batch_size=batch_size, accelerator="cpu", precision="32-true")
-    found = scorer.probabilities(module.train(), data, np.array(indices))
-    assert found.dtype == torch.float32
+    probability = scorer.probabilities(module.train(), data, np.array(indices))
+    assert probability.dtype == torch.float32
     module.eval()
-    for row, index in zip(found, indices, strict=True):
+    for row, index in zip(probability, indices, strict=True):
         batch = SeriesDataset(data).__getitems__([index])
         torch.testing.assert_close(row, module(batch.x, batch.mask).softmax(dim=-1)[0])
 
@@ -76,19 +76,19 @@ def test_scores_are_those_of_the_collection():
     prior = torch.tensor([0.2, 0.5, 0.3])
     collection = metric_collection(3, prior)
     collection.update(probability, torch.from_numpy(labels))
-    found = scores(probability, labels, prior)
-    assert tuple(found) == METRICS
-    assert found == pytest.approx({name: value.item() for name, value in collection.compute().items()})
+    values = scores(probability, labels, prior)
+    assert tuple(values) == METRICS
+    assert values == pytest.approx({name: value.item() for name, value in collection.compute().items()})
 
 
 def test_names_stand_beside_probabilities(data):
     probability = torch.tensor([[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]])
-    found = named(probability, data, np.array([2, 1]), torch.tensor([0.1, 0.8, 0.1]))
-    assert found.predicted == [data.class_names[2], data.class_names[0]]  # those that exceed their frequency most
-    assert list(found.index) == [2, 1]
-    assert found.labels == ["y", "z"]
-    assert found.class_names == data.class_names
-    np.testing.assert_allclose(found.probabilities, probability)
+    predictions = named(probability, data, np.array([2, 1]), torch.tensor([0.1, 0.8, 0.1]))
+    assert predictions.predicted == [data.class_names[2], data.class_names[0]]  # those that exceed their frequency most
+    assert list(predictions.index) == [2, 1]
+    assert predictions.labels == ["y", "z"]
+    assert predictions.class_names == data.class_names
+    np.testing.assert_allclose(predictions.probabilities, probability)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

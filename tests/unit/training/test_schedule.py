@@ -96,9 +96,9 @@ def test_it_resumes_from_plain_values(stopped_after):
     resumed = WarmupCosine(second, total_steps=9, warmup_fraction=0.3, min_lr_ratio=0.1)
     second.load_state_dict(first.state_dict())
     resumed.load_state_dict(schedule.state_dict())
-    found = []
+    result = []
     for _ in range(9 - stopped_after):
-        found.append(second.param_groups[0]["lr"])
+        result.append(second.param_groups[0]["lr"])
         second.step()
         resumed.step()
-    assert found == whole[stopped_after:-1]
+    assert result == whole[stopped_after:-1]

@@ -243,9 +243,9 @@ def in_order(header: Sequence[str], expected: Sequence[str], *, ragged: bool) ->
     missing = [name for name in expected if name not in set(header)]
     more = [name for name in header if name not in set(expected)]
     parts = [
-        f"{what} {', '.join(map(repr, found[:5]))}" + (f", ... ({len(found)} in all)" if len(found) > 5 else "")
-        for what, found in (("missing are", missing), ("not trained on are", more))
-        if found
+        f"{what} {', '.join(map(repr, names[:5]))}" + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+        for what, names in (("missing are", missing), ("not trained on are", more))
+        if names
     ]
     if not parts and len(set(header)) < len(header):
         parts = ["names that stand for several columns can't be put in order"]

@@ -96,14 +96,14 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
                 sizes = [record.protocol.num_train for record in entry.completed if record.protocol]
                 points = lines.setdefault(entry.runs[0].record.data, {}).setdefault(number, [])
                 points.append((fmean(sizes), entry))
-    lines = {data: found for data, found in lines.items() if max(map(len, found.values())) > 1}
+    lines = {data: by_variant for data, by_variant in lines.items() if max(map(len, by_variant.values())) > 1}
     if not lines:
         return None
     figure = Figure(figsize=(3.4 * len(lines) + 1.8, 5.6), dpi=150, layout="constrained")
     columns = figure.subplots(2, len(lines), squeeze=False, sharex="col").T
     handles: dict[str, Any] = {}
-    for (score_axes, time_axes), (data, found) in zip(columns, lines.items(), strict=True):
-        for number, points in found.items():
+    for (score_axes, time_axes), (data, by_variant) in zip(columns, lines.items(), strict=True):
+        for number, points in by_variant.items():
             points.sort(key=lambda point: point[0])
             x, entries = zip(*points, strict=True)
             drawn = score_axes.errorbar(
@@ -116,7 +116,7 @@ def plot_scaling(comparison: Comparison, folder: Path) -> str | None:
         time_axes.set_ylabel("training time (s)", fontsize=8)
         time_axes.set_yscale("log")
         time_axes.set_xlabel("training series", fontsize=8)
-        ticks = sorted({size for points in found.values() for size, _ in points})
+        ticks = sorted({size for points in by_variant.values() for size, _ in points})
         for axes in (score_axes, time_axes):
             axes.set_xscale("log")
             axes.set_xticks(ticks)
@@ -195,9 +195,9 @@ def _legend(figure: Any, handles: dict[str, Any]) -> None:
 def _front(points: Sequence[tuple[int, RunGroup, float]]) -> list[tuple[float, float]]:
     """Cost and score of the points that no cheaper one equals or beats, from the cheapest on."""
     sign = -1 if points[0][1].metric in LOWER_IS_BETTER else 1
-    found: list[tuple[float, float]] = []
+    front: list[tuple[float, float]] = []
     pairs = [(cost, entry.mean) for _, entry, cost in points if entry.mean is not None]
     for cost, mean in sorted(pairs, key=lambda pair: (pair[0], -sign * pair[1])):
-        if not found or sign * mean > sign * found[-1][1]:
-            found.append((cost, mean))
-    return found
+        if not front or sign * mean > sign * front[-1][1]:
+            front.append((cost, mean))
+    return front

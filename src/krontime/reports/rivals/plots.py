@@ -24,24 +24,24 @@ REFERENCE = "aeon_multirocket_hydra"
 _FACTORS = (1 / 16, 16.0)
 
 
-def plot_ranks(found: Standing, folder: Path) -> str | None:
+def plot_ranks(standing: Standing, folder: Path) -> str | None:
     """The critical-difference diagram of ours and the best of the others.
 
     Returns:
         Why nothing was written; None where it was.
     """
-    ranks = found.ranks()
-    others = sorted(range(len(found.ours), len(found.names)), key=ranks.__getitem__)[:NUM_SHOWN]
-    chosen = [*range(len(found.ours)), *others]
-    variants = [(found.names[number],) for number in chosen]
-    return plot_critical_difference(variants, found.higher[:, chosen], folder, name=RANKS)
+    ranks = standing.ranks()
+    others = sorted(range(len(standing.ours), len(standing.names)), key=ranks.__getitem__)[:NUM_SHOWN]
+    chosen = [*range(len(standing.ours)), *others]
+    variants = [(standing.names[number],) for number in chosen]
+    return plot_critical_difference(variants, standing.higher[:, chosen], folder, name=RANKS)
 
 
-def plot_scatter(found: Standing, own: str, other: str, folder: Path) -> None:
+def plot_scatter(standing: Standing, own: str, other: str, folder: Path) -> None:
     """Each data set's mean score of one model against that of another."""
     from matplotlib.figure import Figure
 
-    x, y = (found.means[:, found.names.index(name)] for name in (other, own))
+    x, y = (standing.means[:, standing.names.index(name)] for name in (other, own))
     figure = Figure(figsize=(4.2, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
@@ -50,14 +50,14 @@ def plot_scatter(found: Standing, own: str, other: str, folder: Path) -> None:
     axes.plot(x, y, **{**style(0), "linestyle": ""}, alpha=0.8)
     for place in np.argsort(-np.abs(y - x), kind="stable")[:NUM_NAMED]:
         at = (x[place], y[place])
-        axes.annotate(found.data_sets[place], at, fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axes.annotate(standing.data_sets[place], at, fontsize=6, xytext=(3, 3), textcoords="offset points")
     axes.set_xlabel(other, fontsize=8)
     axes.set_ylabel(own, fontsize=8)
     axes.set_aspect("equal")
     axes.tick_params(labelsize=7)
     axes.grid(color="#E5E5E5", linewidth=0.6)
-    metric = found.metric.replace("_", " ")
-    words = f"Mean {metric} of {own} against {other} on {len(found.data_sets)} data sets."
+    metric = standing.metric.replace("_", " ")
+    words = f"Mean {metric} of {own} against {other} on {len(standing.data_sets)} data sets."
     save(figure, folder, SCATTER, words=words)
 
 
@@ -91,14 +91,14 @@ def plot_time_to_accuracy(comparison: Comparison, folder: Path) -> bool:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    factors = {name: found for name, found in time_to_accuracy(comparison).items() if name != REFERENCE}
+    factors = {name: ratios for name, ratios in time_to_accuracy(comparison).items() if name != REFERENCE}
     if not factors:
         return False
     figure = Figure(figsize=(5.6, 3.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     grid = np.geomspace(*_FACTORS, 257)
-    for number, (name, found) in enumerate(factors.items()):
-        fractions = (np.array(found)[:, None] <= grid).mean(axis=0)
+    for number, (name, ratios) in enumerate(factors.items()):
+        fractions = (np.array(ratios)[:, None] <= grid).mean(axis=0)
         axes.step(grid, fractions, where="post", label=name, linewidth=1.2, **{**style(number), "marker": ""})
     axes.set_xscale("log", base=2)
     axes.set_xticks(2.0 ** np.arange(-4, 5))

@@ -88,18 +88,18 @@ def our_scores(comparison: Comparison, metric: MetricName) -> Scores:
         for data in comparison.data_sets:
             entries = comparison.of(data, 0, variant)
             if len(entries) == 1:
-                found = _by_resample(entries[0].completed, metric)
-                scores.setdefault(" ".join(variant), {}).update({(data, k): mean for k, mean in found.items()})
+                means = _by_resample(entries[0].completed, metric)
+                scores.setdefault(" ".join(variant), {}).update({(data, k): mean for k, mean in means.items()})
     return scores
 
 
 def _by_resample(records: Sequence[Record], metric: MetricName) -> dict[int, float]:
-    found: dict[int, list[float]] = {}
+    by_resample: dict[int, list[float]] = {}
     for record in records:
         score = record.metrics.test.get(metric)
         if score is not None and record.protocol is not None:
-            found.setdefault(record.protocol.resample, []).append(score)
-    return {resample: float(np.mean(scores)) for resample, scores in found.items()}
+            by_resample.setdefault(record.protocol.resample, []).append(score)
+    return {resample: float(np.mean(scores)) for resample, scores in by_resample.items()}
 
 
 def standing(metric: MetricName, ours: Scores, theirs: Scores) -> Standing | None:
@@ -113,16 +113,16 @@ def standing(metric: MetricName, ours: Scores, theirs: Scores) -> Standing | Non
     Returns:
         The standing; None where there is no such place, or nobody to compare with.
     """
-    scored = {name: found for name, found in ours.items() if found}
+    scored = {name: scores for name, scores in ours.items() if scores}
     if not scored or not theirs:
         return None
-    shared = set.intersection(*(set(found) for found in scored.values()))
-    places = sorted(place for place in shared if 2 * sum(place in found for found in theirs.values()) > len(theirs))
+    shared = set.intersection(*(set(scores) for scores in scored.values()))
+    places = sorted(place for place in shared if 2 * sum(place in scores for scores in theirs.values()) > len(theirs))
     others = [name for name in sorted(theirs, key=str.casefold) if all(place in theirs[name] for place in places)]
     if not places or not others:
         return None
     data_sets = sorted({data for data, _ in places})
-    columns = [_means(found, places, data_sets) for found in [*scored.values(), *(theirs[name] for name in others)]]
+    columns = [_means(scores, places, data_sets) for scores in [*scored.values(), *(theirs[name] for name in others)]]
     return Standing(
         metric=metric,
         ours=tuple(scored),
@@ -134,27 +134,27 @@ def standing(metric: MetricName, ours: Scores, theirs: Scores) -> Standing | Non
     )
 
 
-def _means(found: Mapping[Place, float], places: Sequence[Place], data_sets: Sequence[str]) -> list[float]:
+def _means(scores: Mapping[Place, float], places: Sequence[Place], data_sets: Sequence[str]) -> list[float]:
     """Over the resamples of each data set."""
-    return [float(np.mean([found[place] for place in places if place[0] == data])) for data in data_sets]
+    return [float(np.mean([scores[place] for place in places if place[0] == data])) for data in data_sets]
 
 
-def pairings(found: Standing, model: str) -> list[Pairing]:
+def pairings(standing: Standing, model: str) -> list[Pairing]:
     """One of our models against every other one, Wilcoxon's p-values corrected by Holm's method."""
     from scipy.stats import wilcoxon
     from statsmodels.stats.multitest import multipletests
 
-    own = found.names.index(model)
-    others = [number for number in range(len(found.names)) if number != own]
-    differences = found.higher[:, [own]] - found.higher
+    own = standing.names.index(model)
+    others = [number for number in range(len(standing.names)) if number != own]
+    differences = standing.higher[:, [own]] - standing.higher
     ps = [
         float(wilcoxon(differences[:, number]).pvalue) if np.any(differences[:, number]) else 1.0 for number in others
     ]
     corrected = multipletests(ps, alpha=LEVEL, method="holm")[1] if ps else []
-    raw = found.means[:, [own]] - found.means
+    raw = standing.means[:, [own]] - standing.means
     return [
         Pairing(
-            other=found.names[number],
+            other=standing.names[number],
             wins=int((differences[:, number] > 0).sum()),
             draws=int((differences[:, number] == 0).sum()),
             losses=int((differences[:, number] < 0).sum()),

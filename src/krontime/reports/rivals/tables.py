@@ -46,13 +46,13 @@ def write_rivals(standings: Sequence[Standing], against: str, source: str, folde
     Returns:
         Names of the files.
     """
-    found = [(one, pairings(one, against) if against in one.ours else []) for one in standings]
-    tables = [_table(one, pairs, against) for one, pairs in found]
+    paired = [(one, pairings(one, against) if against in one.ours else []) for one in standings]
+    tables = [_table(one, pairs, against) for one, pairs in paired]
     notes = [f"Published: {source}", _CLIPS, *_gaps(standings)]
     for suffix, form in (("md", markdown), ("tex", latex)):
         with replacing(folder / f"{RIVALS}.{suffix}") as temporary:
             temporary.write_text(form(tables, _CAPTION, notes), encoding="utf-8")
-    write_csv([row for one, pairs in found for row in _rows(one, pairs, against)], folder / f"{RIVALS}.csv")
+    write_csv([row for one, pairs in paired for row in _rows(one, pairs, against)], folder / f"{RIVALS}.csv")
     return [f"{RIVALS}.{suffix}" for suffix in ("md", "tex", "csv")]
 
 
@@ -63,12 +63,12 @@ def numbers(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def _table(found: Standing, pairs: Sequence[Pairing], against: str) -> Table:
+def _table(standing: Standing, pairs: Sequence[Pairing], against: str) -> Table:
     """Ours by rank, then the others by rank, below a rule."""
-    ranks, means = found.ranks(), found.means.mean(axis=0)
+    ranks, means = standing.ranks(), standing.means.mean(axis=0)
     by_name = {pair.other: pair for pair in pairs}
-    ours = range(len(found.ours))
-    others = range(len(found.ours), len(found.names))
+    ours = range(len(standing.ours))
+    others = range(len(standing.ours), len(standing.names))
     order = [*sorted(ours, key=ranks.__getitem__), *sorted(others, key=ranks.__getitem__)]
     marks: tuple[Mark, ...] = ("best", "second")
     best: dict[int, Mark] = dict(zip(np.argsort(ranks, kind="stable").tolist(), marks, strict=False))
@@ -79,16 +79,16 @@ def _table(found: Standing, pairs: Sequence[Pairing], against: str) -> Table:
     for number in order:
         rank = Cell((Line(f"{ranks[number]:.2f}", best.get(number)),))
         row: list[str | Cell] = [
-            found.names[number],
+            standing.names[number],
             f"{means[number]:.3f}",
             rank,
         ]
         if pairs:
-            row += _against(by_name.get(found.names[number]))
+            row += _against(by_name.get(standing.names[number]))
         body.append(row)
-    resamples = sorted({resample for _, resample in found.places})
-    title = f"{_TITLES[found.metric]} over {len(found.data_sets)} data sets, resamples {numbers(resamples)}"
-    return Table(title, header, body, rule_above=len(found.ours))
+    resamples = sorted({resample for _, resample in standing.places})
+    title = f"{_TITLES[standing.metric]} over {len(standing.data_sets)} data sets, resamples {numbers(resamples)}"
+    return Table(title, header, body, rule_above=len(standing.ours))
 
 
 def _against(pair: Pairing | None) -> list[str | Cell]:
@@ -105,31 +105,31 @@ def _against(pair: Pairing | None) -> list[str | Cell]:
 def _gaps(standings: Sequence[Standing]) -> list[str]:
     """Who is not compared, and why."""
     notes = []
-    for found in standings:
-        title = _TITLES[found.metric]
-        if found.left_out:
-            names = ", ".join(found.left_out)
+    for standing in standings:
+        title = _TITLES[standing.metric]
+        if standing.left_out:
+            names = ", ".join(standing.left_out)
             notes.append(f"{title}: without a figure for each data set and resample, and left out: {names}.")
-        if found.not_ours:
-            notes.append(f"{title}: not defined for {', '.join(found.not_ours)}.")
+        if standing.not_ours:
+            notes.append(f"{title}: not defined for {', '.join(standing.not_ours)}.")
     return notes
 
 
-def _rows(found: Standing, pairs: Sequence[Pairing], against: str) -> list[Mapping[str, Any]]:
-    ranks, means = found.ranks(), found.means.mean(axis=0)
+def _rows(standing: Standing, pairs: Sequence[Pairing], against: str) -> list[Mapping[str, Any]]:
+    ranks, means = standing.ranks(), standing.means.mean(axis=0)
     by_name = {pair.other: pair for pair in pairs}
     rows: list[Mapping[str, Any]] = []
-    for number, name in enumerate(found.names):
+    for number, name in enumerate(standing.names):
         pair = by_name.get(name)
         rows.append(
             {
-                "metric": found.metric,
+                "metric": standing.metric,
                 "classifier": name,
-                "origin": "krontime" if number < len(found.ours) else "elsewhere",
+                "origin": "krontime" if number < len(standing.ours) else "elsewhere",
                 "mean": f"{means[number]:.6g}",
                 "mean_rank": f"{ranks[number]:.6g}",
-                "num_data_sets": len(found.data_sets),
-                "num_places": len(found.places),
+                "num_data_sets": len(standing.data_sets),
+                "num_places": len(standing.places),
                 "against": against if pair else None,
                 "wins": pair.wins if pair else None,
                 "draws": pair.draws if pair else None,

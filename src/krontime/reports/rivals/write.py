@@ -38,11 +38,10 @@ def write_standings(
         UserError: the folder cannot be read, nothing in it is on our data sets and resamples, or a name is of no model.
     """
     elsewhere = read_published_folder(published)
-    standings = [
-        found
-        for metric in MEASURES
-        if (found := standing(metric, our_scores(comparison, metric), elsewhere.scores.get(metric, {})))
-    ]
+    compared = (
+        standing(metric, our_scores(comparison, metric), elsewhere.scores.get(metric, {})) for metric in MEASURES
+    )
+    standings = [one for one in compared if one is not None]
     if not standings:
         raise UserError(
             f"published={str(published)!r}: expected figures of data sets and resamples that all of our models have; "
@@ -61,13 +60,13 @@ def write_standings(
     return written
 
 
-def _chosen(key: str, name: str | None, names: tuple[str, ...], found: Standing, usual: str | None) -> str:
+def _chosen(key: str, name: str | None, names: tuple[str, ...], first: Standing, usual: str | None) -> str:
     """The name that was asked for, else the usual one, else the one that stands best."""
     if name is not None and name not in names:
         raise UserError(f"{key}={name!r}: expected one of {', '.join(names)}")
     if name or usual in names:
         return name or str(usual)
-    ranks = dict(zip(found.names, found.ranks().tolist(), strict=True))
+    ranks = dict(zip(first.names, first.ranks().tolist(), strict=True))
     return min(names, key=ranks.__getitem__)
 
 

@@ -127,9 +127,9 @@ def test_missing_values_as_nan_or_coded_in_some_channels(write, make):
 def test_labels_of_any_plain_type(write, y, classes, names):
     data = NpzSource(write(equal_length(y=y, classes=classes))).load()
     assert data.class_names == names
-    found = [data.class_names[label] for label in data.labels]
+    result = [data.class_names[label] for label in data.labels]
     texts = [str(v).strip() for v in y.tolist()]
-    assert [found[i] == found[0] for i in range(6)] == [texts[i] == texts[0] for i in range(6)]
+    assert [result[i] == result[0] for i in range(6)] == [texts[i] == texts[0] for i in range(6)]
 
 
 def test_40000_points_and_more_than_int16_counts(write):

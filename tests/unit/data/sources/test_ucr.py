@@ -244,10 +244,10 @@ def test_processes_that_ask_at_once_share_a_download(tmp_path, archive):
     processes = [context.Process(target=ask, args=(results,)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    result = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert found == [801, 801]
+    assert result == [801, 801]
     assert len(archive.requests) == 3  # the record and two files
 
 

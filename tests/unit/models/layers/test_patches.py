@@ -70,8 +70,8 @@ def test_unfolding_whole_patches_copies_nothing():
 )
 def test_patch_mask_equals_the_walk(rows, length, geometry):
     mask = torch.tensor(rows)[:, None, :length]
-    found = patch_mask(mask, *geometry)
-    assert found.tolist() == [slow_patch_mask(row[:length], *geometry) for row in rows]
+    patched = patch_mask(mask, *geometry)
+    assert patched.tolist() == [slow_patch_mask(row[:length], *geometry) for row in rows]
 
 
 @settings(max_examples=100)

@@ -117,8 +117,8 @@ def test_bfloat16_autocast_is_close(name):
     x, mask = make_batch(2, 77)
     exact = tokenizer(x, mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = tokenizer(x, mask)
-    assert (found.tokens.float() - exact.tokens).abs().max() < 0.05 * exact.tokens.abs().max()
+        tokens = tokenizer(x, mask)
+    assert (tokens.tokens.float() - exact.tokens).abs().max() < 0.05 * exact.tokens.abs().max()
 
 
 @pytest.mark.parametrize("maker", [LinearPatch, ConvPatch, RocketPatch])
@@ -199,8 +199,8 @@ def test_responses_are_those_of_minirockets_own_fast_formula():
             [3 * taps[list(chosen)].sum(axis=0) - taps.sum(axis=0) for chosen in itertools.combinations(range(9), 3)]
         )
         points = torch.arange(50)
-        found = tokenizer.features._responses_at(rows, torch.zeros(50, dtype=torch.long), points, dilation)
-        np.testing.assert_allclose(found.T, expected, atol=1e-5)
+        actual = tokenizer.features._responses_at(rows, torch.zeros(50, dtype=torch.long), points, dilation)
+        np.testing.assert_allclose(actual.T, expected, atol=1e-5)
 
 
 def _shifted(series: np.ndarray, offset: int) -> np.ndarray:

@@ -76,9 +76,9 @@ def test_planted_duplicates_and_shared_groups_are_counted():
     values = data.values.reshape(60, -1).copy()
     values[40] = values[3]
     values[41] = values[4] + 1e-4 * np.sin(np.arange(64))
-    found = measured(replace(data, values=values.ravel()))
-    assert (found.duplicates, found.near_duplicates, found.shared_groups) == (1, 2, 1)
-    assert found.resampled_by == "group"
+    result = measured(replace(data, values=values.ravel()))
+    assert (result.duplicates, result.near_duplicates, result.shared_groups) == (1, 2, 1)
+    assert result.resampled_by == "group"
 
 
 @pytest.mark.parametrize(

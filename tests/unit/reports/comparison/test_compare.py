@@ -161,10 +161,10 @@ def test_config_keys_tell_variants_apart(make_record):
         make_record(seed=seed, accuracy=depth / 20, config=config(seed, depth)) for depth in (10, 2) for seed in (0, 1)
     ]
     records.append(make_record(model="tcn", accuracy=0.3, config={"seed": 0, "model": {"kernel_size": 5}}))
-    found = of(records, keys=["model.depth", "model.sizes"], seeds=[0])
-    assert found.variants == (("2", "2 x 2"), ("10", "10 x 2"), ("-", "-"))
-    assert [len(e.scores) for e in found.entries] == [2, 2, 1]
-    assert found.notes == ()
+    result = of(records, keys=["model.depth", "model.sizes"], seeds=[0])
+    assert result.variants == (("2", "2 x 2"), ("10", "10 x 2"), ("-", "-"))
+    assert [len(e.scores) for e in result.entries] == [2, 2, 1]
+    assert result.notes == ()
 
 
 def test_a_part_of_the_model_is_named_by_its_class(make_record):
@@ -316,21 +316,21 @@ UNRECORDED = Remarks(
 
 
 def test_jobs_without_a_record_stand_in_their_cells(make_record):
-    found = of([make_record()], remarks=UNRECORDED)
-    assert found.rows == (("a/b, at most 50 training series", 0), ("ACSF1", 0))
-    assert [(e.variant, e.mean, e.count(Status.FAILED), e.num_missing) for e in found.entries] == [
+    result = of([make_record()], remarks=UNRECORDED)
+    assert result.rows == (("a/b, at most 50 training series", 0), ("ACSF1", 0))
+    assert [(e.variant, e.mean, e.count(Status.FAILED), e.num_missing) for e in result.entries] == [
         (("tcn",), None, 1, 0),
         (("krontime",), 0.87, 1, 1),
         (("tcn",), None, 0, 1),
     ]
-    assert found.notes == ()
-    assert found.data_sets == ["ACSF1"]
+    assert result.notes == ()
+    assert result.data_sets == ["ACSF1"]
 
 
 def test_of_which_variant_a_job_without_a_record_is_remains_open(make_record):
-    found = of([make_record()], keys=["model.depth"], remarks=UNRECORDED)
-    assert found.rows == (("ACSF1", 0),)
-    assert [note.text for note in found.notes] == [
+    result = of([make_record()], keys=["model.depth"], remarks=UNRECORDED)
+    assert result.rows == (("ACSF1", 0),)
+    assert [note.text for note in result.notes] == [
         "ACSF1, krontime: 2 jobs (1 failed) left no record.",
         "ACSF1, tcn: 1 job left no record.",
         "a/b, at most 50 training series, tcn: 1 job (1 failed) left no record.",

@@ -61,8 +61,8 @@ def test_a_line_for_each_variant_against_the_number_of_training_series(
     figure, words = figures["scaling"]
     assert words.endswith("mean over seeds: Many.")
     scores, times = figure.axes
-    found = {line.get_color(): line.get_xydata() for line in times.lines}
-    assert [points.tolist() for points in found.values()] == [[[30, 30], [900, 900]]] * 2
+    result = {line.get_color(): line.get_xydata() for line in times.lines}
+    assert [points.tolist() for points in result.values()] == [[[30, 30], [900, 900]]] * 2
     first, second = (container.lines[0].get_xydata() for container in scores.containers)
     assert first == pytest.approx(np.array([[30, 0.505], [900, 0.905]]))
     assert second == pytest.approx(np.array([[30, 0.605], [900, 0.805]]))
@@ -71,9 +71,9 @@ def test_a_line_for_each_variant_against_the_number_of_training_series(
 
 
 def test_files_are_the_same_every_time(make_record, tmp_path):
-    found = compare([Stored(make_record(), Path()), Stored(make_record(model="tcn"), Path())])
+    result = compare([Stored(make_record(), Path()), Stored(make_record(model="tcn"), Path())])
     for folder in ("one", "two"):
-        plot_pareto(found, tmp_path / folder)
+        plot_pareto(result, tmp_path / folder)
         assert plot_critical_difference(VARIANTS, SCORES, tmp_path / folder) is None
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {f"{n}.{s}" for n in ("pareto_time", "pareto_memory", "critical_difference") for s in ("svg",)}

@@ -239,9 +239,9 @@ def test_series_of_a_group_stand_or_fall_together(num_groups, size, balanced, pr
     difference = (a.astype(float) - b)[::size]
     half = 1.96 * difference.std() / np.sqrt(num_groups)
     assert (test.high - test.low) / 2 == pytest.approx(half, rel=0.1)
-    [found, _], _ = intervals(predicted({"a": [a], "b": [b]}, labels, balanced=balanced, groups=groups))
-    assert found.n == num_groups
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * a[::size].std() / np.sqrt(num_groups), rel=0.1)
+    [result, _], _ = intervals(predicted({"a": [a], "b": [b]}, labels, balanced=balanced, groups=groups))
+    assert result.n == num_groups
+    assert (result.high - result.low) / 2 == pytest.approx(1.96 * a[::size].std() / np.sqrt(num_groups), rel=0.1)
 
 
 def test_groups_go_before_seeds(predicted):
@@ -255,28 +255,28 @@ def test_groups_go_before_seeds(predicted):
 @pytest.mark.parametrize("groups", [None, np.arange(200), np.zeros(200, int)])
 def test_without_groups_that_join_series_these_are_drawn(groups, predicted):
     right = [np.arange(200) < 150]
-    [found], _ = intervals(predicted({"a": right}, ["x", "y"] * 100, groups=groups))
-    assert found.n == 200
+    [result], _ = intervals(predicted({"a": right}, ["x", "y"] * 100, groups=groups))
+    assert result.n == 200
 
 
 @pytest.mark.parametrize(("n", "right"), [(20, True), (400, True), (50, False)])
 @pytest.mark.parametrize("balanced", [True, False])
 def test_all_right_or_all_wrong_has_an_exact_interval(n, right, balanced, predicted):
-    [found], _ = intervals(predicted({"a": [np.full(n, right)] * 2}, ["x", "y"] * (n // 2), balanced=balanced))
+    [result], _ = intervals(predicted({"a": [np.full(n, right)] * 2}, ["x", "y"] * (n // 2), balanced=balanced))
     count = n // 2 if balanced else n  # of the smallest class
     end = (0.05 / 2) ** (1 / count)
-    assert (found.low, found.high) == pytest.approx((end, 1) if right else (0, 1 - end))
+    assert (result.low, result.high) == pytest.approx((end, 1) if right else (0, 1 - end))
 
 
 def test_the_interval_of_a_score_is_what_other_series_would_give(predicted):
     rng = np.random.default_rng(2)
     runs = [rng.random(400) < 0.8 for _ in range(3)]
-    [found], notes = intervals(predicted({"a": runs}, ["x", "y"] * 200))
+    [result], notes = intervals(predicted({"a": runs}, ["x", "y"] * 200))
     right = np.mean(runs, axis=0)
     half = 1.96 * right.std() / np.sqrt(400)
-    assert (found.data, found.variant, found.metric, found.n, notes) == ("ACSF1", ("a",), "accuracy", 400, [])
-    assert found.mean == pytest.approx(right.mean())
-    assert (found.low, found.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.005)
+    assert (result.data, result.variant, result.metric, result.n, notes) == ("ACSF1", ("a",), "accuracy", 400, [])
+    assert result.mean == pytest.approx(right.mean())
+    assert (result.low, result.high) == pytest.approx((right.mean() - half, right.mean() + half), abs=0.005)
     assert intervals(predicted({"a": runs}, ["x", "y"] * 200, metric="nll")) == ([], [])
 
 

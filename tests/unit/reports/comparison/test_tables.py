@@ -231,9 +231,11 @@ def test_scores_from_elsewhere_stand_apart(make_record, make_protocol, table, tm
     assert "<sup>2</sup> From elsewhere: a paper. Protocol: its own." in text
     assert "{llr|rr}" in (tmp_path / "scores.tex").read_text()
     with (tmp_path / "scores.csv").open() as file:
-        found = [(row["origin"], row["data"], row["model"], row["mean"], row["source"]) for row in csv.DictReader(file)]
-    assert found[-1] == ("elsewhere", "MITBIH_ECG", "Forest", "0.97", "a page")
-    assert len([row for row in found if row[0] == "elsewhere"]) == 3
+        result = [
+            (row["origin"], row["data"], row["model"], row["mean"], row["source"]) for row in csv.DictReader(file)
+        ]
+    assert result[-1] == ("elsewhere", "MITBIH_ECG", "Forest", "0.97", "a page")
+    assert len([row for row in result if row[0] == "elsewhere"]) == 3
 
 
 def test_names_cannot_break_the_table(make_record, table):

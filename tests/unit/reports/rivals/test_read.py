@@ -15,22 +15,22 @@ def test_a_file_for_each_classifier_and_measure(tmp_path):
     (tmp_path / "HC2_logloss.csv").write_text("Resamples:,0\nACSF1,12.98\n")
     (tmp_path / "HC2_balacc.csv").write_text("Resamples:,0\nACSF1,0.9\n")
     (tmp_path / "HC2_TESTFOLDS.csv").write_text("another kind of file\n")
-    found = read_published_folder(tmp_path)
-    assert found.scores["accuracy"] == {
+    published = read_published_folder(tmp_path)
+    assert published.scores["accuracy"] == {
         "HC2": {("ACSF1", 0): 0.91, ("ACSF1", 1): 0.8, ("ACSF1", 2): 0.83, ("Beef", 0): 0.8, ("Beef", 2): 0.7},
         "R-STSF": {("ACSF1", 0): 0.5, ("ACSF1", 1): 0.6},
     }
-    assert found.scores["nll"] == {"HC2": {("ACSF1", 0): 12.98}}
-    assert found.scores["balanced_accuracy"] == {"HC2": {("ACSF1", 0): 0.9}}
-    assert found.source == tmp_path.name
+    assert published.scores["nll"] == {"HC2": {("ACSF1", 0): 12.98}}
+    assert published.scores["balanced_accuracy"] == {"HC2": {("ACSF1", 0): 0.9}}
+    assert published.source == tmp_path.name
 
 
 def test_a_file_for_each_measure(tmp_path):
     (tmp_path / "auroc.csv").write_text("dataset,classifier,r0,r1\nACSF1,HC2,0.9,0.8\nACSF1,TSF,,0.7\n")
     (tmp_path / "README.md").write_text("# Published\n\nFrom a public\nrepository.\n\nMore.\n")
-    found = read_published_folder(tmp_path)
-    assert found.scores == {"auroc": {"HC2": {("ACSF1", 0): 0.9, ("ACSF1", 1): 0.8}, "TSF": {("ACSF1", 1): 0.7}}}
-    assert found.source == "From a public repository."
+    published = read_published_folder(tmp_path)
+    assert published.scores == {"auroc": {"HC2": {("ACSF1", 0): 0.9, ("ACSF1", 1): 0.8}, "TSF": {("ACSF1", 1): 0.7}}}
+    assert published.source == "From a public repository."
 
 
 def test_all_that_is_wrong_is_named_at_once(tmp_path):

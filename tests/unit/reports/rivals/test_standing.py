@@ -30,24 +30,24 @@ def test_only_places_that_all_compared_have_are_compared():
         y={"D": [0.9, 0.9], "E": [0.1, 0.1]},
         z={"D": [0.9]},  # lacks what two of three have
     )
-    found = standing("accuracy", OURS, theirs)
-    assert found.places == (("D", 0), ("D", 1), ("E", 0), ("E", 1))
-    assert (found.ours, found.others, found.left_out) == (("a", "b"), ("x", "y"), ("z",))
-    np.testing.assert_allclose(found.means, [[0.8, 0.8, 0.55, 0.9], [0.5, 0.6, 0.7, 0.1]])
-    np.testing.assert_allclose(found.ranks(), [(2.5 + 3) / 2, (2.5 + 2) / 2, (4 + 1) / 2, (1 + 4) / 2])
+    shared_places = standing("accuracy", OURS, theirs)
+    assert shared_places.places == (("D", 0), ("D", 1), ("E", 0), ("E", 1))
+    assert (shared_places.ours, shared_places.others, shared_places.left_out) == (("a", "b"), ("x", "y"), ("z",))
+    np.testing.assert_allclose(shared_places.means, [[0.8, 0.8, 0.55, 0.9], [0.5, 0.6, 0.7, 0.1]])
+    np.testing.assert_allclose(shared_places.ranks(), [(2.5 + 3) / 2, (2.5 + 2) / 2, (4 + 1) / 2, (1 + 4) / 2])
 
 
 def test_a_place_that_few_published_costs_no_classifier():
     theirs = figures(x={"D": [0.5, 0.6], "E": [0.5, 0.5]}, y={"D": [0.5, 0.6]}, z={"D": [0.5, 0.6]})
-    found = standing("accuracy", OURS, theirs)
-    assert found.data_sets == ["D"]
-    assert found.others == ("x", "y", "z")
+    shared_places = standing("accuracy", OURS, theirs)
+    assert shared_places.data_sets == ["D"]
+    assert shared_places.others == ("x", "y", "z")
 
 
 def test_a_metric_that_is_not_defined_for_one_of_ours_leaves_it_out():
-    found = standing("nll", {"a": {("D", 0): 0.4}, "ridge": {}}, figures(x={"D": [0.5]}))
-    assert (found.ours, found.not_ours) == (("a",), ("ridge",))
-    assert found.ranks().tolist() == [1, 2]  # lower is better
+    shared_places = standing("nll", {"a": {("D", 0): 0.4}, "ridge": {}}, figures(x={"D": [0.5]}))
+    assert (shared_places.ours, shared_places.not_ours) == (("a",), ("ridge",))
+    assert shared_places.ranks().tolist() == [1, 2]  # lower is better
 
 
 def test_nothing_in_common_is_no_standing():
@@ -58,10 +58,10 @@ def test_nothing_in_common_is_no_standing():
 def test_a_figure_with_fewer_digits_ties():
     """Published figures have five digits, ours all that float32 has."""
     own = figures(a={f"D{n}": [2 / 3] for n in range(5)})
-    found = standing("accuracy", own, figures(x={f"D{n}": [0.66667] for n in range(5)}))
-    [pair] = pairings(found, "a")
+    shared_places = standing("accuracy", own, figures(x={f"D{n}": [0.66667] for n in range(5)}))
+    [pair] = pairings(shared_places, "a")
     assert (pair.wins, pair.draws, pair.losses) == (0, 5, 0)
-    assert found.ranks().tolist() == [1.5, 1.5]
+    assert shared_places.ranks().tolist() == [1.5, 1.5]
 
 
 def test_pairings_are_wilcoxon_with_holms_correction():
@@ -70,8 +70,8 @@ def test_pairings_are_wilcoxon_with_holms_correction():
     own = {"a": {(data, 0): float(x) for data, x in zip(data_sets, rng.random(12), strict=True)}}
     theirs = {name: {(data, 0): float(x) for data, x in zip(data_sets, rng.random(12), strict=True)} for name in "xyz"}
     theirs["z"] = dict(own["a"])
-    found = standing("accuracy", own, theirs)
-    pairs = pairings(found, "a")
+    shared_places = standing("accuracy", own, theirs)
+    pairs = pairings(shared_places, "a")
     differences = [
         np.array([round(own["a"][data, 0], 4) - round(theirs[name][data, 0], 4) for data in data_sets]) for name in "xy"
     ]
