@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Peak memory of every model at every length, nothing timed: tables (memory.md, .tex, .csv) and plots (memory.svg), into
-# docs/results/SIZE/memory. A command that was interrupted goes on where it stopped.
+# docs/results/SIZE/memory. A command that was interrupted resumes where it stopped.
 #
 # usage: bash scripts/reproduce_memory.sh [smoke|cpu|full]
 set -euo pipefail

@@ -65,19 +65,19 @@ def quick_plots() -> Iterator[None]:
 def compose(environment: None) -> Compose:
     """`compose("data=synthetic", "seed=1")`: the plain, resolved config of `krontime train` with these overrides.
 
-    Another command's config is asked for with `verb="plan"`. Hydra takes a quarter of a second for one, so that each is
-    composed once, and every test gets a copy of its own.
+    Another command's config is asked for with `command="plan"`. Hydra takes a quarter of a second for one, so that
+    each is composed once, and every test gets a copy of its own.
     """
 
     @functools.cache
-    def once(verb: str, overrides: tuple[str, ...], seen: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    def once(command: str, overrides: tuple[str, ...], seen: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return resolve.plain(hydra_compose(verb, list(overrides)))
+            return resolve.plain(hydra_compose(command, list(overrides)))
 
-    def composed(*overrides: str, verb: str = "train") -> dict[str, Any]:
+    def composed(*overrides: str, command: str = "train") -> dict[str, Any]:
         seen = {
             key: value for key, value in os.environ.items() if key == "HOME" or key.startswith(("KRONTIME_", "XDG_"))
         }
-        return copy.deepcopy(once(verb, overrides, tuple(sorted(seen.items()))))
+        return copy.deepcopy(once(command, overrides, tuple(sorted(seen.items()))))
 
     return composed

@@ -1,4 +1,4 @@
-"""The command itself: help, version, verbs, exit codes, and that asking for help stays cheap."""
+"""The command itself: help, version, commands, exit codes, and that asking for help stays cheap."""
 
 import json
 import os
@@ -32,12 +32,12 @@ def stopped(arguments: Sequence[str]) -> int:
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
-def test_overview_has_one_line_for_each_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_overview_has_one_line_for_each_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(arguments)
     lines = capsys.readouterr().out.splitlines()
     width = max(map(len, COMMANDS))
-    for verb, (_, meaning) in COMMANDS.items():
-        assert [line for line in lines if line.split()[:1] == [verb]] == [f"  {verb:<{width}}  {meaning}"]
+    for command, (_, meaning) in COMMANDS.items():
+        assert [line for line in lines if line.split()[:1] == [command]] == [f"  {command:<{width}}  {meaning}"]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,19 +45,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"krontime {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_of_a_verb_says_its_groups_and_keys(verb: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main([verb, flag])
+def test_help_of_a_command_names_groups_and_keys(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([command, flag])
     out = capsys.readouterr().out
-    assert out.startswith(f"krontime {verb}: ")
-    assert f"usage: krontime {verb} " in out
+    assert out.startswith(f"krontime {command}: ")
+    assert f"usage: krontime {command} " in out
     assert max(map(len, out.splitlines())) < 100
     assert "  quiet=false " in out
-    cli.main([verb, flag, "all"])
+    cli.main([command, flag, "all"])
     whole = capsys.readouterr().out
     assert max(map(len, whole.splitlines())) < 100
-    for key, *_ in config_files.described_keys(config_files.config_dir() / f"{verb}.yaml"):
+    for key, *_ in config_files.described_keys(config_files.config_dir() / f"{command}.yaml"):
         assert len([line for line in whole.splitlines() if line.startswith(f"  {key}=")]) == 1
     assert ("with --help all lists" in out) == (len(whole) > len(out))
 
@@ -169,16 +169,16 @@ def test_a_list_of_keys_names_each_once(capsys: pytest.CaptureFixture[str]) -> N
     assert len(names) == len(set(names)) > 10
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_every_verb_has_its_function_and_config(verb: str) -> None:
-    assert callable(hydra_task.function(verb))
-    assert (config_files.config_dir() / f"{verb}.yaml").is_file()
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_function_and_config(command: str) -> None:
+    assert callable(hydra_task.function(command))
+    assert (config_files.config_dir() / f"{command}.yaml").is_file()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], [], ["train", "--help"], ["trian"]],
-    ids=["help", "version", "nothing", "help of a verb", "no verb"],
+    ids=["help", "version", "nothing", "help of a command", "no command"],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     probe = (
@@ -207,14 +207,14 @@ def test_the_home_folder_may_be_written_short(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("verb", "hint"),
+    ("command", "hint"),
     [("trian", "did you mean train?"), ("predicts", "did you mean predict?"), ("x", "train, evaluate")],
 )
-def test_unknown_verb(verb: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert stopped([verb, "model=tcn"]) == 2
+def test_unknown_command(command: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped([command, "model=tcn"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert repr(verb) in captured.err
+    assert repr(command) in captured.err
     assert hint in captured.err
 
 
@@ -254,7 +254,7 @@ WAITING = """
 import sys, time
 from krontime import cli
 from krontime.commands import hydra_task
-hydra_task.function = lambda verb: lambda config: print("begun", flush=True) or time.sleep(60)
+hydra_task.function = lambda command: lambda config: print("begun", flush=True) or time.sleep(60)
 sys.argv = ["krontime", "evaluate", "run=x"]
 cli.main()
 """

@@ -53,7 +53,7 @@ def predict(overrides: str, *says: str) -> Mistake:
 
 MISTAKES = {
     # names
-    "verb": Mistake("trian", ("'trian'", "did you mean train?")),
+    "command": Mistake("trian", ("'trian'", "did you mean train?")),
     "option": Mistake("train --seed=3", ("--seed=3", "such as seed=3")),
     "no value": Mistake("train epochs", ("epochs", "expected key=value")),
     "run without its key": Mistake("evaluate outputs/mine", ("such as run=outputs/mine",)),
@@ -194,7 +194,7 @@ MISTAKES = {
     "several of a prediction": predict(
         "run=nowhere input={site}/nowhere.npz output=out.xlsx", "run='nowhere'", "nowhere.npz", "out.xlsx"
     ),
-    # other verbs
+    # other commands
     "word for the seed of the split": Mistake("data data=synthetic seed=x", ("seed='x'", "a whole number")),
     "word for a share": Mistake(
         "data data=synthetic data.validation.fraction=x", ("data.validation.fraction='x'", "a number")
@@ -308,11 +308,11 @@ def test_a_mistake_is_explained(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = files(site, tmp_path)
-    verb, *overrides = (word.format(site=site) for word in mistake.command.split())
-    small = SMALL if verb == "train" and "model=tcn" not in overrides and "model=tnc" not in overrides else ()
+    command, *overrides = (word.format(site=site) for word in mistake.command.split())
+    small = SMALL if command == "train" and "model=tcn" not in overrides and "model=tnc" not in overrides else ()
     overrides = [*(option for option in small if "data.name=ACSF2" not in overrides), *overrides]
     with pytest.raises(SystemExit) as stopped:
-        cli.main([verb, *overrides])
+        cli.main([command, *overrides])
     captured = capsys.readouterr()
     assert stopped.value.code == 2
     assert "Traceback" not in captured.err

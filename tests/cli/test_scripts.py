@@ -1,6 +1,6 @@
 """The scripts behind the tables: each command of each size is one that krontime takes, and they stop when they should.
 
-They are run in a copy of the project where `krontime` only notes its arguments, and leaves what they go on with.
+They are run in a copy of the project where `krontime` only notes its arguments, and leaves what they need next.
 """
 
 import os
@@ -49,7 +49,7 @@ NOTHING = "#!/usr/bin/env bash\n"
 def calls(script: Path, size: str, project: Path, *, code: int = 0, data: int = 0) -> tuple[int, list[list[str]]]:
     """The exit code of a script, and the arguments of each `krontime`.
 
-    Sweeps exit with `code`, the verb `data` with `data`.
+    Sweeps exit with `code`, the command `data` with `data`.
     """
     shutil.copytree(script.parent, project / "scripts")
     for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": NOTHING, "bin/make": NOTHING}.items():
@@ -85,14 +85,14 @@ def test_every_command_of_every_size_composes(script: Path, tmp_path: Path, monk
             code, result = calls(script, size, tmp_path / size)
             assert code == 0
             assert result
-            for verb, *overrides in result:
-                assert verb in COMMANDS
+            for command, *overrides in result:
+                assert command in COMMANDS
                 is_multirun = overrides[0] == "-m"
                 for job in jobs(overrides[is_multirun:]):
-                    if seen >= (new := {(verb, text) for text in job}):
+                    if seen >= (new := {(command, text) for text in job}):
                         continue
-                    config = resolve.plain(hydra_compose(verb, job))
-                    if verb == "train":
+                    config = resolve.plain(hydra_compose(command, job))
+                    if command == "train":
                         schema.check_train(config, is_multirun=is_multirun)
                     seen |= new
 

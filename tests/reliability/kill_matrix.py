@@ -193,7 +193,7 @@ def run_at_writes(folder: Path, overrides: Sequence[str], step: int = 1) -> Outc
         outcome.differences += [f"write {number}: {problem}" for problem in left_behind(run_dir, status)]
         status, text, _ = attempt(lambda target=run_dir: run.train_in(options, target), None, 0)  # type: ignore[misc]
         outcome.attempts += 1
-        outcome.resumed += "Going on from" in text
+        outcome.resumed += "Resuming from" in text
         problems = [f"ended with {status}: {text[-3000:]}"] if status else differences(run_dir, twin)
         outcome.differences += [f"write {number}: {problem}" for problem in problems]
     return outcome
@@ -229,7 +229,7 @@ def run_case(
         delay_s = None if sofar >= 5 or outcome.kills.total() >= num_kills else rng.uniform(0, whole_s)
         status, text, _ = attempt(lambda target=run_dir: run.train_in(options, target), delay_s, number)  # type: ignore[misc]
         outcome.attempts += 1
-        outcome.resumed += "Going on from" in text
+        outcome.resumed += "Resuming from" in text
         if status in (-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
             outcome.kills[signal.Signals(number).name] += 1
             sofar += 1

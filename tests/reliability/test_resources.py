@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_and_the_next_start_goes_on(
         assert reason in str(record.error)
     status, text = in_child(harmed(nothing, tmp_path))
     assert status == 0, text
-    assert "Going on from" in text
+    assert "Resuming from" in text
     assert matrix.differences(folder, twin) == []
 
 
@@ -139,7 +139,7 @@ def test_a_worker_that_is_killed_is_told_and_the_next_start_goes_on(
     assert Record.read(cut / "record.json").status is Status.FAILED
     status, text = in_child(harmed(nothing, tmp_path / "cut", "data.num_workers=2"))
     assert status == 0, text
-    assert "Going on from" in text
+    assert "Resuming from" in text
     in_child(harmed(nothing, tmp_path / "whole", "data.num_workers=2"))
     assert matrix.differences(cut, the_run(tmp_path / "whole")) == []
 
@@ -167,7 +167,7 @@ def test_a_cache_that_is_cut_short_under_a_run_is_built_again_by_the_next_start(
     status, text = in_child(harmed(nothing, tmp_path / "cut", workers))
     assert status == 0, text
     assert "is damaged" in text
-    assert "Going on from" in text
+    assert "Resuming from" in text
     in_child(harmed(nothing, tmp_path / "whole", workers))
     assert matrix.differences(the_run(tmp_path / "cut"), the_run(tmp_path / "whole")) == []
 

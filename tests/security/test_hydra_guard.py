@@ -122,10 +122,10 @@ def test_what_hydra_is_for_stays(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.count("synthetic") == 8
 
 
-def test_every_verbs_own_part_passes() -> None:
-    for verb in COMMANDS:
+def test_every_commands_own_part_passes() -> None:
+    for command in COMMANDS:
         with initialize_config_dir(str(config_files.config_dir()), version_base="1.3"):
-            config = compose(verb, return_hydra_config=True)
+            config = compose(command, return_hydra_config=True)
         assert isinstance(config, DictConfig)
         assert hydra_guard.hydra_problems(config) == []
 

@@ -157,7 +157,7 @@ def _check(options: Mapping[str, Any]) -> None:
         problems.add("models", models, f"a list of {', '.join(names)}, or null for all")
     if options["reference"] is not None and options["reference"] not in names:
         problems.add("reference", options["reference"], f"one of {', '.join(names)}, or null")
-    for key, least in {
+    for key, minimum in {
         "num_channels": 1,
         "num_classes": 2,
         "batch_size": 1,
@@ -166,8 +166,8 @@ def _check(options: Mapping[str, Any]) -> None:
         "warmup": 0,
         "steps": 1,
     }.items():
-        if not isinstance(options[key], int) or options[key] < least:
-            problems.add(key, options[key], f"a whole number of at least {least}")
+        if not isinstance(options[key], int) or options[key] < minimum:
+            problems.add(key, options[key], f"a whole number of at least {minimum}")
     for key in ("measure_s", "timeout_s", "memory_gib"):
         if options[key] is None and key == "memory_gib":
             continue
@@ -295,7 +295,7 @@ def run_cell(
         path: result file.
         measure: `time` or `memory`.
         timeout_s: the process is ended after this many seconds.
-        memory_limit_bytes: most host memory of the process; None for no limit.
+        memory_limit_bytes: maximum host memory of the process; None for no limit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     task = {**job, "measure": measure, "memory_limit_bytes": memory_limit_bytes, "result": str(path.resolve())}

@@ -54,7 +54,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         job: `measure` (`time` or `memory`), `model` (plain config of the network), `num_channels`, `length`,
             `num_classes`, `batch_size`, `device` (torch's name), `precision` (`32-true` or `bf16-mixed`), `warmup` and
             `steps` (numbers of steps), `measure_s` (after this many seconds no further step is begun, `MIN_TIMED`
-            excepted) and `memory_limit_bytes` (most host memory of this process, or None).
+            excepted) and `memory_limit_bytes` (maximum host memory of this process, or None).
 
     Returns:
         `num_parameters` and, for `time`, `train_ms` and `inference_ms` (lists, one number a step), for `memory`,

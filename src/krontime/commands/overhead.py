@@ -136,7 +136,7 @@ def _without_stopping(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _BareLoop:
-    """The least that trains the same network on the same batches."""
+    """The minimum that trains the same network on the same batches."""
 
     def __init__(self, module: SeriesClassifier, options: Mapping[str, Any], job: prepare.PreparedData) -> None:
         self.module = module.train()

@@ -35,7 +35,7 @@ class Cost:
         levels: its level sizes; None for a network without levels.
         num_parameters: learned parameters.
         forward_flops: floating-point operations of one forward pass (a multiply-add counts as two), all series.
-        activation_bytes: the most that the forward and backward pass of a training step hold at once, beside the
+        activation_bytes: peak that the forward and backward pass of a training step hold, beside the
             parameters and the optimiser's state.
     """
 
@@ -77,7 +77,7 @@ def cost(config: Mapping[str, Any], spec: SeriesSpec, *, batch_size: int) -> Cos
 
 
 class _Memory(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made under it, and the most that were alive at once."""
+    """Counts the bytes of the tensors that are made under it, and the peak of those alive at once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,9 +33,9 @@ def probe(config: DictConfig) -> list[Probe]:
     options = resolve.plain(config)
     run_dir = Path(str(options["run"])).expanduser()
     problems = Problems()
-    for key, least in (("num_folds", 2), ("seed", 0)):
-        if not isinstance(options[key], int) or options[key] < least:
-            problems.add(key, options[key], f"a whole number of at least {least}")
+    for key, minimum in (("num_folds", 2), ("seed", 0)):
+        if not isinstance(options[key], int) or options[key] < minimum:
+            problems.add(key, options[key], f"a whole number of at least {minimum}")
     problems.raise_if_any()
     run = load.load_run(run_dir)
     network = run.module.network

@@ -102,7 +102,7 @@ def time_left_s(jobs: list[Found]) -> float | None:
     """About how long the jobs that are not done will take, in seconds, with as many at a time as run now.
 
     A job is taken to last as long as the mean of those of its data set and model that are done, or of all that are.
-    None where nothing is left, or nothing is done to tell from.
+    None where nothing is left, or nothing is done to estimate from.
     """
     durations: dict[str, list[float]] = {}
     for job in jobs:
@@ -130,7 +130,7 @@ def _duration_s(record: Record) -> float:
 
 
 def _elapsed_s(run_dir: Path) -> float:
-    """Since the run that is going on was started: it has then written its config."""
+    """Since the present run was started: it has then written its config."""
     from krontime.storage import CONFIG
 
     try:

@@ -82,7 +82,7 @@ def _write(options: Mapping[str, Any]) -> Path:
         if damaged:
             raise UserError(
                 [f"{item.path}: {'; '.join(item.problems)}" for item in damaged]
-                + ["publish=true: expected no damaged record; mend or remove those above, or name other folders"]
+                + ["publish=true: expected no damaged record; fix or remove those above, or name other folders"]
             )
         chosen = _kept(chosen, runs, output)
         said = compared(runs, damaged, chosen, remarks).notes

@@ -68,7 +68,7 @@ def unknown_arguments(config: Mapping[str, Any], key: str) -> list[str]:
 
 
 def type_problem(key: str, value: Any, annotation: Any) -> str | None:
-    """A line where `value` is not of the annotated type, without conversions; None where it is, or cannot be told."""
+    """A line where `value` is not of the annotated type, without conversions; None where it is, or nobody can say."""
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError):

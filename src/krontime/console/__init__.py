@@ -93,7 +93,7 @@ def has_result() -> bool:
 
 
 def show(text: "RenderableType") -> None:
-    """Print, with styles where the output is a terminal; long lines such as paths stay in one piece."""
+    """Print, with styles where the output is a terminal; long lines such as paths stay on one line."""
     from rich.console import Console
 
     if is_json():
@@ -114,7 +114,7 @@ def notice(text: str) -> None:
 
 
 def begin_sweep(num_jobs: int) -> None:
-    """Note how many jobs follow, for `sweep_notice`; other processes that run them are told too."""
+    """Note how many jobs follow, for `sweep_notice`; other processes that run them know too."""
     os.environ[_SWEEP] = f"{num_jobs} {time.time()}"
 
 

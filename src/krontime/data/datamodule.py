@@ -167,7 +167,7 @@ class ConsecutiveBatches(Sampler[list[int]]):
 
 
 class ResumableLoader(DataLoader[SeriesBatch]):
-    """Tells Lightning that a mid-epoch resume is handled: `TrainBatches` asks the trainer where it stands.
+    """Says to Lightning that a mid-epoch resume is handled: `TrainBatches` asks the trainer where it stands.
 
     It asks when the first batch is: workers would draw ahead as soon as there is an iterator, and Lightning makes one
     before it restores a checkpoint when an optimiser asks for the number of steps.
@@ -274,7 +274,7 @@ class SeriesDataModule(L.LightningDataModule):
 def fit_position(trainer: L.Trainer) -> tuple[int, int]:
     """(epoch, batches of it already trained on), also between a checkpoint's restoring and the first step after it.
 
-    Lightning makes the first iterator before it tells a sampler its epoch, and with workers the first batches are then
+    Lightning makes the first iterator before it gives a sampler its epoch, and with workers the first batches are then
     drawn from epoch 0's order (Lightning issue 21938). Its progress counters are right at that moment, so they are read
     when iteration begins.
     """

@@ -120,10 +120,10 @@ def split_indices(
     return split
 
 
-def _nested(y: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Positions of `most` series, rising: one of each class at first, then classes in proportion.
+def _nested(y: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` series, rising: one of each class at first, then classes in proportion.
 
-    The order in which series are taken does not depend on `most`.
+    The order in which series are taken does not depend on `count`.
     """
     rank = np.empty(len(y))
     order = np.random.default_rng(seed).permutation(len(y))
@@ -131,7 +131,7 @@ def _nested(y: np.ndarray, most: int, seed: int) -> np.ndarray:
         mine = order[y[order] == label]
         rank[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
         rank[mine[0]] = 0.0
-    return np.sort(order[np.argsort(rank[order], kind="stable")[:most]])
+    return np.sort(order[np.argsort(rank[order], kind="stable")[:count]])
 
 
 def _groups_straddle(data: SeriesData) -> bool:

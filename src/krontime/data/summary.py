@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_PLOTTED_POINTS = 800
 MAX_PLOTTED_CLASSES = 12
 MAX_NAMES = 8
-"""Most classes that the line on what was read names."""
+"""Maximum number of classes that the line on what was read names."""
 
 MAX_NAME = 30
 """Longest name of a class there."""

@@ -165,7 +165,7 @@ class KronTime(SeriesNetwork):
         positions: `levels` (one learned table per level, summed) or `none`.
         head: `levels` (features pooled at every level, joined) or `mean`.
         channel_mixing: the tokenizer sees all channels at once, instead of one at a time.
-        dropout: share of tokens that skip a residual branch in training, drawn for each branch.
+        dropout: fraction of tokens that skip a residual branch in training, drawn for each branch.
         checkpointing: keep only each block's input for the backward pass, and compute the rest again.
 
     Raises:

@@ -60,7 +60,7 @@ class TCN(SeriesNetwork):
         length: longest series, in time points.
         num_classes: number of logits.
         channels: W, of every level.
-        num_levels: residual blocks; None for the least whose receptive field covers `length`.
+        num_levels: residual blocks; None for the fewest whose receptive field covers `length`.
         kernel_size: K, at least 2.
         dropout: fraction of hidden channels dropped after each convolution.
 

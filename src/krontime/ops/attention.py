@@ -26,7 +26,7 @@ from krontime.ops.levels import LevelPlan
 
 Order = Literal["bottom_up", "top_down", "parallel"]
 
-# Least sum of attention weights on valid tokens that is divided by. The gradient holds its inverse squared, which has
+# Minimum sum of attention weights on valid tokens that is divided by. The gradient holds its inverse squared, which has
 # to stay finite in float32; a query that puts less than this on valid tokens gets an output that fades to zero.
 _TINY = 1e-15
 

@@ -63,14 +63,14 @@ class LevelPlan:
 
 
 MAX_TOKENS = 2**24
-"""Most tokens that sizes are chosen for: the search takes seconds there."""
+"""Maximum number of tokens that sizes are chosen for: the search takes seconds there."""
 
 
 def plan_levels(num_tokens: int, depth: int | None = None, sizes: Sequence[int] | None = None) -> LevelPlan:
     """Choose level sizes for a number of tokens, from a depth or as given.
 
-    The rule for a depth: among all sizes whose largest is at most twice the smallest, take the least padding, then
-    the least `sum(k_i)` (which is what attention costs), largest level lowest. A depth that would leave a level with
+    The rule for a depth: among all sizes whose largest is at most twice the smallest, take the smallest padding, then
+    the smallest `sum(k_i)` (which is what attention costs), largest level lowest. A depth that would leave a level with
     a single token (a level that does nothing) is lowered to `floor(log2(num_tokens))`, at least 1.
 
     Args:
@@ -112,21 +112,21 @@ def _is_positive(value: object) -> bool:
 
 @lru_cache
 def _balanced_sizes(num_tokens: int, depth: int) -> tuple[int, ...]:
-    """The sizes with least (product, sum) among those with `product >= num_tokens`, `max <= MAX_RATIO * min`."""
+    """The sizes with the smallest (product, sum) among those with `product >= num_tokens`, `max <= MAX_RATIO * min`."""
     best: tuple[int, int, tuple[int, ...]] | None = None
 
     def search(chosen: tuple[int, ...], product: int) -> None:
-        # Sizes are chosen from the smallest up; the last one is the least that reaches num_tokens.
+        # Sizes are chosen from the smallest up; the last one is the smallest that reaches num_tokens.
         nonlocal best
         left = depth - len(chosen)
-        least = chosen[-1] if chosen else 1
+        smallest = chosen[-1] if chosen else 1
         if left == 1:
-            last = max(least, -(-num_tokens // product))
+            last = max(smallest, -(-num_tokens // product))
             if last <= MAX_RATIO * (chosen[0] if chosen else last):
                 candidate = (product * last, sum(chosen) + last, (last, *reversed(chosen)))
                 best = candidate if best is None else min(best, candidate)
             return
-        for size in range(least, num_tokens + 1):
+        for size in range(smallest, num_tokens + 1):
             search((*chosen, size), product * size)
             if product * size**left >= num_tokens:
                 break  # larger sizes only add padding

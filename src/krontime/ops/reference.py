@@ -20,7 +20,7 @@ def dense_factors(
     pooled: bool = False,
     mask: Tensor | None = None,
 ) -> list[Tensor]:
-    """Twin of `krontime.ops.attention.level_factors`: one `(B, H, k_i, k_i)` per level, lowest first.
+    """Reference implementation of `attention.level_factors`: one `(B, H, k_i, k_i)` per level, lowest first.
 
     Args:
         q: queries `(B, H, N, E)`.
@@ -64,7 +64,7 @@ def dense_kronecker_attention(
     pooled: bool = False,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Twin of `krontime.ops.attention.kronecker_attention`: `(A (m V)) / (A m)` with A written out by `torch.kron`.
+    """Reference implementation of `attention.kronecker_attention`: `(A (m V)) / (A m)`, A written out by `torch.kron`.
 
     Args:
         q: queries `(B, H, N, E)`.
@@ -102,7 +102,7 @@ def dense_kronecker_attention(
 def dense_axial_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: LevelPlan, *, order: str = "bottom_up", mask: Tensor | None = None
 ) -> Tensor:
-    """Twin of `krontime.ops.attention.axial_attention`: a product (or mean) of masked `N x N` softmaxes.
+    """Reference implementation of `attention.axial_attention`: a product (or mean) of masked `N x N` softmaxes.
 
     Args:
         q: queries `(B, H, N, E)`.

@@ -78,7 +78,7 @@ def cpu_model() -> str:
 
 
 def git_state(root: Path | None = None) -> GitState | None:
-    """State of the checkout that this package runs from; None for a wheel, or where git can't tell.
+    """State of the checkout that this package runs from; None for a wheel, or where git can't say.
 
     Args:
         root: top folder of a checkout; by default the one that this file lies in.

@@ -85,8 +85,8 @@ def is_rank_lost(error: BaseException) -> bool:
 def _reader_ended(error: BaseException) -> str | None:
     """What became of a process that reads data, where that is what an error is about."""
     if isinstance(error, RuntimeError):
-        if told := re.search(r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (.*)", str(error)):
-            return told[1].split(". ")[0].rstrip(".")
+        if match := re.search(r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (.*)", str(error)):
+            return match[1].split(". ")[0].rstrip(".")
         if "Pin memory thread exited" in str(error):  # which ends with the process whose batch it was pinning
             return "ended unexpectedly"
     if isinstance(error, ConnectionError | EOFError) and any(  # it ended while a batch of its was being taken over

@@ -91,7 +91,7 @@ class Fit(ABC):
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The most that fitting held, beyond what the process held before; scoring doesn't count."""
+        """The peak that fitting held, beyond what the process held before; scoring doesn't count."""
         return self._peak_bytes if self._is_fitted else self._peak_bytes_now()
 
     @property

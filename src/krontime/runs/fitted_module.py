@@ -41,8 +41,8 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
     )
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
-    most = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * prepared.spec.length)))
-    sample = SeriesDataset(data, prepared.masked).__getitems__(_sample(split.train, most, config["seed"]).tolist())
+    count = min(FIT_SERIES, max(1, FIT_POINTS // (data.num_channels * prepared.spec.length)))
+    sample = SeriesDataset(data, prepared.masked).__getitems__(_sample(split.train, count, config["seed"]).tolist())
     if module.network is not None:
         with torch.no_grad():
             module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
@@ -86,6 +86,6 @@ def _fit_closed_form(
     return dict(zip(split.validation.tolist(), left_out[len(shuffled) :], strict=True))
 
 
-def _sample(indices: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most `most` of `indices`, drawn by `seed`, rising."""
-    return np.sort(np.random.default_rng(seed).permutation(indices)[:most])
+def _sample(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` of `indices`, drawn by `seed`, rising."""
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:count])

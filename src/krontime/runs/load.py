@@ -18,7 +18,7 @@ from krontime.training.checkpoint_file import read_checkpoint
 from krontime.training.module import FORMAT_VERSION, SeriesClassifier, tensors_of
 
 MAX_COUNT = 1_000
-"""Most layers, levels, heads or dilations of a model that is read from a checkpoint."""
+"""Maximum number of layers, levels, heads or dilations of a model that is read from a checkpoint."""
 
 CHECKPOINTS = "checkpoints"
 

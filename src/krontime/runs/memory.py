@@ -11,11 +11,11 @@ import psutil
 import torch
 
 _MARK = Path("/proc/self/clear_refs")
-"""Where Linux takes `5` for: forget the most that this process has held."""
+"""Where Linux takes `5` for: forget the peak of this process."""
 
 
 class PeakMemory:
-    """The most that a job holds at one time beyond what its process held when the job began.
+    """The peak memory of a job, beyond what its process held when the job began.
 
     On the host it is resident memory: neither the interpreter and its libraries nor what earlier jobs of a sweep left
     counts, so that a job in a sweep has the figure that it has alone. Memory that was freed before is given back to the
@@ -30,7 +30,7 @@ class PeakMemory:
         self._mark_before = 0 if _MARK.exists() else peak_memory_bytes() or 0
 
     def num_bytes(self, device: "str | torch.device" = "cpu") -> int | None:
-        """Up to now; None where the system does not tell.
+        """Up to now; None where the system does not say.
 
         Args:
             device: where the job is computed, or torch's name of it.
@@ -87,7 +87,7 @@ def peak_memory_bytes(device: "str | torch.device" = "cpu") -> int | None:
     """Peak memory of this process since the last reset: what torch allocated on a CUDA device, else resident memory.
 
     Resident memory includes the interpreter and its libraries, not data workers. None where the operating system does
-    not tell.
+    not say.
 
     Args:
         device: the one in use, or torch's name of it.

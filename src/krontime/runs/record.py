@@ -347,8 +347,8 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
         if (method := validation.get("method", "auto")) != "auto":
             expected["split_method"] = method
         expected["fold"] = validation.get("fold", 0) if protocol.split_method == "kfold" else None
-        if isinstance(most := validation.get("max_train"), int):
-            expected["num_train"] = min(most, protocol.num_train)
+        if isinstance(max_train := validation.get("max_train"), int):
+            expected["num_train"] = min(max_train, protocol.num_train)
     problems = [
         f"protocol.{name} is {recorded!r} but the config gives {value!r}"
         for name, value in expected.items()

@@ -1,4 +1,4 @@
-"""Where a run that was cut off goes on: its last good checkpoint, with the best one that belongs to it."""
+"""Where a run that was cut off resumes: its last good checkpoint, with the best one that belongs to it."""
 
 import logging
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, repair: b
     """The last good checkpoint of a run that was cut off, where it is of the same data.
 
     A best checkpoint is written before the last one that knows of it; where the run was cut off between the two, the
-    best one before takes its place again. So what goes on is one state, not parts of two.
+    best one before takes its place again. So what is resumed is one state, not parts of two.
 
     Args:
         run_dir: folder of the run.
@@ -65,13 +65,13 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, repair: b
             continue
         if (begun_on := about.get("world_size", world_size)) != world_size:
             raise UserError(
-                f"{run_dir}: the run there was begun on {begun_on} processes and can't go on with {world_size}; "
+                f"{run_dir}: the run there was begun on {begun_on} processes and can't resume on {world_size}; "
                 "expected as many (trainer.devices, trainer.num_nodes), or force=true to train again from the start"
             )
         if not _has_its_best(checkpoint, best, repair=repair):
             log.warning("%s: the best checkpoint that belongs to it is gone or damaged; it is left out", path)
             continue
-        log.info("Going on from %s", path)
+        log.info("Resuming from %s", path)
         return Resumed(path, checkpoint["global_step"], _history(checkpoint), about.get("steps_in_time"))
     return None
 
@@ -104,7 +104,7 @@ def clear_unfinished(run_dir: Path) -> None:
 
 
 def clear_spares(run_dir: Path) -> None:
-    """Remove what only a run that goes on would need, once the run is completed."""
+    """Remove what only a resumed run would need, once the run is completed."""
     clear_unfinished(run_dir)
     folder = run_dir / load.CHECKPOINTS
     for path in (previous(folder / load.LAST), previous(folder / load.BEST)):

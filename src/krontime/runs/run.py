@@ -158,13 +158,13 @@ def _train_in(
             if fit.has_begun:  # else it is known before the first step
                 record(Status.FAILED, error=str(error))
             raise
-        told = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
+        explained = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
         first = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
-        what = first if told and first else f"{type(error).__name__}: {error}".removesuffix(": ")
+        what = first if explained and first else f"{type(error).__name__}: {error}".removesuffix(": ")
         record(failures.status_of(error), error=what)
-        if told is None:
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
     finally:
         build.finish_wandb(exit_code=int(not is_scored))
     if completed is not None:

@@ -51,7 +51,7 @@ _FILES = (
 def final_screen(record: Record, run_dir: Path) -> Text:
     """What was trained on what, under which protocol, with which scores and cost, and where the files are.
 
-    Print it with `Console().print(text, soft_wrap=True, highlight=False)`: paths then stay in one piece, and styles
+    Print it with `Console().print(text, soft_wrap=True, highlight=False)`: paths then stay on one line, and styles
     vanish where the output is no terminal.
 
     Args:

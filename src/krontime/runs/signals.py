@@ -17,7 +17,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes, as far as its launcher has told it."""
+    """Whether this process is the one that writes, as far as its launcher has said."""
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
     # A launcher that knows no global rank gives that within the node, and which node it is.
     return int(rank) == 0 and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)

@@ -30,7 +30,7 @@ PROBLEM = "problem"
 """User attribute of a trial: why its options did not work (out of memory, diverged, refused, an error)."""
 FAILURES = "failures"
 """User attribute of a trial: how often its options have ended a process before."""
-MOST_FAILURES = 2
+MAX_FAILURES = 2
 """Failures after which options are not tried again."""
 DIED = "its process died, as did one before"
 ABOUT = "about"
@@ -205,4 +205,4 @@ def _failures(trial: "Trial | FrozenTrial") -> int:
 
 
 def _is_last_try(trial: "Trial | FrozenTrial") -> bool:
-    return _failures(trial) + 1 >= MOST_FAILURES
+    return _failures(trial) + 1 >= MAX_FAILURES

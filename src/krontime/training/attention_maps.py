@@ -11,8 +11,8 @@ from krontime.data.series import SeriesData
 from krontime.models.layers.attention import LevelAttention
 from krontime.training.module import SeriesClassifier
 
-MOST_SERIES = 8
-MOST_POINTS = 2**19
+MAX_SERIES = 8
+MAX_POINTS = 2**19
 """Series that maps are averaged over, and their values in all, at most."""
 
 
@@ -39,8 +39,8 @@ def mean_factors(
         assert isinstance(layer, LevelAttention)
         factors.append([factor.mean(dim=(0, 1)).cpu().numpy() for factor in layer.factors(*inputs)])
 
-    most = max(1, min(MOST_SERIES, MOST_POINTS // (data.num_channels * data.spec.length)))
-    batch = SeriesDataset(data, masked).__getitems__(indices[:most].tolist())
+    count = max(1, min(MAX_SERIES, MAX_POINTS // (data.num_channels * data.spec.length)))
+    batch = SeriesDataset(data, masked).__getitems__(indices[:count].tolist())
     device = next(module.parameters()).device
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:

@@ -40,10 +40,10 @@ class Augment(nn.Module):
             noise = self.jitter * torch.randn_like(x)
             x = x + (noise if mask is None else noise * mask)
         if self.mixup:
-            share = torch.distributions.Beta(self.mixup, self.mixup).sample().to(x)
+            fraction = torch.distributions.Beta(self.mixup, self.mixup).sample().to(x)
             partner = torch.randperm(len(x), device=x.device)
-            x = share * x + (1 - share) * x[partner]
-            targets = share * targets + (1 - share) * targets[partner]
+            x = fraction * x + (1 - fraction) * x[partner]
+            targets = fraction * targets + (1 - fraction) * targets[partner]
             mask = None if mask is None else mask | mask[partner]
         return x, mask, targets
 
@@ -53,8 +53,8 @@ class Augment(nn.Module):
             length_B1 = torch.full((len(x), 1), x.shape[-1], device=x.device)
         else:
             length_B1 = (mask.any(dim=1) * (points + 1)).amax(dim=1, keepdim=True).clamp(min=1)
-        share_B1 = self.shift * (2 * torch.rand(len(x), 1, device=x.device) - 1)
-        moved_BL = (points - (share_B1 * length_B1).round().long()) % length_B1
+        fraction_B1 = self.shift * (2 * torch.rand(len(x), 1, device=x.device) - 1)
+        moved_BL = (points - (fraction_B1 * length_B1).round().long()) % length_B1
         source_BL = torch.where(points < length_B1, moved_BL, points)
         source = source_BL[:, None].expand_as(x)
         return x.gather(-1, source), None if mask is None else mask.gather(-1, source)

@@ -169,7 +169,7 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Within an epoch, go on with its training loss, which is in no checkpoint of Lightning's."""
+        """Within an epoch, resume its training loss, which is in no checkpoint of Lightning's."""
         if isinstance(pl_module, SeriesClassifier) and _LOSS_TOTALS in checkpoint:
             pl_module.set_loss_totals(checkpoint[_LOSS_TOTALS])
 

@@ -10,7 +10,7 @@ MAX_PICKLE_BYTES = 2**26
 """Longest structure (everything but the numbers of the tensors) that is read."""
 
 MAX_VALUES = 2**17
-"""Most values that the structure may come to when each container in it is followed wherever it stands."""
+"""Maximum number of values that the structure may come to when each container in it is followed wherever it stands."""
 
 _ALLOWED = re.compile(
     r"collections (OrderedDict|Counter|defaultdict)|(builtins|__builtin__) (set|complex)|torch\.nn\.parameter Parameter"

@@ -29,8 +29,8 @@ class StopWhenDone(pl.Callback):
         for name, value in (("perfect_epochs", perfect_epochs), ("idle_epochs", idle_epochs)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1, or null")
-        self.most = {ACCURACY: perfect_epochs, NETWORK_WEIGHT: idle_epochs}
-        self.seen = dict.fromkeys(self.most, 0)
+        self.limits = {ACCURACY: perfect_epochs, NETWORK_WEIGHT: idle_epochs}
+        self.seen = dict.fromkeys(self.limits, 0)
         self.reason = ""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -40,9 +40,9 @@ class StopWhenDone(pl.Callback):
         for name, done in ((ACCURACY, 1.0), (NETWORK_WEIGHT, 0.0)):
             value = trainer.callback_metrics.get(name)
             self.seen[name] = self.seen[name] + 1 if value is not None and float(value) == done else 0
-            most = self.most[name]
-            if most is not None and self.seen[name] >= most and not self.reason:
-                self.reason = f"{name} has been {done:g} for {most} epochs"
+            limit = self.limits[name]
+            if limit is not None and self.seen[name] >= limit and not self.reason:
+                self.reason = f"{name} has been {done:g} for {limit} epochs"
                 log.info("Training ends: %s", self.reason)
         if self.reason:
             trainer.should_stop = True

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from krontime.models.kernel_ridge.classifier import ClosedForm
-from krontime.models.kernel_ridge.mixture import NetworkShare, mixed, network_share
+from krontime.models.kernel_ridge.mixture import NetworkMixing, mixed, network_mixing
 
 PREFIX = "closed_form."
 """Of the names of its tensors in checkpoints and bundles."""
 
+MIXING = PREFIX + "share"
+"""How the network is mixed in, under the name that files have had from the start."""
+
 
 class Mixture:
-    """A closed form and the network's share in the answer.
+    """A closed form and the network's weight in the answer.
 
     No module of torch, so that what is meant for trained weights leaves its tensors alone: averaging them over steps,
     sending them to other ranks before each step, sharding them.
@@ -25,14 +28,14 @@ class Mixture:
         closed_form: classifies raw series.
 
     Attributes:
-        share: how the network is mixed in; not at all until validation speaks for it.
+        mixing: how the network is mixed in; not at all until validation speaks for it.
         left_out: for each validation series, by its position in the data, logarithms of the probabilities `(K,)` of a
             closed form that was fitted without it; needed to validate, and used wherever these are predicted.
     """
 
     def __init__(self, closed_form: ClosedForm) -> None:
         self.closed_form = closed_form.eval()
-        self.share = NetworkShare(factor=1.0, weight=0.0, gain=0.0, error=0.0)
+        self.mixing = NetworkMixing(factor=1.0, weight=0.0, gain=0.0, error=0.0)
         self.left_out: dict[int, Tensor] = {}
 
     def own(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
@@ -48,16 +51,16 @@ class Mixture:
 
     def mixed(self, logits: Tensor | None, own: Tensor) -> Tensor:
         """Logarithms of the mixture's probabilities `(B, K)`, from a network's logits, where there are any."""
-        return own if logits is None else mixed(logits, own, self.share.factor, self.share.weight)
+        return own if logits is None else mixed(logits, own, self.mixing.factor, self.mixing.weight)
 
     def fit(self, logits: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -> None:
-        """Take the network's share from validation series: see `network_share`."""
-        self.share = network_share(logits.cpu(), own.cpu(), labels.cpu(), prior.cpu())
+        """Take the network's weight from validation series: see `network_mixing`."""
+        self.mixing = network_mixing(logits.cpu(), own.cpu(), labels.cpu(), prior.cpu())
 
     def tensors(self) -> dict[str, Tensor]:
         """All that has to be kept, by name."""
         kept = {PREFIX + name: value for name, value in self.closed_form.state_dict().items()}
-        return kept | {PREFIX + "share": torch.tensor(self.share, dtype=torch.float64)}
+        return kept | {MIXING: torch.tensor(self.mixing, dtype=torch.float64)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
         """Take what `tensors` gave.
@@ -70,8 +73,8 @@ class Mixture:
             RuntimeError: one is missing, or of another size.
         """
         own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
-        share = own.pop("share", None)
-        if share is None or share.shape != (4,):
-            raise RuntimeError(f"{PREFIX}share is missing, or of another size")
+        mixing = own.pop(MIXING.removeprefix(PREFIX), None)
+        if mixing is None or mixing.shape != (4,):
+            raise RuntimeError(f"{MIXING} is missing, or of another size")
         self.closed_form.load_state_dict(own, assign=assign)
-        self.share = NetworkShare(*share.tolist())
+        self.mixing = NetworkMixing(*mixing.tolist())

@@ -41,7 +41,7 @@ class SeriesClassifier(pl.LightningModule):
         optimizer: makes an optimiser from parameter groups.
         warmup_fraction: fraction of the steps over which the learning rate rises.
         min_lr_ratio: learning rate at the last step over the peak.
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: fraction of the target spread over all classes.
         class_weights: `(num_classes,)` weights of the loss, or None. Probabilities keep the frequencies of the training
             classes all the same: the logarithms of the weights are taken from the logits.
         prior: `(num_classes,)` frequencies of the training classes, by which classes are decided; see `decide`. None
@@ -104,7 +104,7 @@ class SeriesClassifier(pl.LightningModule):
     def _answer(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
         if self.mixture is None:
             return self.network_logits(x, mask)
-        asked = self.network is not None and self.mixture.share.weight > 0
+        asked = self.network is not None and self.mixture.mixing.weight > 0
         return self.mixture.mixed(self.network_logits(x, mask) if asked else None, self.mixture.own(x, mask, index))
 
     def on_train_start(self) -> None:
@@ -146,16 +146,16 @@ class SeriesClassifier(pl.LightningModule):
         self.log("series_per_s", speed, prog_bar=True, batch_size=len(batch.y))
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Keep what the validation metrics are computed from once the network's share is known."""
+        """Keep what the validation metrics are computed from once the network's weight is known."""
         logits = self.network_logits(batch.x, batch.mask)
         own = logits if self.mixture is None else self.mixture.own(batch.x, batch.mask, batch.index.tolist())
         self._validated.append((logits, own, batch.y))
 
     def on_validation_epoch_end(self) -> None:
-        """Fit the network's share, and compute the validation metrics, once an epoch.
+        """Fit the network's weight, and compute the validation metrics, once an epoch.
 
         `val/loss` is what selection and early stopping watch: the loss of the stated score, and where there is a
-        closed form, of the mixture with it on series that the network's share was not fitted to, whether or not the
+        closed form, of the mixture with it on series that the network's weight was not fitted to, whether or not the
         evidence is enough to mix the network in.
         """
         logits, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
@@ -165,8 +165,8 @@ class SeriesClassifier(pl.LightningModule):
         if self.mixture is not None:
             self.mixture.fit(logits, own, y, self.prior)
             answer = self.mixture.mixed(logits, own)
-            loss = loss - self.mixture.share.gain
-            self.log("val/network_weight", self.mixture.share.weight)
+            loss = loss - self.mixture.mixing.gain
+            self.log("val/network_weight", self.mixture.mixing.weight)
         self.val_metrics.update(answer.float().softmax(dim=-1), y)
         scores = {**self.val_metrics.compute(), "loss": loss}
         self.val_metrics.reset()
@@ -215,7 +215,7 @@ class SeriesClassifier(pl.LightningModule):
             checkpoint[_MIXTURE] = self.mixture.tensors()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed form and the network's share, which are no tensors of this module."""
+        """Take the closed form and the network's weight, which are no tensors of this module."""
         if self.mixture is not None:
             self.mixture.load_tensors(checkpoint[_MIXTURE])
 
@@ -237,7 +237,7 @@ class SeriesClassifier(pl.LightningModule):
         return [float(reduce(total.clone(), reduce_op="sum")) for total in self._loss_totals()]
 
     def set_loss_totals(self, totals: Sequence[float]) -> None:
-        """Go on from `loss_totals`; the first rank holds those of all."""
+        """Resume from `loss_totals`; the first rank holds those of all."""
         for total, value in zip(self._loss_totals(), totals, strict=True):
             total.fill_(value if self.global_rank == 0 else 0.0)
 

@@ -45,7 +45,7 @@ class EpochLines(pl.Callback):
         self._began_s = self._said_s = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The time that is left is told from that of this epoch's batches."""
+        """The time that is left is estimated from that of this epoch's batches."""
         self._began_s = self._said_s = time.monotonic()
 
     def on_train_batch_end(
@@ -84,7 +84,7 @@ class EpochLines(pl.Callback):
 
 
 class Counted(pl.Callback):
-    """Tells `krontime.console.progress` of each batch that is predicted."""
+    """Reports each batch that is predicted."""
 
     step: Step
 

@@ -1,4 +1,4 @@
-"""What tests of whole runs share: small networks, small data sets, and one way to call a verb."""
+"""What tests of whole runs share: small networks, small data sets, and one way to call a command."""
 
 import contextlib
 import io
@@ -93,15 +93,15 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def verb(function: Callable[[Any], Any], **options: Any) -> Any:
+def call(function: Callable[[Any], Any], **options: Any) -> Any:
     defaults = {"accelerator": None, "paths": {"data": None, "cache": None}, "split": "all", "force": False}
     given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     with contextlib.redirect_stdout(io.StringIO()):
         return function(OmegaConf.create({**defaults, "sampling_rate_hz": None, **given}))
 
 
-def command(verb: str, *overrides: str) -> str:
+def command(name: str, *overrides: str) -> str:
     """What the command prints; it has to end well."""
     with contextlib.redirect_stdout(io.StringIO()) as screen:
-        cli.main([verb, *overrides])
+        cli.main([name, *overrides])
     return screen.getvalue()

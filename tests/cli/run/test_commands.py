@@ -15,7 +15,7 @@ from krontime import cli
 from krontime.commands import evaluate
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.cli.run.small import SMALL, command, equal, train, verb, weights
+from tests.cli.run.small import SMALL, call, command, equal, train, weights
 
 
 class TestCommand:
@@ -141,4 +141,4 @@ class TestProcesses:
         self, config: Callable[..., Any], tmp_path: Path
     ) -> None:
         record = train(config("equal.npz", "compile=true", "trainer.max_epochs=1"), tmp_path / "run")
-        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert call(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test

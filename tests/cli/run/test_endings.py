@@ -22,7 +22,7 @@ from krontime.errors import Terminated, UserError
 from krontime.runs import fitted_module, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.cli.run.small import SMALL, equal, labelled, train, verb, weights, write_npz
+from tests.cli.run.small import SMALL, call, equal, labelled, train, weights, write_npz
 
 
 def stumbling(*_: Any, **__: Any) -> None:
@@ -77,7 +77,7 @@ class TestEndings:
         assert not cut.metrics.test
         assert not (tmp_path / "cut" / "test_predictions.parquet").exists()
         with pytest.raises(UserError, match=r"interrupted.*run to its end"):
-            verb(evaluate.evaluate, run=tmp_path / "cut")
+            call(evaluate.evaluate, run=tmp_path / "cut")
         interrupted_at(None, KeyboardInterrupt())
         resumed = train(options, tmp_path / "cut")
         assert resumed.status is Status.COMPLETED

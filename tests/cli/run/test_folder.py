@@ -17,7 +17,7 @@ from krontime.errors import UserError
 from krontime.runs import run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.cli.run.small import NETWORKS, SMALL, equal, labelled, train, verb, weights, write_npz
+from tests.cli.run.small import NETWORKS, SMALL, call, equal, labelled, train, weights, write_npz
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,7 +108,7 @@ class TestSecondStart:
         with pytest.raises(UserError, match=r"has changed since.*force=true"):
             train(options, tmp_path / "run")
         with pytest.raises(UserError, match="has changed since"):
-            verb(evaluate.evaluate, run=tmp_path / "run")
+            call(evaluate.evaluate, run=tmp_path / "run")
         assert train({**options, "force": True}, tmp_path / "run").status is Status.COMPLETED
 
 
@@ -129,7 +129,7 @@ class TestRepeats:
 
     def test_evaluate_gives_the_same_numbers(self, finished: tuple[Path, str]) -> None:
         folder, _ = finished
-        assert verb(evaluate.evaluate, run=folder) == Record.read(folder / "record.json").metrics.test
+        assert call(evaluate.evaluate, run=folder) == Record.read(folder / "record.json").metrics.test
 
     @pytest.mark.parametrize("network", NETWORKS)
     def test_predict_on_the_test_series_gives_the_stored_predictions(
@@ -138,9 +138,9 @@ class TestRepeats:
         """Two channels, unequal lengths, and gaps that only training series have."""
         record = train(config("gaps.npz", "trainer.max_epochs=1", network=network), tmp_path / "run")
         assert record.protocol is not None
-        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert call(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
         output = tmp_path / "out.parquet"
-        verb(predict.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
+        call(predict.predict, run=tmp_path / "run", input=files / "gaps.npz", split="test", output=output)
         stored, predictions = (
             read_predictions(path) for path in (tmp_path / "run" / "test_predictions.parquet", output)
         )
@@ -154,7 +154,7 @@ class TestRepeats:
         train(config("TRAIN.ts", f"data.test={files / 'TEST.ts'}", "trainer.max_epochs=1"), tmp_path / "run")
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         output = tmp_path / "out.csv"
-        verb(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
+        call(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=output)
         names = output.read_text().splitlines()[0].split(",")
         rows = np.genfromtxt(output, delimiter=",", names=True, dtype=None, encoding="utf-8")
         assert names == ["index", "label", "predicted", "p_a", "p_b", "p_c"]
@@ -176,7 +176,7 @@ class TestRepeats:
         )
         train(options, tmp_path / "run")
         output = tmp_path / "out.parquet"
-        verb(predict.predict, run=tmp_path / "run", input=path, split="test", output=output)
+        call(predict.predict, run=tmp_path / "run", input=path, split="test", output=output)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
 
@@ -186,8 +186,8 @@ class TestRepeats:
             np.save(tmp_path / "bare.npy", given["X_flat"].reshape(42, 1, 80)[30:])
         options = {"run": tmp_path / "run", "input": tmp_path / "bare.npy", "output": tmp_path / "out.parquet"}
         with pytest.raises(UserError, match=r"sampling_rate_hz=None.*bare\.npy.*resampled to 50 Hz"):
-            verb(predict.predict, **options)
-        verb(predict.predict, **options, sampling_rate_hz=100.0)
+            call(predict.predict, **options)
+        call(predict.predict, **options, sampling_rate_hz=100.0)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(tmp_path / "out.parquet").probabilities == stored.probabilities).all()
 
@@ -196,7 +196,7 @@ class TestRepeats:
         output.write_text("mine")
         options = {"run": finished[0], "input": files / "equal.npz", "output": output}
         with pytest.raises(UserError, match=r"mine\.csv.*force=true"):
-            verb(predict.predict, **options)
+            call(predict.predict, **options)
         assert output.read_text() == "mine"
         with contextlib.redirect_stdout(io.StringIO()):
             predict.predict(
@@ -216,7 +216,7 @@ class TestRepeats:
         )
         old.rename(new)
         with pytest.raises(UserError, match=r"mine\.npz"):
-            verb(evaluate.evaluate, run=tmp_path / "run")
+            call(evaluate.evaluate, run=tmp_path / "run")
         options = {"run": str(tmp_path / "run"), "accelerator": None, "paths": {"data": str(new), "cache": None}}
         with contextlib.redirect_stdout(io.StringIO()):
             assert evaluate.evaluate(OmegaConf.create(options)) == record.metrics.test

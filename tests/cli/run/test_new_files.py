@@ -11,7 +11,7 @@ import pytest
 
 from krontime import cli
 from krontime.commands import predict
-from tests.cli.run.small import SMALL, command, verb
+from tests.cli.run.small import SMALL, call, command
 
 soundfile = pytest.importorskip("soundfile")
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def told(*overrides: str) -> tuple[int, str, str]:
 
 
 def predicted(run: Path, given: Any, output: Path, **options: Any) -> pd.DataFrame:
-    verb(predict.predict, run=run, input=given, output=output, **options)
+    call(predict.predict, run=run, input=given, output=output, **options)
     return pd.read_csv(output)
 
 

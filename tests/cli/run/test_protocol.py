@@ -12,7 +12,7 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.errors import UserError
 from krontime.runs import fitted_module, prepare, run
 from krontime.runs.record import Status
-from tests.cli.run.small import train, verb
+from tests.cli.run.small import call, train
 
 
 class TestProtocol:
@@ -47,7 +47,7 @@ class TestProtocol:
         assert record.protocol.preparation == {"resample_hz": 50, "crop_length": 32, "crop_from": "center"}
         assert record.protocol.windowing == {"length": 16, "stride": 8}
         assert record.protocol.scaling == "channel"
-        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert call(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
 
     def test_without_a_test_split_nothing_is_tested(
         self, config: Callable[..., Any], files: Path, tmp_path: Path
@@ -58,8 +58,8 @@ class TestProtocol:
         assert record.metrics.val["accuracy"] is not None
         assert not (tmp_path / "run" / "test_predictions.parquet").exists()
         with pytest.raises(UserError, match="no test split"):
-            verb(evaluate.evaluate, run=tmp_path / "run")
-        verb(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
+            call(evaluate.evaluate, run=tmp_path / "run")
+        call(predict.predict, run=tmp_path / "run", input=files / "TEST.ts", output=tmp_path / "out.csv")
         assert len((tmp_path / "out.csv").read_text().splitlines()) == 13
 
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:
@@ -75,4 +75,4 @@ class TestProtocol:
         assert record.protocol is not None
         assert record.protocol.selection_metric is None
         assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-        assert verb(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test
+        assert call(evaluate.evaluate, run=tmp_path / "run") == record.metrics.test

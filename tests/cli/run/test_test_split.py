@@ -12,7 +12,7 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.runs.classical_fit import Arrays
 from krontime.runs.record import Status
-from tests.cli.run.small import NETWORKS, equal, labelled, train, verb, weights, write_npz
+from tests.cli.run.small import NETWORKS, call, equal, labelled, train, weights, write_npz
 
 NUM_TRAIN, NUM_TEST = 24, 9
 
@@ -82,7 +82,7 @@ def test_such_a_test_split_is_scored_and_said_what_of_it(
     record, folder = trained("tcn", change)
     assert record.status is Status.COMPLETED
     assert record.protocol.num_test_cropped == (NUM_TEST if change is longer else 0)
-    assert verb(evaluate.evaluate, run=folder) == record.metrics.test
+    assert call(evaluate.evaluate, run=folder) == record.metrics.test
 
 
 def test_longer_test_series_count_as_far_as_training_reaches(trained: Callable[..., Any]) -> None:

@@ -239,9 +239,9 @@ def _load_checkpoint(path: Path) -> None:
 
 
 def _command_line(path: Path) -> None:
-    """Any verb but those that would find nothing to read; a command that is right ends after its checks."""
+    """Any command but those that would find nothing to read; a command that is right ends after its checks."""
     arguments = path.read_bytes().decode("utf-8", "replace").split("\0")
-    verbs = dict(COMMANDS)
+    commands = dict(COMMANDS)
     COMMANDS["train"] = ("tests.security.fuzz.targets:checked", "check")
     sys.argv = ["krontime"]
     try:
@@ -257,7 +257,7 @@ def _command_line(path: Path) -> None:
         if stopped.code:  # Hydra's own options, such as --version, end with 0
             raise AssertionError(f"exit code {stopped.code}: {screen.getvalue()[-500:]}") from None
     finally:
-        COMMANDS.update(verbs)
+        COMMANDS.update(commands)
 
 
 TARGETS = {

@@ -27,7 +27,7 @@ from tests.cli.run.small import CLOSED_FORM
 pytestmark = pytest.mark.usefixtures("quick_plots")
 
 
-def verb(function: Callable[[Any], Any], **options: Any) -> Any:
+def call(function: Callable[[Any], Any], **options: Any) -> Any:
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     with contextlib.redirect_stdout(io.StringIO()):
         return function(OmegaConf.create(plain))
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict
     )
     with contextlib.redirect_stdout(io.StringIO()):
         run.train_in(options, folder / "run")
-    verb(export, run=folder / "run", output=folder / "bundle")
+    call(export, run=folder / "run", output=folder / "bundle")
     return folder
 
 
@@ -100,16 +100,16 @@ def test_the_model_card_says_the_scores_the_classes_and_the_protocol(folder: Pat
 
 def test_predicts_and_scores_as_the_run_does(folder: Path, tmp_path: Path) -> None:
     options = {"input": folder / "data" / "two.npz", "split": "test", "sampling_rate_hz": None, "accelerator": None}
-    verb(predict.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
+    call(predict.predict, run=folder / "bundle", output=tmp_path / "out.parquet", force=False, **options)
     stored = read_predictions(folder / "run" / "test_predictions.parquet")
     predictions = read_predictions(tmp_path / "out.parquet")
     assert (predictions.probabilities == stored.probabilities).all()
     assert predictions.predicted == stored.predicted
     paths = {"data": str(folder / "data"), "cache": str(tmp_path / "cache")}
     given = {"run": folder / "bundle", "accelerator": None}
-    assert verb(evaluate.evaluate, **given, paths=paths) == Record.read(folder / "run" / "record.json").metrics.test
+    assert call(evaluate.evaluate, **given, paths=paths) == Record.read(folder / "run" / "record.json").metrics.test
     with pytest.raises(UserError, match=r"paths\.data=FOLDER"):
-        verb(evaluate.evaluate, **given, paths={**paths, "data": None})
+        call(evaluate.evaluate, **given, paths={**paths, "data": None})
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "bundle.json", "record.json", "README.md"])
@@ -174,22 +174,22 @@ def test_tampering_that_goes_with_the_checksums_ends_in_a_message(copy: Path, pa
 
 def test_only_a_completed_run_is_exported_and_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name of a new folder; it exists"):
-        verb(export, run=folder / "run", output=folder / "bundle")
+        call(export, run=folder / "run", output=folder / "bundle")
     with pytest.raises(UserError, match="this is a bundle"):
-        verb(export, run=folder / "bundle", output=tmp_path / "again")
+        call(export, run=folder / "bundle", output=tmp_path / "again")
     with pytest.raises(UserError, match="finished run"):
-        verb(export, run=tmp_path, output=tmp_path / "again")
+        call(export, run=tmp_path, output=tmp_path / "again")
     cut = tmp_path / "cut"
     (cut / "checkpoints").mkdir(parents=True)
     (cut / "checkpoints" / "best.ckpt").write_bytes((folder / "run" / "checkpoints" / "best.ckpt").read_bytes())
     record = json.loads((folder / "run" / "record.json").read_text())
     (cut / "record.json").write_text(json.dumps({**record, "status": "interrupted", "error": "by the user"}))
     with pytest.raises(UserError, match="expected a completed run; this one is interrupted"):
-        verb(export, run=cut, output=tmp_path / "again")
+        call(export, run=cut, output=tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
-def test_is_a_verb_of_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_is_a_command_of_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["export", f"run={folder / 'run'}", f"output={tmp_path / 'a b'}"])
     assert str(tmp_path / "a b") in capsys.readouterr().out
     assert (tmp_path / "a b" / "model.safetensors").is_file()
@@ -204,7 +204,7 @@ def test_is_a_verb_of_the_command(folder: Path, tmp_path: Path, capsys: pytest.C
 def test_the_files_of_a_bundle_have_the_users_permissions(folder: Path, tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        verb(export, run=folder / "run", output=tmp_path / "bundle")
+        call(export, run=folder / "run", output=tmp_path / "bundle")
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").iterdir()} == {0o666 & ~mask}
@@ -219,4 +219,4 @@ def test_an_output_that_cannot_be_written_is_seen_before_the_run_is_read(
     monkeypatch.setattr(load, "load_run", unread)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output=.*can't be written \(.*file is no folder\)"):
-        verb(export, run=folder / "run", output=tmp_path / "file" / "bundle")
+        call(export, run=folder / "run", output=tmp_path / "file" / "bundle")

@@ -28,7 +28,9 @@ def spec(length: int = L, num_channels: int = C) -> SeriesSpec:
 @pytest.mark.parametrize("attention", ["fused", "naive"])
 def test_parameters_and_flops_of_a_tiny_network_by_hand(compose, attention):
     """PatchTST's, whichever kernels compute it."""
-    config = compose("model=patchtst", f"model.attention={attention}", "model.norm=layer", *TINY, *LINEAR, verb="plan")
+    config = compose(
+        "model=patchtst", f"model.attention={attention}", "model.norm=layer", *TINY, *LINEAR, command="plan"
+    )
     cost = plan.cost(config, spec(), batch_size=B)
     tokens = L // PATCH
     assert (cost.num_tokens, cost.levels) == (tokens, None)
@@ -48,7 +50,7 @@ def test_what_attention_adds_by_hand(compose, kind, reach):
     """Two projections, and for each token a score and a mode product over the tokens along each level."""
     overrides = [*TINY, *LINEAR, "decomposition=depth2", f"model.key_dim={D}"]
     cost, floor = (
-        plan.cost(compose(*overrides, f"model.attention={name}", verb="plan"), spec(), batch_size=B)
+        plan.cost(compose(*overrides, f"model.attention={name}", command="plan"), spec(), batch_size=B)
         for name in (kind, "none")
     )
     assert (cost.num_tokens, cost.levels.sizes, cost.levels.waste) == (8, (4, 2), 0)
@@ -86,7 +88,7 @@ def measured(config: dict[str, Any], batch_size: int, length: int) -> int:
     ids=" ".join,
 )
 def test_activation_bytes_are_what_a_real_step_holds(compose, overrides):
-    config = compose(*overrides, verb="plan")
+    config = compose(*overrides, command="plan")
     cost = plan.cost(config, spec(1000), batch_size=B)
     # Working memory inside an operator is not seen; convolutions and fixed kernels have some.
     convolves = {"tokenizer=rocket", "tokenizer=conv", "model=tcn"} & set(overrides)
@@ -96,7 +98,7 @@ def test_activation_bytes_are_what_a_real_step_holds(compose, overrides):
 
 @pytest.mark.parametrize("model", ["krontime", "patchtst", "tcn"])
 def test_costs_grow_with_the_batch_and_parameters_do_not(compose, model):
-    config = compose(f"model={model}", verb="plan")
+    config = compose(f"model={model}", command="plan")
     small, large = (plan.cost(config, spec(500), batch_size=size) for size in (2, 4))
     assert large.num_parameters == small.num_parameters
     assert large.forward_flops == 2 * small.forward_flops
@@ -110,14 +112,14 @@ def test_costs_grow_with_the_batch_and_parameters_do_not(compose, model):
 
 def test_counting_a_cost_needs_no_memory(compose):
     """A batch that no machine could hold."""
-    config = compose(*TINY, *LINEAR, "decomposition=depth4", verb="plan")
+    config = compose(*TINY, *LINEAR, "decomposition=depth4", command="plan")
     assert plan.cost(config, spec(2_000_000), batch_size=10_000).activation_bytes > 2**41
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 65, 500])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_levels_and_padding_are_the_planners(compose, length, depth):
-    config = compose(*TINY, *LINEAR, f"decomposition=depth{depth}", verb="plan")
+    config = compose(*TINY, *LINEAR, f"decomposition=depth{depth}", command="plan")
     cost = plan.cost(config, spec(length), batch_size=B)
     tokens = -(-length // PATCH)
     assert cost.num_tokens == tokens
@@ -125,10 +127,10 @@ def test_levels_and_padding_are_the_planners(compose, length, depth):
 
 
 def test_tokens_of_a_windowed_network_are_those_of_a_window(compose):
-    config = compose(*TINY, *LINEAR, "data=synthetic", "data.window.length=512", verb="plan")
+    config = compose(*TINY, *LINEAR, "data=synthetic", "data.window.length=512", command="plan")
     cost = plan.cost(config, spec(2048), batch_size=B)
     assert cost.num_tokens == 512 // PATCH
-    whole = plan.cost(compose(*TINY, *LINEAR, "data=synthetic", verb="plan"), spec(2048), batch_size=B)
+    whole = plan.cost(compose(*TINY, *LINEAR, "data=synthetic", command="plan"), spec(2048), batch_size=B)
     assert whole.num_tokens == 2048 // PATCH
 
 
@@ -138,7 +140,7 @@ def test_tokens_of_a_windowed_network_are_those_of_a_window(compose):
 )
 def test_every_attention_kind_is_listed(compose, capsys, model, kinds):
     small = [f"model={model}", *([] if model == "tcn" else ["model.num_layers=1"])]
-    config = compose(*small, "length=200", "num_channels=2", "num_classes=3", "batch_size=4", verb="plan")
+    config = compose(*small, "length=200", "num_channels=2", "num_classes=3", "batch_size=4", command="plan")
     costs = plan.plan(OmegaConf.create(config))
     assert sorted(map(str, costs)) == sorted(map(str, kinds))
     out = capsys.readouterr().out
@@ -151,13 +153,15 @@ def test_every_attention_kind_is_listed(compose, capsys, model, kinds):
             assert " x ".join(map(str, cost.levels.sizes)) in line
     assert "2 x 200 points, 3 classes, batch 4" in out
     for kind, cost in costs.items():
-        chosen = compose(*small, *([f"model.attention={kind}"] if kind else []), verb="plan")
+        chosen = compose(*small, *([f"model.attention={kind}"] if kind else []), command="plan")
         assert cost == plan.cost(chosen, SeriesSpec(2, 200, 3, ("0", "1", "2")), batch_size=4)
     assert len({cost.activation_bytes for cost in costs.values()}) > 1 or kinds == [None]
 
 
 def test_a_data_set_gives_the_sizes(compose, capsys):
-    config = compose("model=tcn", "data=synthetic", "data.source.num_train=16", "data.source.length=512", verb="plan")
+    config = compose(
+        "model=tcn", "data=synthetic", "data.source.num_train=16", "data.source.length=512", command="plan"
+    )
     costs = plan.plan(OmegaConf.create(config))
     assert "tcn on 1 x 512 points, 4 classes" in capsys.readouterr().out
     assert list(costs) == [None]
@@ -182,10 +186,10 @@ def test_a_data_set_gives_the_sizes(compose, capsys):
 )
 def test_mistakes_are_named_all_at_once(compose, overrides, keys):
     with pytest.raises(UserError) as error:
-        plan.plan(OmegaConf.create(compose(*overrides, verb="plan")))
+        plan.plan(OmegaConf.create(compose(*overrides, command="plan")))
     assert sorted(problem.split("=")[0] for problem in error.value.problems) == keys
 
 
 def test_an_unknown_option_is_named(compose):
     with pytest.raises(UserError, match="nonsense"):
-        plan.plan(OmegaConf.create(compose("length=100", "+model.nonsense=1", verb="plan")))
+        plan.plan(OmegaConf.create(compose("length=100", "+model.nonsense=1", command="plan")))

@@ -72,7 +72,7 @@ def test_a_level_that_holds_a_pattern_tells_it_and_another_is_at_chance():
     assert deviation > 0
 
 
-def test_the_verb_leaves_a_table_and_a_plot(finished):
+def test_the_command_leaves_a_table_and_a_plot(finished):
     with contextlib.redirect_stdout(io.StringIO()) as screen:
         cli.main(["probe", f"run={finished}", "num_folds=3"])
     table = pd.read_csv(finished / "probe.csv")

@@ -1,4 +1,4 @@
-"""The verb `tables`, from run folders to files, and committed results against what they were made from."""
+"""The command `tables`, from run folders to files, and committed results against what they were made from."""
 
 import json
 import logging

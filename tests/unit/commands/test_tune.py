@@ -246,10 +246,10 @@ def test_a_model_without_epochs_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [name for name in config_files.options("search") if name != "own"])
 def test_every_search_is_of_options_that_its_model_has(compose: Callable[..., dict[str, Any]], model: str):
-    space = Space(compose(f"model={model}", verb="tune")["search"]["space"])
+    space = Space(compose(f"model={model}", command="tune")["search"]["space"])
     seen = set()
     for _, text in space.ends():
-        config = compose(f"model={model}", text, verb="tune")
+        config = compose(f"model={model}", text, command="tune")
         schema.check_train({key: config[key] for key in config if key not in ("search", "folder")}, is_multirun=True)
         seen.add(config_hash({**config, "search": None}))
     assert len(seen) > len(space.ends()) / 2  # each but the default changes something

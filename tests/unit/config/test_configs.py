@@ -36,7 +36,7 @@ NEEDED = {
 }
 """What a choice can't do without."""
 
-NEEDED_BY_VERB = {
+NEEDED_BY_COMMAND = {
     "evaluate": ["run=RUN"],
     "explain": ["run=RUN", "input=a.npz"],
     "export": ["run=RUN", "output=BUNDLE"],
@@ -50,22 +50,22 @@ PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))
 
 
 def groups() -> dict[str, str]:
-    """Each config group, and a verb that knows it: by its own defaults, or by those of its models."""
+    """Each config group, and a command that knows it: by its own defaults, or by those of its models."""
     result: dict[str, str] = {}
-    for verb in sorted(PRIMARY, key=lambda verb: verb != "train"):
-        own = config_files.default_groups(ROOT / f"{verb}.yaml")
+    for command in sorted(PRIMARY, key=lambda command: command != "train"):
+        own = config_files.default_groups(ROOT / f"{command}.yaml")
         nested = [
             config_files.default_groups(ROOT / "model" / f"{name}.yaml") for name in config_files.options("model")
         ]
         brought = set().union(*nested) if "model" in own else set()
         for group in (*own, *sorted(brought)):
             if group != "hydra" and config_files.options(group):
-                result.setdefault(group, verb)
+                result.setdefault(group, command)
     return result
 
 
-CHOICES = [(verb, f"{group}={name}") for group, verb in groups().items() for name in config_files.options(group)]
-TRAIN_CHOICES = [choice for verb, choice in CHOICES if verb == "train"]
+CHOICES = [(command, f"{group}={name}") for group, command in groups().items() for name in config_files.options(group)]
+TRAIN_CHOICES = [choice for command, choice in CHOICES if command == "train"]
 
 
 @pytest.fixture
@@ -79,16 +79,16 @@ def test_no_group_is_left_out():
     assert folders - {".", "hydra", "hydra/job_logging", "base", "data/base", "suite"} == set(groups())
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_every_verb_composes(compose, verb):
-    compose(*NEEDED_BY_VERB.get(verb, []), verb=verb)
-    assert verb in COMMANDS
-    assert len(config_files.summary(ROOT / f"{verb}.yaml")) > 20
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes(compose, command):
+    compose(*NEEDED_BY_COMMAND.get(command, []), command=command)
+    assert command in COMMANDS
+    assert len(config_files.summary(ROOT / f"{command}.yaml")) > 20
 
 
-@pytest.mark.parametrize(("verb", "choice"), CHOICES)
-def test_every_choice_composes(compose, verb, choice):
-    assert compose(choice, *NEEDED.get(choice, []), verb=verb)
+@pytest.mark.parametrize(("command", "choice"), CHOICES)
+def test_every_choice_composes(compose, command, choice):
+    assert compose(choice, *NEEDED.get(choice, []), command=command)
     group, name = choice.split("=")
     assert len(config_files.summary(ROOT / group / f"{name}.yaml")) > 10
 
@@ -157,8 +157,8 @@ def unwrapped(text):
 def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     cli.main(["train", "--help", "all"])
     lines = [" ".join(line.split()) for line in unwrapped(capsys.readouterr().out)]
-    for group, verb in groups().items():
-        if verb != "train":
+    for group, command in groups().items():
+        if command != "train":
             continue
         line = next(line for line in lines if line.startswith(f"{group} "))
         assert {name.rstrip("*") for name in line.split()[1:]} == set(config_files.options(group))
@@ -185,11 +185,11 @@ def test_the_help_of_train_has_every_group_choice_and_key(capsys):
     assert len(shown) == len(set(shown))
 
 
-@pytest.mark.parametrize("verb", sorted(COMMANDS))
-def test_the_help_of_every_verb_has_its_keys(capsys, verb):
-    cli.main([verb, "--help", "all"])
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_help_of_every_command_has_its_keys(capsys, command):
+    cli.main([command, "--help", "all"])
     out = [" ".join(line.split()) for line in unwrapped(capsys.readouterr().out)]
-    described = config_files.described_keys(ROOT / f"{verb}.yaml")
+    described = config_files.described_keys(ROOT / f"{command}.yaml")
     assert described
     for key, default, meaning in described:
         assert any(line.startswith(f"{key}={default}") and line.endswith(meaning) for line in out), key

@@ -320,7 +320,7 @@ def test_the_class_path_is_asked_for():
         ("predict run={run} input={file} output={run}/p.csv", "a reference classifier is not kept"),
     ],
 )
-def test_verbs_for_networks_say_so(finished, file, command, says):
+def test_commands_for_networks_say_so(finished, file, command, says):
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
         cli.main(command.format(run=finished, file=file).split())
     assert ended.value.code == 2

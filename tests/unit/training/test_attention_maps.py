@@ -45,7 +45,7 @@ def test_it_is_the_mean_over_the_first_series_and_their_heads(network, monkeypat
     both = mean_factors(module, data, np.array([4, 1]))
     for first, second, mean in zip(*(maps for actual in (*single, both) for maps in actual[:1]), strict=True):
         np.testing.assert_allclose((first + second) / 2, mean, atol=1e-6)
-    monkeypatch.setattr(attention_maps, "MOST_SERIES", 1)
+    monkeypatch.setattr(attention_maps, "MAX_SERIES", 1)
     np.testing.assert_array_equal(mean_factors(module, data, np.array([4, 1]))[0][0], single[0][0][0])
 
 

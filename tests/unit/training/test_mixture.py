@@ -121,7 +121,7 @@ def test_a_loaded_checkpoint_scores_what_was_logged(tmp_path, callbacks):
     loaded = make().eval()
     loaded.load_tensors(tensors_of(logged["checkpoint"]))
     assert loaded.mixture is not None
-    assert loaded.mixture.share.weight == pytest.approx(float(logged["val/network_weight"]))
+    assert loaded.mixture.mixing.weight == pytest.approx(float(logged["val/network_weight"]))
     loaded.mixture.left_out = fitted().mixture.left_out
     probability = torch.cat([loaded.predict_step(batch, 0)[1] for batch in VALIDATION])
     labels = torch.cat([batch.y for batch in VALIDATION])

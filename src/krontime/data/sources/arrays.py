@@ -24,7 +24,7 @@ FREE_BYTES = 2**28
 """A compressed member may inflate to this many times its size, and to this many bytes in any case."""
 
 MAX_EMPTY = 2**20
-"""Most that the other sizes of an array may come to where one of its sizes is 0."""
+"""Maximum that the other sizes of an array may come to where one of its sizes is 0."""
 
 MIN_SUSPICIOUS = 4
 """Fewest channels that may be points in truth; a series of fewer points is not worth the question."""

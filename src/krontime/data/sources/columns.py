@@ -296,7 +296,7 @@ def _names_series(name: str) -> bool:
 
 
 def _in_family(names: Sequence[str], i: int) -> bool:
-    """Whether a name goes on the numbering of a neighbour, as `t0` and `t1`, or `7` and `8`."""
+    """Whether a name continues the numbering of a neighbour, as `t0` and `t1`, or `7` and `8`."""
 
     def parts(name: str) -> tuple[str, float] | None:
         match = re.fullmatch(r"(.*?)(-?\d+(?:\.\d+)?)(\D*)", name)

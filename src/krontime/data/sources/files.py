@@ -1,4 +1,4 @@
-"""What sources that read files share: a file's identity for the cache key, and its absence told well."""
+"""What sources that read files share: a file's identity for the cache key, and the message where it is absent."""
 
 import difflib
 from pathlib import Path

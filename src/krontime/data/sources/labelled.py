@@ -21,7 +21,7 @@ MAX_LABEL = 1_000
 
 MAX_FRACTIONS = 10
 MAX_WHOLE = 20
-"""Most different numbers that labels may be where more than half of the series have one of their own."""
+"""Maximum number of different numbers that labels may be where more than half of the series have one of their own."""
 
 
 class Labelled(NamedTuple):
@@ -174,7 +174,7 @@ def label_problem(labels: np.ndarray) -> str | None:
     if not len(labels):
         return None
     distinct = np.unique(labels)
-    most = len(labels) / 2
+    limit = len(labels) / 2
     example = f"{distinct[0]!s:.40}"
     try:
         values = distinct.astype(float)
@@ -185,7 +185,7 @@ def label_problem(labels: np.ndarray) -> str | None:
             )
         return None
     fractions = bool((np.isfinite(values) & (values != np.floor(values))).any())
-    if (fractions and len(distinct) > min(most, MAX_FRACTIONS)) or (len(distinct) > max(most, MAX_WHOLE)):
+    if (fractions and len(distinct) > min(limit, MAX_FRACTIONS)) or (len(distinct) > max(limit, MAX_WHOLE)):
         return (
             f"its labels are {len(distinct)} different numbers for {len(labels)} series, such as {example}: expected "
             "classes; a number to predict (regression) is not supported"

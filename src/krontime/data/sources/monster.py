@@ -106,7 +106,7 @@ class MonsterSource:
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         except ModuleNotFoundError as error:
             raise UserError("data=monster needs the extra monster: expected pip install 'krontime[monster]'") from error
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts is a warning, told twice
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts is a warning, given twice
         for name in names:
             try:
                 return Path(hf_hub_download(f"{OWNER}/{self.name}", name, repo_type="dataset", local_dir=folder))

@@ -1,4 +1,4 @@
-"""Generated series whose class is only told by a short-range and a long-range pattern together."""
+"""Generated series whose class is only shown by a short-range and a long-range pattern together."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ LOWEST_FREQUENCY, HIGHEST_FREQUENCY = 0.12, 0.4
 
 
 class SyntheticSource:
-    """Multi-scale series with a class that neither range tells alone.
+    """Multi-scale series with a class that neither range shows alone.
 
     Each series is white noise plus two patterns, for K classes:
 
     - **Short range**, `m` in 0..K-1: six bursts, `w(t) cos(2 pi f_m t + phase)` under a Hann window `w` of 48 points,
       at random places and with random phases. Only the carrier `f_m` (0.12 to 0.4 cycles a point, evenly spaced)
-      tells `m`; averaging over a few dozen points removes it.
+      shows `m`; averaging over a few dozen points removes it.
     - **Long range**, `a` in 0..K-1: two equal slow bumps, Hann windows of L/16 points, whose centres lie `d_a` apart
       (L/4 to 3L/4, evenly spaced). The first bump's place is drawn from the same range whatever `a` is. A window
       shorter than L/8 sees at most one bump, and the same bumps for every `a`.

@@ -32,7 +32,7 @@ from krontime.data.sources.text import is_number, is_value, numbers
 from krontime.errors import UserError
 
 MAX_SHOWN = 10
-"""Most wrong rows that are told."""
+"""Maximum number of wrong rows that are named."""
 
 MOSTLY = 0.8
 """A column of text has it in more than this fraction of the rows; in fewer it is a mistake in these."""

@@ -9,7 +9,7 @@ MISSING = ("", "nan", "na", "?", "null", "none")
 """How text files write a missing value, in lower case."""
 
 MAX_SHOWN = 40
-"""Characters of a wrong field that are told."""
+"""Characters of a wrong field that are shown."""
 
 _NAMED = "|".join(re.escape(name) for name in MISSING if name)
 _MISSING_FIELD = re.compile(rf"(?<![^,])\s*+(?:{_NAMED}|)\s*+(?![^,])", re.IGNORECASE)

@@ -18,7 +18,7 @@ from krontime.models.kernel_ridge.rows import Rows, in_threads
 TAPS = tuple(itertools.combinations(range(9), 3))
 """The taps of weight 2 of MiniRocket's 84 kernels; the six others have weight -1."""
 
-_MOST_DILATIONS = 32
+_MAX_DILATIONS = 32
 _BIAS_POINTS = 4096
 """Points of a response, evenly spaced, whose quantiles biases are."""
 
@@ -132,7 +132,7 @@ class KernelPoolings(Features):
 def _dilations(length: int, num_biases: int) -> tuple[list[int], list[int]]:
     """Dilations that rise exponentially up to a kernel as long as the series, and biases of each, as in MiniRocket."""
     num_biases = max(1, num_biases)
-    count = min(num_biases, _MOST_DILATIONS)
+    count = min(num_biases, _MAX_DILATIONS)
     exponents = np.linspace(0, math.log2(max(1.0, (length - 1) / 8)), count)
     dilations, repeats = np.unique((2.0**exponents).astype(np.int64), return_counts=True)
     each = (repeats * (num_biases / count)).astype(np.int64)

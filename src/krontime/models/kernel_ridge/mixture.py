@@ -21,7 +21,7 @@ _ERRORS = 2.0
 _FOLDS = 5
 
 
-class NetworkShare(NamedTuple):
+class NetworkMixing(NamedTuple):
     """How a network is mixed in.
 
     Attributes:
@@ -86,7 +86,7 @@ def mixed(network: Tensor, own: Tensor, factor: Tensor | float, weight: Tensor |
     return torch.where(weight > 0, both, own)  # exactly, and whatever the logits are
 
 
-def network_share(network: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -> NetworkShare:
+def network_mixing(network: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -> NetworkMixing:
     """Whether, and how far, a network improves on probabilities that it was not trained with.
 
     Factor and weight are fitted to four fifths of the series and scored on the rest, in turn. Only an improvement of
@@ -101,7 +101,7 @@ def network_share(network: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -
     """
     network, own = network.double(), own.double()
     if len(labels) < MIN_SERIES or not bool(network.isfinite().all()):
-        return NetworkShare(1.0, 0.0, 0.0, 0.0)
+        return NetworkMixing(1.0, 0.0, 0.0, 0.0)
     fold = _folds(labels)
     gains = torch.empty(len(labels), dtype=torch.float64)
     for number in range(_FOLDS):
@@ -111,7 +111,7 @@ def network_share(network: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -
         gains[held] = score_loss(own[held], labels[held], prior) - score_loss(together, labels[held], prior)
     gain, error = float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
     factor, weight = _fitted(network, own, labels)
-    return NetworkShare(factor, weight if gain > _ERRORS * error else 0.0, gain, error)
+    return NetworkMixing(factor, weight if gain > _ERRORS * error else 0.0, gain, error)
 
 
 def _folds(labels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from krontime.models.layers.kernels import PatchFeatures
 from krontime.models.layers.patches import patch_mask, unfold_patches
 
 _LEAST_POWER = 1e-6
-"""Powers are told in multiples of this, and 1 is added before the logarithm: silence is 0."""
+"""Powers are given in multiples of this, and 1 is added before the logarithm: silence is 0."""
 
 
 def num_frequencies(patch_length: int) -> int:

@@ -149,10 +149,10 @@ def _contradictions(run: Stored) -> list[str]:
         return problems
     if len(outcomes.index) != num_test:
         problems.append(f"protocol.num_test is {num_test} but the predictions beside it are {len(outcomes.index)}")
-    for name, (least, most) in recomputed(outcomes).items():
+    for name, (lowest, highest) in recomputed(outcomes).items():
         score = scores.get(name)  # an area is not defined for a classifier that only names a class
-        if score is not None and not least <= score <= most:
-            given = f"{(least + most) / 2:.7f}"
+        if score is not None and not lowest <= score <= highest:
+            given = f"{(lowest + highest) / 2:.7f}"
             problems.append(f"metrics.test.{name} is {score} but the predictions beside it give {given}")
     return problems
 

@@ -221,14 +221,14 @@ def compare(
             notes.append(Note(f"{data}: protocols differ ({differing(protocols)}); kept apart, not comparable.", data))
         for number, group in enumerate(groups):
             entries += _entries(data, number, group, chosen(same_data[0].record.data), keys, seeds, notes)
-    for (data_set, most, model), jobs in _alike(remarks.unrecorded).items():
-        data = _row_name(data_set, most)
+    for (data_set, max_train, model), jobs in _alike(remarks.unrecorded).items():
+        data = _row_name(data_set, max_train)
         if keys:  # which of the variants they are is not known
             notes.append(Note(f"{data}, {model}: {_num_jobs(jobs)} left no record.", data))
         else:
             _add_unrecorded(entries, RunGroup(data, 0, (model,), chosen(data_set), (), tuple(jobs)))
-    told = {note.text for note in notes}
-    notes += [note for note in remarks.notes if note.text not in told]
+    noted = {note.text for note in notes}
+    notes += [note for note in remarks.notes if note.text not in noted]
     variants = sorted({entry.variant for entry in entries}, key=lambda variant: [*map(_order, variant)])
     place = {variant: number for number, variant in enumerate(variants)}
     entries.sort(key=lambda entry: (*entry.origin, entry.protocol, place[entry.variant]))
@@ -274,8 +274,8 @@ def _imbalanced(runs: Iterable[Stored]) -> set[str]:
 
 def _most_to_train(record: Record) -> float:
     """To how many training series a run was limited."""
-    most = option(record.config, "data.validation.max_train")
-    return most if isinstance(most, int) else math.inf
+    max_train = option(record.config, "data.validation.max_train")
+    return max_train if isinstance(max_train, int) else math.inf
 
 
 def _row_name(data: str, most: float) -> str:

@@ -10,7 +10,7 @@ _AREA_ROUNDING = 1e-5  # of an area, which is summed in float32
 
 
 def recomputed(outcomes: Outcomes) -> dict[MetricName, tuple[float, float]]:
-    """The least and the most that a score can be by the predictions: accuracy, balanced accuracy and macro F1, and of
+    """Minimum and maximum that a score can be by the predictions: accuracy, balanced accuracy and macro F1, and of
     two classes the area under the ROC curve; NaN where it is not defined.
 
     A score depends on the names of the classes alone, so that it is the same whoever gave the predictions.
@@ -45,7 +45,7 @@ def _area(probability: np.ndarray, is_positive: np.ndarray) -> tuple[float, floa
         return float("nan"), float("nan")
     lower, upper = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
     half = np.where(positive <= 0.5, (upper - lower) / 2, 0.0)  # of those that tie for both
-    least = (np.searchsorted(negative, positive - _ROUNDING, "left") + half).sum() / num_pairs
-    most = (np.searchsorted(negative, positive + _ROUNDING, "right") - half).sum() / num_pairs
+    smallest = (np.searchsorted(negative, positive - _ROUNDING, "left") + half).sum() / num_pairs
+    largest = (np.searchsorted(negative, positive + _ROUNDING, "right") - half).sum() / num_pairs
     second = (lower + upper).sum() / 2 / num_pairs
-    return float(second + least) / 2 - _AREA_ROUNDING, float(second + most) / 2 + _AREA_ROUNDING
+    return float(second + smallest) / 2 - _AREA_ROUNDING, float(second + largest) / 2 + _AREA_ROUNDING

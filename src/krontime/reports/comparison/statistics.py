@@ -196,7 +196,7 @@ def _holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
 
 
 def _repetitions(entry: RunGroup) -> dict[Any, float]:
-    """Score by what tells repetitions apart; empty where that does not."""
+    """Score by what distinguishes repetitions; empty where that does not."""
     keys = []
     for run in entry.scored:
         protocol = run.record.protocol

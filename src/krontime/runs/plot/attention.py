@@ -40,10 +40,10 @@ def plot_attention(layers: Sequence[Sequence[np.ndarray]], path: Path) -> None:
 
 
 def picture(factor: np.ndarray) -> np.ndarray:
-    """A map `(k, k)` as RGB uint8, dark where it is least and bright where it is largest; 256 pixels a side or more."""
+    """A map `(k, k)` as RGB uint8, dark where it is small and bright where it is large; 256 pixels a side or more."""
     import matplotlib as mpl
 
-    share = (factor - factor.min()) / max(np.ptp(factor), np.finfo(np.float32).tiny)
-    coloured = mpl.colormaps[_COLOURS](share)[..., :3]
+    fraction = (factor - factor.min()) / max(np.ptp(factor), np.finfo(np.float32).tiny)
+    coloured = mpl.colormaps[_COLOURS](fraction)[..., :3]
     times = -(-_LEAST_PIXELS // len(factor))
     return np.kron((coloured * 255).astype(np.uint8), np.ones((times, times, 1), np.uint8))

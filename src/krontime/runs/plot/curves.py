@@ -1,6 +1,6 @@
 """Plots of one run as PNG files: the confusion matrix and the learning curves.
 
-Figures are drawn without pyplot, so that nothing global changes. No fact is told by colour alone: cells hold
+Figures are drawn without pyplot, so that nothing global changes. No fact is shown by colour alone: cells hold
 their counts, lines differ in dash and marker, and each file carries a description in words.
 """
 
@@ -40,7 +40,7 @@ def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = 
             assert label in code, f"label {label!r} is not a class of the model"
             counts[code[label], code[predicted]] += 1
     totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+    fractions = counts / np.maximum(totals, 1)
 
     names = [_drawable(name, position) for position, name in enumerate(predictions.class_names)]
     few = num_classes <= 12
@@ -48,7 +48,7 @@ def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = 
     side = max(2.6, num_classes * (0.55 if few else 0.34))
     figure = Figure(figsize=(side + margin + 0.9, side + margin), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     name_size = 9 if few else 7
     axes.set_xticks(
         range(num_classes),
@@ -67,7 +67,7 @@ def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = 
             ha="center",
             va="center",
             fontsize=(9 if few else 7) - (count >= 1000),
-            color="white" if shares[row, column] > 0.55 else "black",
+            color="white" if fractions[row, column] > 0.55 else "black",
         )
     axes.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(num_classes + 1) - 0.5, minor=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from krontime.models.kernel_ridge.calibration import fit_factor, log_loss, score_loss
-from krontime.models.kernel_ridge.mixture import MIN_SERIES, average, kept_parts, mixed, network_share
+from krontime.models.kernel_ridge.mixture import MIN_SERIES, average, kept_parts, mixed, network_mixing
 
 ALIKE = torch.full((4,), 0.25)
 
@@ -33,9 +33,9 @@ def test_an_overfitted_network_does_no_harm(num_series, signal):
     for seed in range(20):
         logits, labels = draw(2 * num_series, signal, seed, scale=30.0)
         own = own_of(labels, seed)
-        share = network_share(logits[:num_series], own[:num_series], labels[:num_series], ALIKE)
+        mixing = network_mixing(logits[:num_series], own[:num_series], labels[:num_series], ALIKE)
         held = slice(num_series, None)
-        after = mixed(logits[held], own[held], share.factor, share.weight)
+        after = mixed(logits[held], own[held], mixing.factor, mixing.weight)
         harms.append(float((log_loss(after, labels[held]) - log_loss(own[held], labels[held])).mean()))
     assert np.mean(harms) < 0.005
     assert max(harms) < 0.1
@@ -44,19 +44,19 @@ def test_an_overfitted_network_does_no_harm(num_series, signal):
 def test_a_network_that_knows_more_is_mixed_in_with_its_own_temperature():
     logits, labels = draw(200, 6.0, seed=0, scale=20.0)
     own = own_of(labels, 0)
-    share = network_share(logits, own, labels, ALIKE)
-    assert share.weight > 0.5
-    assert share.factor < 0.5
-    assert share.gain > 2 * share.error
-    assert log_loss(mixed(logits, own, *share[:2]), labels).mean() < 0.5 * log_loss(own, labels).mean()
+    mixing = network_mixing(logits, own, labels, ALIKE)
+    assert mixing.weight > 0.5
+    assert mixing.factor < 0.5
+    assert mixing.gain > 2 * mixing.error
+    assert log_loss(mixed(logits, own, *mixing[:2]), labels).mean() < 0.5 * log_loss(own, labels).mean()
 
 
 def test_few_series_are_no_evidence_and_neither_are_broken_logits():
     logits, labels = draw(MIN_SERIES - 1, 6.0, seed=0)
-    assert network_share(logits, own_of(labels, 0), labels, ALIKE).weight == 0
+    assert network_mixing(logits, own_of(labels, 0), labels, ALIKE).weight == 0
     logits, labels = draw(100, 6.0, seed=0)
     logits[3, 1] = float("nan")
-    assert network_share(logits, own_of(labels, 0), labels, ALIKE).weight == 0
+    assert network_mixing(logits, own_of(labels, 0), labels, ALIKE).weight == 0
 
 
 def test_without_weight_the_answer_is_the_same_to_the_bit():
