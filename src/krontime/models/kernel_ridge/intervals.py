@@ -72,15 +72,20 @@ class IntervalQuantiles(Features):
         return torch.cat(parts, dim=1)
 
     def _quantiles(self, rows: Rows) -> list[Tensor]:
-        length = rows.x.shape[1]
-        parts = []
-        for level, start, width in _intervals(self.depth):
-            low = round(start * length)
-            high = max(low + 1, round((start + width) * length))
-            if high > length:
-                low, high = length - 1, length
-            seen = None if rows.observed is None else rows.observed[:, low:high]
-            parts.append(_interval_quantiles(rows.x[:, low:high], seen, self._num_quantiles(self.length, level)))
+        """Quantiles `(R, Q)` of each interval, in order; intervals of one level and width are sorted together."""
+        bounds: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        intervals = _intervals(self.depth)
+        for number, (level, start, width) in enumerate(intervals):
+            low, high = _bounds(start, width, rows.x.shape[1])
+            bounds.setdefault((level, high - low), []).append((number, low))
+        parts = [rows.x] * len(intervals)
+        for (level, width), places in bounds.items():
+            numbers, lows = zip(*places, strict=True)
+            points = torch.tensor(lows, device=rows.x.device)[:, None] + torch.arange(width, device=rows.x.device)
+            seen = None if rows.observed is None else rows.observed[:, points]
+            values = _interval_quantiles(rows.x[:, points], seen, self._num_quantiles(self.length, level))
+            for number, of_interval in zip(numbers, values.unbind(1), strict=True):
+                parts[number] = of_interval
         return parts
 
     def _num_quantiles(self, length: int, level: int) -> int:
@@ -112,17 +117,24 @@ def _smooth(rows: Rows) -> Rows:
 
 
 def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
-    """Evenly spaced quantiles `(R, Q)` of the seen points of `(R, L)`, 0 without any; every second less the mean."""
-    count = torch.full((len(x), 1), x.shape[1]) if seen is None else seen.sum(dim=1, keepdim=True)
+    """Evenly spaced quantiles `(R, M, Q)` of the seen points of `(R, M, L)`, 0 without any; every second less the mean."""
+    count = torch.full((*x.shape[:2], 1), x.shape[2]) if seen is None else seen.sum(dim=2, keepdim=True)
     count = count.to(x.device)
-    ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=1).values
+    ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=2).values
     at = torch.linspace(0, 1, num_quantiles, device=x.device) if num_quantiles > 1 else x.new_tensor([0.5])
     position = (count - 1).clamp(min=0) * at
     low = position.floor().long()
     high = torch.minimum(low + 1, (count - 1).clamp(min=0))
-    lower, upper = ordered.gather(1, low), ordered.gather(1, high)
+    lower, upper = ordered.gather(2, low), ordered.gather(2, high)
     values = torch.where(count > 0, lower + (upper - lower) * (position - low), 0.0)
-    mean = x.sum(dim=1, keepdim=True) / count.clamp(min=1)
+    mean = x.sum(dim=2, keepdim=True) / count.clamp(min=1)
     if num_quantiles > 1:
-        values[:, 1::2] -= mean
+        values[..., 1::2] -= mean
     return values
+
+
+def _bounds(start: float, width: float, length: int) -> tuple[int, int]:
+    """First point and the one after the last of an interval of at least one point."""
+    low = round(start * length)
+    high = max(low + 1, round((start + width) * length))
+    return (low, high) if high <= length else (length - 1, length)
