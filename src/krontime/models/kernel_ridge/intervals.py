@@ -117,7 +117,7 @@ def _smooth(rows: Rows) -> Rows:
 
 
 def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
-    """Evenly spaced quantiles `(R, M, Q)` of the seen points of `(R, M, L)`, 0 without any; every second less the mean."""
+    """Evenly spaced quantiles `(R, M, Q)` of seen points of `(R, M, L)`, 0 without any; every second less the mean."""
     count = torch.full((*x.shape[:2], 1), x.shape[2]) if seen is None else seen.sum(dim=2, keepdim=True)
     count = count.to(x.device)
     ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=2).values
