@@ -7,6 +7,7 @@ WORKERS := -n auto --maxprocesses=4
 MARKS ?= not slow and not gpu
 INSTALLED := $(VENV)/.krontime-installed
 INSTALLED_DEV := $(VENV)/.krontime-dev-installed
+INSTALLED_SLOW := $(VENV)/.krontime-slow-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train results test test-all lint docs wheel clean
@@ -28,6 +29,10 @@ $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(INSTALLED)
 
+$(INSTALLED_SLOW): pyproject.toml constraints.txt | $(INSTALLED_DEV)
+	$(PIP) -e '.[slow]'
+	@touch $@
+
 train: $(INSTALLED)  ## train KronTime on ACSF1 and score it on the test split
 	$(BIN)/krontime train
 
@@ -37,7 +42,7 @@ results: $(INSTALLED)  ## make the tables and plots of docs/results and the READ
 test: $(INSTALLED_DEV)  ## run the fast tests
 	$(BIN)/python -m pytest $(WORKERS) -m '$(MARKS)'
 
-test-all: $(INSTALLED_DEV)  ## run all tests, the slow ones included
+test-all: $(INSTALLED_SLOW)  ## run all tests, the slow ones included
 	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(INSTALLED_DEV)  ## check style, types and the direction of imports

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from krontime import cli
+from krontime.errors import UserError
+from krontime.runs.run import train_in
 from tests.cli.run.small import CLOSED_FORM
 
 SMALL = (
@@ -184,18 +187,31 @@ def test_there_are_many():
 
 
 @pytest.mark.parametrize(("suffix", "content", "says"), WRONG.values(), ids=WRONG)
-def test_wrong_data_is_explained(suffix, content, says, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_data_is_explained(suffix, content, says, tmp_path, compose):
     path = tmp_path / f"bad.{suffix}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     before = path.read_bytes()
-    key = "path" if suffix == "npz" else "train"
-    code, out, errors = run("train", f"data={suffix}", f"data.{key}={path}", *SMALL)
+    config = compose(f"data={suffix}", "data.path=PLACE" if suffix == "npz" else "data.train=PLACE", *SMALL)
+    config = json.loads(json.dumps(config).replace("PLACE", str(path)))
+    with pytest.raises(UserError) as raised:
+        train_in(config, tmp_path / "run")
+    for text in (path.name, *says):
+        assert text in str(raised.value)
+    assert path.read_bytes() == before
+    assert [result.name for result in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("case", ["infinite value", "infinite value in .ts", "semicolons"])
+def test_wrong_data_ends_the_command_with_code_2_and_no_traceback(case, tmp_path, monkeypatch):
+    suffix, content, says = WRONG[case]
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, out, errors = run("train", f"data={suffix}", f"data.{'path' if suffix == 'npz' else 'train'}={path}", *SMALL)
     assert (code, out) == (2, "")
     assert "Traceback" not in errors
     for text in (path.name, *says):
         assert text in errors
-    assert path.read_bytes() == before
     assert [result.name for result in tmp_path.iterdir()] == [path.name]
 
 

@@ -258,6 +258,7 @@ def sweep(*overrides: str, output: Path) -> None:
         cli.main(["train", "-m", *SMALL, *overrides, "trainer.max_epochs=1", f"paths.output={output}"])
 
 
+@pytest.mark.slow
 def test_what_fails_stops_no_other_and_the_last_lines_say_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +341,7 @@ def test_a_sweep_that_is_interrupted_says_how_far_it_came(
     assert "the sweep has 2 jobs: 1 interrupted, 1 to do" in screen.getvalue()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_busy_elsewhere_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is run here where the other process gave up."""
     from hydra_plugins.hydra_krontime import sweeper
@@ -363,6 +365,7 @@ def test_a_job_that_is_busy_elsewhere_is_waited_for(tmp_path: Path, monkeypatch:
     assert [record.status for record in records(tmp_path).values()] == [Status.COMPLETED] * 2
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_each_process_keeps_no_other_from_being_run(tmp_path: Path) -> None:
     """The first job always does, the second once; each start ends by one of them until there is only the first."""
     original, output = run._write_results, tmp_path / "out"
@@ -388,6 +391,7 @@ def test_a_job_that_kills_each_process_keeps_no_other_from_being_run(tmp_path: P
     assert num_done == [0, 0, 1, 2]
 
 
+@pytest.mark.slow
 def test_jobs_that_are_run_last_return_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And keep it where folders are named after the place."""
     from hydra.core.plugins import Plugins

@@ -55,7 +55,7 @@ def exiting(*_: Any, **__: Any) -> None:
 
 
 class TestEndings:
-    @pytest.mark.parametrize(("num_workers", "step"), [(0, 6), (2, 9)])
+    @pytest.mark.parametrize(("num_workers", "step"), [(0, 6), pytest.param(2, 9, marks=pytest.mark.slow)])
     def test_interrupted_run_ends_as_if_it_had_not_been(
         self,
         config: Callable[..., Any],
@@ -101,6 +101,7 @@ class TestEndings:
         again = train(config("equal.npz"), tmp_path / "run")
         assert again.metrics == Record.read(finished[0] / "record.json").metrics
 
+    @pytest.mark.slow
     def test_a_checkpoint_of_other_data_is_not_gone_on_from(
         self,
         compose: Callable[..., Any],
@@ -165,6 +166,7 @@ class TestEndings:
         record = Record.read(tmp_path / "run" / "record.json")
         assert (record.status, record.error) == (Status.FAILED, "RuntimeError: something broke")
 
+    @pytest.mark.slow
     def test_a_reading_process_that_ends_while_a_batch_is_taken_over_is_explained(
         self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
     ) -> None:

@@ -22,6 +22,7 @@ from tests.cli.run.small import train
 
 
 class TestLoggers:
+    @pytest.mark.slow
     def test_several_at_once_or_one_or_none(self, config: Callable[..., Any], tmp_path: Path) -> None:
         for logger, expected in (("[csv,tensorboard]", {"csv", "tb"}), ("tensorboard", {"tb"}), ("[]", set())):
             folder = tmp_path / logger

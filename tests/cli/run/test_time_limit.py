@@ -53,7 +53,7 @@ def test_time_is_turned_into_steps_and_the_schedule_comes_to_its_end(limited: Ca
     assert rates == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 13])
+@pytest.mark.parametrize("steps", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 13))])
 def test_a_run_of_so_much_time_is_one_of_so_many_steps(
     steps: int, limited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_run_of_so_much_time_is_one_of_so_many_steps(
     assert in_time.metrics == in_steps.metrics
 
 
-@pytest.mark.parametrize("stopped_at", [3, 9, 17])
+@pytest.mark.parametrize("stopped_at", [9, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 17))])
 def test_a_resumed_run_has_the_steps_that_were_measured_first(
     stopped_at: int,
     limited: Callable[..., Any],
@@ -94,6 +94,7 @@ def test_the_smallest_limit_counts(limited: Callable[..., Any], monkeypatch: pyt
     assert limited(LIMIT, "+trainer.max_steps=30")[0].limited_by == "seconds"
 
 
+@pytest.mark.slow
 def test_measuring_leaves_the_run_as_it_is(limited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps give the same weights, whether they were measured or told; with dropout and batches to draw."""
     measured, first = limited(LIMIT, "augment.jitter=0.1")

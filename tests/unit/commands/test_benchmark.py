@@ -61,6 +61,7 @@ def processes(monkeypatch):
     return started
 
 
+@pytest.mark.slow
 def test_real_processes_give_a_row_for_each_cell_and_every_file(tmp_path, capsys):
     rows = run(tmp_path, "lengths=[64]")
     assert [(row.variant, row.length) for row in rows] == [("krontime_d2", 64), ("patchtst_naive", 64)]
@@ -121,6 +122,7 @@ def test_more_rounds_and_other_models_keep_what_is_there(tmp_path, processes):
     ]
 
 
+@pytest.mark.slow
 def test_other_settings_or_other_code_are_measured_anew(tmp_path, processes, monkeypatch):
     run(tmp_path)
     processes.clear()
@@ -218,6 +220,7 @@ NAIVE = ("model=patchtst", "model.attention=naive", "model.d_model=16", "model.n
 
 
 @linux
+@pytest.mark.slow
 def test_a_process_that_outgrows_its_memory_says_so(tmp_path):
     # 1,024 tokens: a map of 134 MB in each layer, and a process of some 350 MB without
     run_cell(job(8192, *NAIVE), tmp_path / "r.json", measure="memory", timeout_s=120, memory_limit_bytes=600 * 2**20)
@@ -226,6 +229,7 @@ def test_a_process_that_outgrows_its_memory_says_so(tmp_path):
 
 
 @linux
+@pytest.mark.slow
 def test_measured_memory_holds_what_the_plan_states_and_little_more(tmp_path):
     measured = job(4096, *NAIVE)
     run_cell(measured, tmp_path / "r.json", measure="memory", timeout_s=120, memory_limit_bytes=None)
@@ -262,6 +266,7 @@ def test_a_process_imports_no_lightning():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_every_variant_of_the_config_has_a_plan(tmp_path, processes):
     rows = run(tmp_path, "models=null", "lengths=[512]", "rounds=0")
     assert {row.variant for row in rows} >= {"krontime_d4", "floor", "patchtst_paper_fused", "tcn", "tcn_covering"}

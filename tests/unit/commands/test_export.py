@@ -24,8 +24,6 @@ from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
 from tests.cli.run.small import CLOSED_FORM
 
-pytestmark = pytest.mark.usefixtures("quick_plots")
-
 
 def call(function: Callable[[Any], Any], **options: Any) -> Any:
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}

@@ -13,8 +13,6 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.runs import fitted_module, prepare
 from tests.cli.run.small import CLOSED_FORM
 
-pytestmark = pytest.mark.usefixtures("quick_plots")
-
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
     *CLOSED_FORM,

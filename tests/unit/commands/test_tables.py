@@ -221,6 +221,7 @@ def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, t
         assert (moved / "first" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_what_is_superseded_says_so_and_why(no_plots, runs, tmp_path):
     folder = tmp_path / "first"
     run(f"records={runs}", f"output={folder}", "publish=true", "superseded='Other budgets.'")
@@ -257,6 +258,7 @@ def test_an_edited_number_is_found(no_plots, runs, tmp_path):
     assert "first/pareto_time.svg" in stale(results, made)
 
 
+@pytest.mark.slow
 def test_what_publishing_merges_stays_noted(no_plots, runs, tmp_path):
     path = next((runs / "A" / "tcn").glob("seed1-*")) / "record.json"
     again = runs / "again" / "record.json"
@@ -285,6 +287,7 @@ def test_what_publishing_merges_stays_noted(no_plots, runs, tmp_path):
     assert not any(note in (folder / "scores.md").read_text() for note in notes)
 
 
+@pytest.mark.slow
 def test_jobs_that_left_no_record_are_shown(no_plots, runs, tmp_path):
     done = next((runs / "A" / "krontime").glob("seed0-*")).relative_to(runs).as_posix()
     jobs = [
@@ -425,6 +428,7 @@ COMMITTED = sorted({path.parent for name in SOURCES for path in RESULTS.rglob(na
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.relative_to(RESULTS).as_posix())
+@pytest.mark.slow
 def test_committed_tables_are_those_of_what_was_measured(folder, tmp_path):
     """`make results` fixes what this finds; of texts, the pages alone are committed."""
     results = tmp_path / "results"

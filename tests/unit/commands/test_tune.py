@@ -29,8 +29,6 @@ from krontime.runs.record import Record
 from krontime.search.space import Space
 from tests.cli.run.small import CLOSED_FORM
 
-pytestmark = pytest.mark.usefixtures("quick_plots")
-
 SPACE = "{optim.optimizer.lr: {low: 0.001, high: 0.1, log: true}, decomposition: [depth1, depth2]}"
 SMALL = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "data.batch_size=12"),
@@ -145,6 +143,7 @@ def test_a_trial_that_the_pruner_gives_up_stops_after_that_epoch(tune, tmp_path)
     assert rows["val/loss"].notna().sum() == 1
 
 
+@pytest.mark.slow
 def test_only_epochs_that_validate_have_a_value(tune, tmp_path):
     space = "{optim.optimizer.lr: [0.01, 0.02]}"
     tune(tmp_path / "s", 1, "+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=5", space=space)
@@ -189,6 +188,7 @@ def test_an_interrupted_trial_is_tried_again(tune, monkeypatch, tmp_path):
     assert not list((tmp_path / "s" / "trials").glob("*.lock"))
 
 
+@pytest.mark.slow
 def test_options_that_fail_unexpectedly_are_tried_twice_and_stop_no_search(tune, monkeypatch, tmp_path):
     fit, failed = NetworkFit.run, []
 

@@ -90,6 +90,7 @@ def copied_weights(reference: nn.Module, norm: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("attention", ["naive", "fused"])
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 @pytest.mark.parametrize("head", ["mean", "max"])
+@pytest.mark.slow
 def test_hidden_states_and_logits_equal_the_reference_implementation(attention, norm, head):
     # A length at which patches cover the series exactly: elsewhere the reference drops points at the start, and ours
     # fills the last patch with zeros.
