@@ -10,7 +10,7 @@ from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.metrics import METRICS
 from krontime.runs import load
-from krontime.runs.bundle import CARD, CONTENT, SUMS, is_bundle, write_bundle
+from krontime.runs.bundle import CARD, SUMS, files_of, is_bundle, write_bundle
 from krontime.runs.record import Record, Status
 from krontime.storage import RECORD, writing_problem
 
@@ -44,7 +44,7 @@ def export(config: DictConfig) -> Path:
     except OSError as error:
         raise UserError(f"output={str(output)!r}: can't be written ({error.strerror or error})") from error
     result(run=run_dir, output=output)
-    show(f"{run_dir} exported: {output} ({', '.join((*CONTENT, SUMS))})")
+    show(f"{run_dir} exported: {output} ({', '.join((*files_of(output), SUMS))})")
     return output
 
 

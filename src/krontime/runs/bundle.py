@@ -1,8 +1,9 @@
 """A bundle: a finished run in a folder of plain files, to hand on or to publish.
 
 `model.safetensors` holds the selected weights with the statistics of the normaliser, `bundle.json` what the model is
-built from (config, sizes, class names), `record.json` the run's record without the folders of its machine, `README.md`
-the model card, and `SHA256SUMS` the checksum of each, as `sha256sum -c` reads them. Nothing in it is a pickle.
+built from (config, sizes, class names), `record.json` the run's record without the folders of its machine,
+`held_out_predictions.parquet` what decisions are calibrated on, `README.md` the model card, and `SHA256SUMS` the
+checksum of each, as `sha256sum -c` reads them. Nothing in it is a pickle.
 """
 
 import hashlib
@@ -16,9 +17,10 @@ from uuid import uuid4
 from krontime import __version__
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
-from krontime.runs.load import LoadedRun, load_run, module_from
+from krontime.runs.load import LoadedRun, load_run, module_from, read_held_out
+from krontime.runs.predictions import write_predictions
 from krontime.runs.record import Record
-from krontime.storage import RECORD
+from krontime.storage import HELD_OUT, RECORD
 
 FORMAT_VERSION = 4
 """Of `bundle.json` and of what lies beside it."""
@@ -63,11 +65,13 @@ def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> Non
         save_file({name: t.detach().cpu().clone() for name, t in run.module.tensors().items()}, building / WEIGHTS)
         (building / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         shutil.copymode(building / ABOUT, building / WEIGHTS)  # safetensors leaves it to its owner, whatever the umask
+        if run.held_out is not None:
+            write_predictions(run.held_out, building / HELD_OUT)
         (building / CARD).write_text(card, encoding="utf-8")
         record.write(building / RECORD)
-        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in CONTENT)
+        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in files_of(building))
         (building / SUMS).write_text(sums, encoding="utf-8")
-        for name in (*CONTENT, SUMS):
+        for name in (*files_of(building), SUMS):
             with (building / name).open("rb+") as file:
                 os.fsync(file.fileno())
         building.rename(folder)
@@ -95,7 +99,13 @@ def read_bundle(folder: Path) -> LoadedRun:
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{folder}: the parts of this bundle do not fit together ({reason})") from error
-    return LoadedRun(module=module, config=about["config"], spec=spec, masked=masked)
+    held_out = read_held_out(folder, spec)
+    return LoadedRun(module=module, config=about["config"], spec=spec, masked=masked, held_out=held_out)
+
+
+def files_of(folder: Path) -> tuple[str, ...]:
+    """The files of a bundle that have a checksum; a run from before there were held-out predictions has none."""
+    return (*CONTENT, *([HELD_OUT] if (folder / HELD_OUT).exists() else []))
 
 
 def _check_sums(folder: Path) -> None:
@@ -112,7 +122,7 @@ def _check_sums(folder: Path) -> None:
             f"{folder / SUMS}: a bundle has its checksums here, and they can't be read ({error})"
         ) from error
     noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in CONTENT:
+    for name in dict.fromkeys((*files_of(folder), *([HELD_OUT] if HELD_OUT in noted else []))):
         path = folder / name
         if not path.is_file():
             problems.append(f"{path}: is missing from this bundle")

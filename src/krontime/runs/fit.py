@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from krontime.metrics import MetricName
 from krontime.runs.memory import PeakMemory
+from krontime.runs.predictions import Predictions
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
 from krontime.runs.resume import clear_unfinished
@@ -117,6 +118,14 @@ class Fit(ABC):
         started_s = time.perf_counter()
         probability = self.probabilities(indices)
         return probability, time.perf_counter() - started_s
+
+    def held_out(self, validation: torch.Tensor) -> Predictions | None:
+        """What is said of series by fits without them; None where there is no such thing, or no use for it.
+
+        Args:
+            validation: class probabilities of the validation series, as `probabilities` gives them.
+        """
+        return None
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
         """Every metric by name, from what `probabilities` gave; None where one is not defined."""

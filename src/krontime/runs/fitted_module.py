@@ -57,8 +57,8 @@ def _fit_closed_form(
     """Fit to the training series, and as `fit_on` says to the validation series.
 
     Returns:
-        For each validation series, by position, logarithms of its probabilities from a fit without it, or where
-        validation is by group, without its group.
+        For each training and validation series that there is such a fit for, by position, logarithms of its
+        probabilities from a fit without it, or where validation is by group, without its group.
     """
     split, data = prepared.split, prepared.data
     # Shuffled, since means and deviations may be taken from those that come first.
@@ -83,7 +83,8 @@ def _fit_closed_form(
         groups=torch.from_numpy(data.groups[indices]) if by_group and data.groups is not None else None,
     )
     left_out = closed_form.fit((sample.x, sample.mask), task).float()
-    return dict(zip(split.validation.tolist(), left_out[len(shuffled) :], strict=True))
+    is_known = (left_out != 0).any(dim=1)
+    return {position: left_out[row] for row, position in enumerate(indices.tolist()) if is_known[row]}
 
 
 def _sample(indices: np.ndarray, count: int, seed: int) -> np.ndarray:

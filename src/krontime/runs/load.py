@@ -10,8 +10,9 @@ from krontime.config import resolve, targets
 from krontime.config.schema import data_problems
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
+from krontime.runs.predictions import Predictions, read_predictions
 from krontime.runs.record import Record
-from krontime.storage import PREDICTIONS, RECORD
+from krontime.storage import HELD_OUT, PREDICTIONS, RECORD
 from krontime.training.build import build_module
 from krontime.training.checkpoint import checksum_problem
 from krontime.training.checkpoint_file import read_checkpoint
@@ -96,12 +97,15 @@ class LoadedRun(NamedTuple):
         config: resolved, in plain types.
         spec: sizes of its data.
         masked: whether its batches carried a mask.
+        held_out: what is said of training and validation series by fits without them, which decisions are calibrated
+            on; None where the run is from before they were kept.
     """
 
     module: SeriesClassifier
     config: dict[str, Any]
     spec: SeriesSpec
     masked: bool
+    held_out: Predictions | None = None
 
 
 def load_run(run_dir: Path) -> LoadedRun:
@@ -121,12 +125,28 @@ def load_run(run_dir: Path) -> LoadedRun:
         spec = SeriesSpec.from_plain(about["spec"])
         module = module_from(about["config"], spec, tensors_of(checkpoint))
         run = LoadedRun(module=module, config=about["config"], spec=spec, masked=about["masked"])
+        run = run._replace(held_out=read_held_out(run_dir, spec))
     except UserError as error:
         raise UserError(f"{path}: {problem}" for problem in error.problems) from error
     except Exception as error:  # whatever values lead to that no training wrote
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: its parts do not fit together ({reason})") from error
     return run
+
+
+def read_held_out(folder: Path, spec: SeriesSpec) -> Predictions | None:
+    """See `LoadedRun.held_out`.
+
+    Raises:
+        UserError: the file is damaged, or of other classes.
+    """
+    path = folder / HELD_OUT
+    if not path.is_file():
+        return None
+    predictions = read_predictions(path)
+    if predictions.class_names != spec.class_names or None in predictions.labels:
+        raise UserError(f"{path}: not the predictions of this run (other classes, or unknown ones)")
+    return predictions
 
 
 def _refuse_reference(run_dir: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ import torch
 
 from krontime.config.time_limit import limit_seconds
 from krontime.console import is_quiet
+from krontime.models.kernel_ridge.ridge import can_be_left_out
 from krontime.runs import fitted_module, load
 from krontime.runs.fit import Fit
 from krontime.runs.memory import PeakMemory
+from krontime.runs.predictions import Predictions, named
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
 from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
@@ -184,6 +187,19 @@ class NetworkFit(Fit):
     def _timed(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
         scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
         return scorer.timed(self._selected, self.job.data, indices, masked=self.job.masked_for(indices))
+
+    def held_out(self, validation: torch.Tensor) -> Predictions:
+        """Those of all series that the closed form was fitted to, where it answers alone; else of validation."""
+        mixture, data, protocol = self._selected.mixture, self.job.data, self.job.protocol
+        positions, probability = self.job.split.validation, validation
+        if mixture is not None and mixture.mixing.weight == 0:
+            positions = np.array(sorted(mixture.left_out))
+            probability = torch.stack([mixture.left_out[position] for position in positions.tolist()]).softmax(dim=-1)
+        by_group = data.groups is not None and protocol.split_method == "group"
+        groups = torch.from_numpy(data.groups[positions]) if by_group and data.groups is not None else None
+        counts = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
+        predictions = named(probability[counts], data, positions[counts.numpy()], torch.tensor(protocol.prior))
+        return predictions if by_group else replace(predictions, groups=None)
 
     def attention(self) -> list[list[np.ndarray]]:
         """Those of a few validation series."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PROBABILITY = "p_"
 _PRIOR = "krontime_prior"
 GROUP = "group"
+SET = "set"
 ENDINGS = (".csv", ".parquet")
 
 
@@ -35,6 +36,8 @@ class Predictions:
         class_names: K different names, in the order of the columns of `probabilities`.
         prior: `(K,)`, by which classes are decided, see `decide`; None for all alike.
         groups: code of what each series shares with others (speaker, patient); None where that is not known.
+        decided: `(n,)` position of the class of each series, where another rule decides; None for `decide`.
+        sets: bool `(n, K)`, a set of classes for each series; None for no such sets.
     """
 
     index: np.ndarray
@@ -43,6 +46,8 @@ class Predictions:
     class_names: tuple[str, ...]
     prior: np.ndarray | None = None
     groups: np.ndarray | None = None
+    decided: np.ndarray | None = None
+    sets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.probabilities.shape == (len(self.index), len(self.class_names))
@@ -66,9 +71,10 @@ class Predictions:
     @cached_property
     def predicted(self) -> list[str]:
         """Name of the class that is decided for each series; the first of equals."""
-        return [
-            self.class_names[code] for code in decide(self.probabilities, 1.0 if self.prior is None else self.prior)
-        ]
+        decided = self.decided
+        if decided is None:
+            decided = decide(self.probabilities, 1.0 if self.prior is None else self.prior)
+        return [self.class_names[code] for code in decided]
 
 
 def check_output(path: Path) -> None:
@@ -105,7 +111,7 @@ def prediction_table(
     """What `write_predictions` writes, as a table.
 
     Args:
-        predictions: what the model says.
+        predictions: what the model says. Sets of classes become a column `set`, a list in JSON.
         files: the file of each series, for a column `file`; None for no such column.
         broken: name of each file that gave no series, why, and how many series came before it: rows without a class,
             and a column `error`. None for no such column.
@@ -127,6 +133,10 @@ def prediction_table(
         columns["file"] = pa.array([files[row] if row >= 0 else gone[-1 - row][0] for row in rows], type=pa.string())
     columns["label"] = pa.array(predictions.labels, type=pa.string()).take(taken)
     columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(taken)
+    if predictions.sets is not None:
+        names = np.array(predictions.class_names, dtype=object)
+        sets = [json.dumps(names[row].tolist(), ensure_ascii=False) for row in predictions.sets]
+        columns[SET] = pa.array(sets, type=pa.string()).take(taken)
     if predictions.groups is not None:
         columns[GROUP] = pa.array(predictions.groups, type=pa.int64()).take(taken)
     for column, name in enumerate(predictions.class_names):

@@ -29,6 +29,7 @@ from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
 from krontime.storage import (
     ATTENTION,
     CONFUSION_MATRIX,
+    HELD_OUT,
     LEARNING_CURVES,
     PREDICTIONS,
     RECORD,
@@ -228,6 +229,8 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
     if job.protocol.fitted_on != "train_and_validation":
         probability_val = fit.probabilities(split.validation)
         validation = fit.scores(probability_val, labels[split.validation])
+        if (held_out := fit.held_out(probability_val)) is not None:
+            write_predictions(held_out, run_dir / HELD_OUT)
     test: dict[MetricName, float | None] = {}
     inference_ms = None
     if len(split.test):

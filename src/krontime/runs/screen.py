@@ -12,7 +12,15 @@ from rich.text import Text
 from krontime.console import format_duration
 from krontime.metrics import METRICS, MetricName
 from krontime.runs.record import Protocol, Record, Status
-from krontime.storage import ATTENTION, CONFUSION_MATRIX, LEARNING_CURVES, PREDICTIONS, RECORD, VALIDATION_PREDICTIONS
+from krontime.storage import (
+    ATTENTION,
+    CONFUSION_MATRIX,
+    HELD_OUT,
+    LEARNING_CURVES,
+    PREDICTIONS,
+    RECORD,
+    VALIDATION_PREDICTIONS,
+)
 
 _WIDTH = 96
 _MARGIN = 11
@@ -39,6 +47,7 @@ _FILES = (
     (RECORD, "all numbers, with config, protocol and versions"),
     (PREDICTIONS, "class probabilities of every test series"),
     (VALIDATION_PREDICTIONS, "class probabilities of every validation series"),
+    (HELD_OUT, "class probabilities of series by fits without them"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
     (ATTENTION, "mean attention map of each layer and level"),

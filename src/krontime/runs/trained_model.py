@@ -14,6 +14,7 @@ from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.metrics import decide
 from krontime.runs import bundle
+from krontime.runs.decisions import Rules
 from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record
 from krontime.storage import RECORD
@@ -65,6 +66,20 @@ class TrainedModel:
     def predict(self, X: Any) -> np.ndarray:
         """The class `(n,)` of each series, by `decide`; arguments and errors of `predict_proba`."""
         return self.classes_[decide(self.predict_proba(X), self.prior_)]
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+        """Whether each class is in the conformal set of each series, bool `(n, K)`; see `ConformalSets`.
+
+        Args:
+            X: see `predict_proba`.
+            coverage: fraction of series like those of training whose set holds the true class.
+
+        Raises:
+            ValueError: too few series were held out for such a coverage, or see `predict_proba`.
+        """
+        rules = Rules.of(coverage, {}, self.run.held_out)
+        assert rules.sets is not None
+        return rules.sets.sets(self.predict_proba(X))
 
     @property
     def prior_(self) -> np.ndarray:

@@ -29,8 +29,9 @@ class Mixture:
 
     Attributes:
         mixing: how the network is mixed in; not at all until validation speaks for it.
-        left_out: for each validation series, by its position in the data, logarithms of the probabilities `(K,)` of a
-            closed form that was fitted without it; needed to validate, and used wherever these are predicted.
+        left_out: for each training and validation series, by its position in the data, logarithms of the probabilities
+            `(K,)` of a closed form that was fitted without it; needed to validate, and used wherever these are
+            predicted. Of very many series there are those for validation alone.
     """
 
     def __init__(self, closed_form: ClosedForm) -> None:
@@ -43,7 +44,7 @@ class Mixture:
 
         Args:
             x, mask: the series.
-            index: their positions in the data, where they may be validation series.
+            index: their positions in the data, where they may be series that it was fitted to.
         """
         if index and all(position in self.left_out for position in index):
             return torch.stack([self.left_out[position] for position in index]).to(x.device)

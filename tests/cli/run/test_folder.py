@@ -31,6 +31,7 @@ class TestFolder:
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert names - {"hparams.yaml"} == {
             *("config.yaml", "record.json", "metrics.csv", "test_predictions.parquet"),
+            "held_out_predictions.parquet",
             *("confusion_matrix.png", "learning_curves.png", "attention.png"),
             *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         }
@@ -53,6 +54,12 @@ class TestFolder:
         assert record.metrics.test["accuracy"] == pytest.approx(accuracy, abs=1e-6)
         assert predictions.index.tolist() == list(range(30, 42))
         assert predictions.class_names == ("a", "b", "c")
+
+    def test_held_out_predictions_are_of_all_series_that_are_not_tested(self, finished: tuple[Path, str]) -> None:
+        folder, _ = finished
+        held_out = read_predictions(folder / "held_out_predictions.parquet")
+        assert held_out.index.tolist() == list(range(30))
+        assert held_out.groups is None
 
     def test_validation_scores_are_those_of_the_selected_epoch(self, finished: tuple[Path, str]) -> None:
         folder, _ = finished

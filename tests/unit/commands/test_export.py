@@ -22,6 +22,7 @@ from krontime.errors import UserError
 from krontime.runs import bundle, load, run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record
+from krontime.storage import HELD_OUT
 from tests.cli.run.small import CLOSED_FORM
 
 
@@ -66,13 +67,13 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def sealed(folder: Path) -> None:
     """Write checksums anew, as who tampers with a bundle can."""
-    sums = (f"{bundle._sha256(folder / name)}  {name}\n" for name in bundle.CONTENT)
+    sums = (f"{bundle._sha256(folder / name)}  {name}\n" for name in bundle.files_of(folder))
     (folder / bundle.SUMS).write_text("".join(sums))
 
 
 def test_holds_what_was_selected_and_nothing_of_the_machine(folder: Path) -> None:
     files = {path.name: path for path in (folder / "bundle").iterdir()}
-    assert set(files) == {"model.safetensors", "bundle.json", "record.json", "README.md", "SHA256SUMS"}
+    assert set(files) == {"model.safetensors", "bundle.json", "record.json", "README.md", "SHA256SUMS", HELD_OUT}
     selected = load.load_run(folder / "run").module.tensors()
     stored = load_file(files["model.safetensors"])
     assert stored.keys() == selected.keys()
