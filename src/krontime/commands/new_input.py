@@ -63,8 +63,8 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
     problems.raise_if_any()
     assert run is not None
     way = "; on_error=skip marks them and classifies the others" if skip is False else ""
-    new = read_files(files, _reading(options, run), run.spec.class_names, skip=bool(skip), way=way)
-    data = _prepared(new, options, run)
+    new = read_files(files, reading_of(options, run), run.spec.class_names, skip=bool(skip), way=way)
+    data = prepared(new, options, run)
     data = replace(data, notes=(*data.notes, *([note] if note else [])))
     log.info("%s", what_was_read(data, name=str(given)))
     # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
@@ -88,7 +88,7 @@ def _allowed(options: Mapping[str, Any]) -> list[str]:
     return [str(word) for word in allow] if isinstance(allow, list) else [str(allow)]
 
 
-def _reading(options: Mapping[str, Any], run: LoadedRun) -> Reading:
+def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
     """As training read its files, but for what the user says of the new ones."""
     trained = run.config["data"]["source"]
     said = {key: value for key, value in (options.get("source") or {}).items() if value is not None}
@@ -114,7 +114,7 @@ def _reading(options: Mapping[str, Any], run: LoadedRun) -> Reading:
     )
 
 
-def _prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> SeriesData:
+def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> SeriesData:
     """The series as training prepared its own, after they have been compared with those.
 
     Raises:

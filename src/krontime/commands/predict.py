@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from krontime.commands.following import STDOUT, follow
 from krontime.commands.new_input import read_input
 from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import is_json, show
 from krontime.errors import Problems, UserError
+from krontime.runs.decisions import Rules
 from krontime.runs.predictions import check_output, named, prediction_table, write_table
 from krontime.training.predict import Scorer
 
@@ -22,8 +24,6 @@ log = logging.getLogger(__name__)
 
 BROKEN_FILES = 3
 """Exit code where files that can't be read were skipped."""
-
-STDOUT = "-"
 
 
 def predict(config: DictConfig) -> Path | None:
@@ -38,6 +38,9 @@ def predict(config: DictConfig) -> Path | None:
     """
     options = resolve.plain(config)
     check_options(options)
+    if options.get("follow"):
+        follow(options)
+        return None
     given, output = folder_of(options["input"]), folder_of(options["output"])
     problems = Problems()
     problems.lines += _option_problems(options)
@@ -45,16 +48,19 @@ def predict(config: DictConfig) -> Path | None:
         problems.lines += _output_problems(output, given, force=options["force"])
     skip = options.get("on_error", "refuse") == "skip"
     run, new, data, num_files, names_matter = read_input(options, problems, skip=skip)
+    rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
     indices = np.arange(len(data))
     scorer = Scorer.of(run.config, options["accelerator"])
     probability = scorer.probabilities(run.module, data, indices)
     table = prediction_table(
-        named(probability, data, indices, run.module.prior.cpu()),
+        rules.applied(named(probability, data, indices, run.module.prior.cpu())),
         files=new.names if names_matter else None,
         broken=list(new.broken.items()) if skip else None,
     )
     for name, (reason, _) in new.broken.items():
         log.warning("%s: left out (%s)", name, reason)
+    for sentence in rules.sentences():
+        log.info("%s", sentence)
     said = f"{len(data)} series of {given} classified"
     if str(options["output"]) == STDOUT:
         table.to_pandas().to_csv(sys.stdout, index=False, lineterminator="\n")
@@ -75,6 +81,10 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     problems = Problems()
     if options.get("on_error", "refuse") not in ("refuse", "skip"):
         problems.add("on_error", options["on_error"], "refuse or skip")
+    if options.get("follow", False) is not False:
+        problems.add("follow", options["follow"], "true or false")
+    if (said := options.get("latency")) or any(value is not None for value in (options.get("window") or {}).values()):
+        problems.add("latency" if said else "window", said or options["window"], "nothing without follow=true")
     if str(options["output"]) == STDOUT and is_json():
         problems.add("output", STDOUT, "a file where json=true, which prints an object of its own")
     return problems.lines

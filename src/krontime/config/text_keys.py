@@ -13,6 +13,7 @@ from krontime.config.files import config_dir, options
 
 OF_COMMANDS = (
     *("run", "input", "output", "plot", "folder", "cells", "refresh", "readme", "published", "json", "reference"),
+    *("threshold.class", "window.length", "window.stride"),
     *("model.classifier", "data.path", "data.train", "data.test"),
 )
 """Text at the top of commands, and what a choice of data passes on to its source."""

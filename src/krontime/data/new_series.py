@@ -57,6 +57,14 @@ class Reading:
     mono: bool = True
     trained: SeriesSpec | None = None
 
+    def decoded(self, series: np.ndarray) -> np.ndarray:
+        """A series `(C, L)` with NaN in place of the code of a missing value."""
+        if self.missing_value is None:
+            return series
+        channels = range(len(series)) if self.missing_channels is None else self.missing_channels
+        coded = np.isin(np.arange(len(series)), channels)[:, None]
+        return np.where(coded & (series == self.missing_value), np.nan, series)
+
 
 @dataclass(frozen=True)
 class NewSeries:
@@ -239,11 +247,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
             header = reading.trained.header if read.header is not None and reading.trained is not None else None
         series, labels, notes = read.series, read.labels, read.notes
         num_channels = series[0].shape[0] if series else 1
-        if reading.missing_value is not None:
-            channels = range(num_channels) if reading.missing_channels is None else reading.missing_channels
-            coded = np.isin(np.arange(num_channels), channels)[:, None]
-            series = [np.where(coded & (one == reading.missing_value), np.nan, one) for one in series]
-        values, offsets = flatten(series)
+        values, offsets = flatten([reading.decoded(one) for one in series])
 
     if problems := value_problems(values, offsets, num_channels):
         raise UserError(f"{path}: {p}" for p in problems)

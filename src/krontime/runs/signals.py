@@ -58,3 +58,54 @@ def release(error: BaseException) -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+class Stopping:
+    """Ends what waits for input at SIGTERM or SIGINT, and nothing else: what is being computed and written is finished.
+
+    Attributes:
+        came: whether there was a signal.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._is_waiting = False
+
+    @classmethod
+    @contextmanager
+    def on_signals(cls) -> Iterator["Stopping"]:
+        """Within this, the two signals do no more than that; outside the main thread they stay as they are."""
+        stopping = cls()
+        if threading.current_thread() is not threading.main_thread():
+            yield stopping
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, stopping._end) for number in numbers]
+        try:
+            yield stopping
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within this, a signal ends the block."""
+        try:
+            self._is_waiting = True
+            if self.came:
+                raise _Stopped
+            yield
+        except _Stopped:
+            pass
+        finally:
+            self._is_waiting = False
+
+    def _end(self, *_: object) -> None:
+        self.came = True
+        if self._is_waiting:
+            self._is_waiting = False
+            raise _Stopped
+
+
+class _Stopped(BaseException):
+    """Raised where a signal finds `Stopping` waiting."""

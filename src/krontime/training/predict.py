@@ -1,7 +1,7 @@
 """Class probabilities and scores of a module on chosen series: the same path for validation, test and new files."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from krontime.console import progress
-from krontime.data.datamodule import SeriesDataModule
+from krontime.data.datamodule import SeriesDataModule, SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.metrics import MetricName
@@ -88,6 +88,33 @@ class Scorer:
             outputs: Any = trainer.predict(module, batches)
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
         return torch.cat([probability for _, probability in outputs]), watch.seconds
+
+    def one_by_one(self, module: SeriesClassifier) -> Callable[[SeriesData], torch.Tensor]:
+        """What gives the class probabilities `(1, num_classes)` of the one series of some data, without delay.
+
+        The numbers are those of `probabilities` with batches of one series.
+
+        Raises:
+            UserError: the accelerator is not there.
+        """
+        from lightning.fabric import Fabric
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        devices = 1 if self.index is None else [self.index]
+        try:
+            fabric = Fabric(accelerator=self.accelerator, devices=devices, precision=self.precision)  # type: ignore[arg-type]
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
+        module = module.eval().to(fabric.device)
+
+        def probability(data: SeriesData) -> torch.Tensor:
+            batch = SeriesDataset(data).__getitems__([0])
+            mask = None if batch.mask is None else batch.mask.to(fabric.device)
+            with torch.inference_mode(), fabric.autocast():
+                answer: torch.Tensor = module(batch.x.to(fabric.device), mask)
+            return answer.float().softmax(dim=-1).cpu()
+
+        return probability
 
 
 def _stopwatch() -> Any:

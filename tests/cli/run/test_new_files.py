@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pandas as pd
 import pytest
 
 from krontime import cli
-from krontime.commands import predict
+from krontime.commands import export, predict
+from krontime.runs.decisions import Threshold
+from krontime.runs.predictions import read_predictions
+from krontime.storage import HELD_OUT
 from tests.cli.run.small import SMALL, call, command
 
 soundfile = pytest.importorskip("soundfile")
@@ -125,6 +129,26 @@ def test_predictions_are_printed(table_run, tmp_path):
     rows = pd.read_csv(io.StringIO(out))
     assert list(rows) == ["index", "label", "predicted", "p_0", "p_1"]
     assert rows["label"].tolist() == table["kind"].tolist()
+
+
+def test_sets_and_thresholds_come_from_held_out_series_of_run_and_bundle(table_run, tmp_path):
+    run, table = table_run
+    table.drop(columns="kind").to_csv(tmp_path / "new.csv", index=False)
+    call(export.export, run=run, output=tmp_path / "bundle")
+    given = (f"input={tmp_path / 'new.csv'}", "output=-", "coverage=0.8", "threshold.class=1", "threshold.recall=0.7")
+    code, out, errors = told(f"run={run}", *given)
+    assert code == 0
+    assert "sets hold the true class of 0.8 of series" in errors
+    assert "1 is decided for from a probability of" in errors
+    rows = pd.read_csv(io.StringIO(out))
+    assert all(set(json.loads(names)) <= {"0", "1"} for names in rows["set"])
+    lowest = Threshold.of(read_predictions(run / HELD_OUT), "1", recall=0.7).lowest
+    assert rows["predicted"].tolist() == (rows["p_1"].to_numpy("f4") >= lowest).astype(int).tolist()
+    assert told(f"run={tmp_path / 'bundle'}", *given)[1] == out
+    code, out, errors = told(f"run={run}", *given[:2], "coverage=0.99", "threshold.class=2", "threshold.recall=0.7")
+    assert (code, out) == (2, "")
+    assert "coverage=0.99: expected at most 0.960" in errors
+    assert "threshold.class='2': expected one of 0, 1" in errors
 
 
 def test_columns_of_new_tables_are_matched_by_name(table_run, tmp_path):
