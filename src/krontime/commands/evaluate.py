@@ -1,12 +1,8 @@
 """The command `evaluate`: score a finished run on its test split again."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from omegaconf import DictConfig
 
-from krontime.commands.options import check_options, folder_of
+from krontime.commands.options import check_options, folder_of, moved
 from krontime.config import resolve
 from krontime.console import result, show
 from krontime.errors import UserError
@@ -40,7 +36,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
             f"run={str(run_dir)!r}: a bundle knows no folder of the machine that it was made on; expected "
             "paths.data=FOLDER, where its data lies"
         )
-    job = prepare.prepare(_moved(run.config, options["paths"]))
+    job = prepare.prepare(moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
         raise UserError(
             f"run={str(run_dir)!r}: the data set {record.data!r} has changed since the run was trained; "
@@ -55,25 +51,3 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
     show(evaluation(record, run_dir, again))
     result(run=run_dir, test=again, recorded=record.metrics.test)
     return again
-
-
-def _moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
-    """A run's config with its cache, and its data files where `paths.data` is given, found elsewhere."""
-    given = {key: value for key, value in paths.items() if value is not None}
-    moved = {**config, "paths": {**config["paths"], **given}}
-    if "data" in given:
-        old, new = Path(config["paths"]["data"]), Path(given["data"])
-
-        def moved_path(value: Any) -> Any:
-            if not isinstance(value, str):
-                return value
-            path = Path(value)
-            if path.is_relative_to(old):
-                return str(new / path.relative_to(old))
-            return str(new / path.name) if (new / path.name).is_file() else value
-
-        source = {
-            key: value if key == "_target_" else moved_path(value) for key, value in config["data"]["source"].items()
-        }
-        moved["data"] = {**config["data"], "source": source}
-    return moved

@@ -1,6 +1,6 @@
 """The command `explain`: which parts of new series decided how a finished run classifies them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,21 @@ import torch
 from omegaconf import DictConfig
 
 from krontime.commands.new_input import read_input
-from krontime.commands.options import check_options, folder_of
+from krontime.commands.options import check_options, folder_of, moved
 from krontime.config import resolve
 from krontime.console import show
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
-from krontime.errors import Problems
+from krontime.errors import Problems, UserError
 from krontime.metrics import decide
 from krontime.reports.page.explanation_page import Explained, write_explanation
 from krontime.reports.page.render import check_installed
+from krontime.runs import prepare
 from krontime.runs.load import LoadedRun
+from krontime.runs.neighbours import Neighbour, nearest
 from krontime.storage import replacing, writing_problem
 from krontime.training.attribution import attribution
+from krontime.training.verdicts import verdicts
 
 MAX_SERIES = 20
 
@@ -50,6 +53,8 @@ def explain(config: DictConfig) -> Path:
         problems.add("series", chosen, "positions of series, such as [0,3]")
     elif len(chosen) > MAX_SERIES:
         problems.add("series", f"{len(chosen)} of them", f"at most {MAX_SERIES}")
+    if type(number := options["neighbours"]) is not int or not 0 <= number <= MAX_SERIES:
+        problems.add("neighbours", number, f"0 to {MAX_SERIES}")
     check_installed("explain", "captum")
     run, new, data, _, names_matter = read_input(options, problems)
     names = run.spec.class_names
@@ -60,15 +65,23 @@ def explain(config: DictConfig) -> Path:
     problems.raise_if_any()
     target = None if options["target"] is None else names.index(str(options["target"]))
     files = new.names if names_matter else None
-    explained = [_explained(run, data, place, target, files) for place in chosen]
-    write_explanation(explained, names, data.sampling_rate_hz, given.name, output)
+    neighbours, missing = _neighbours(run, data, chosen, options)
+    explained = [
+        _explained(run, data, place, target, files, near) for place, near in zip(chosen, neighbours, strict=True)
+    ]
+    write_explanation(explained, names, data.sampling_rate_hz, given.name, output, missing=missing)
     _write_table(explained, names, data.sampling_rate_hz, table)
     show(f"written: {output} (open it in a browser) and {table}")
     return output
 
 
 def _explained(
-    run: LoadedRun, data: SeriesData, place: int, target: int | None, files: Sequence[str] | None
+    run: LoadedRun,
+    data: SeriesData,
+    place: int,
+    target: int | None,
+    files: Sequence[str] | None,
+    neighbours: Sequence[Neighbour],
 ) -> Explained:
     batch = SeriesDataset(data).__getitems__([place])
     module = run.module
@@ -86,8 +99,27 @@ def _explained(
         values=np.asarray(data.series(place)),
         probability=probability[0],
         attribution=attribution(module, batch.x[0], mask, target),
+        verdicts=verdicts(module, batch.x[0], mask, target),
+        neighbours=neighbours,
         num_tokens=None if tokenizer is None else tokenizer.num_tokens(int(data.lengths[place])),
     )
+
+
+def _neighbours(
+    run: LoadedRun, data: SeriesData, places: Sequence[int], options: Mapping[str, Any]
+) -> tuple[list[list[Neighbour]], str | None]:
+    """The nearest training series of each series, and why there are none where the training data can't be read."""
+    none: list[list[Neighbour]] = [[] for _ in places]
+    if not options["neighbours"]:
+        return none, None
+    if run.module.mixture is None:
+        return none, "a run without a closed form has no such distance"
+    try:
+        job = prepare.prepare(moved(run.config, options["paths"]))
+    except UserError as error:
+        return none, str(error).splitlines()[0]
+    closed_form = run.module.mixture.closed_form
+    return nearest(closed_form, job, data, places, num_nearest=options["neighbours"]), None
 
 
 def _write_table(explained: Sequence[Explained], names: Sequence[str], rate: float | None, path: Path) -> None:

@@ -49,6 +49,10 @@ def test_the_burst_is_what_decided(run, tmp_path, capsys):
     text = (tmp_path / "e.html").read_text(encoding="utf-8")
     assert "Series 1: burst" in text
     assert "Where the network attends to" in text
+    assert "<th>closed form</th>" in text.replace(' scope="col"', "")
+    assert "What each level of the network adds to the logit of burst" in text
+    assert "Training series 1: burst" in text  # the series itself was trained on
+    assert "distance 0.000" in text
     numbers = pd.read_csv(tmp_path / "e.csv")
     burst = numbers[numbers["series"] == 1].reset_index(drop=True)
     assert len(burst) == LENGTH

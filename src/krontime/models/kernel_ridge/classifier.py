@@ -72,6 +72,16 @@ class ClosedForm(nn.Module):
         kept = self.kept.tolist()
         return average([part(x, mask) for part, is_kept in zip(self.parts.values(), kept, strict=True) if is_kept])
 
+    @torch.no_grad()
+    def embedding(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Standardised features `(B, P)` of the parts that answer, of raw series `(B, C, L)`.
+
+        Scaled so that the distance of two series is the root mean square difference of a feature, parts alike.
+        """
+        kept = [part for part, is_kept in zip(self._parts().values(), self.kept.tolist(), strict=True) if is_kept]
+        rows = [part.standardized(x, mask) for part in kept]
+        return torch.cat([row / (row.shape[1] * len(kept)) ** 0.5 for row in rows], dim=1)
+
     def fit(self, sample: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
         """Fit to series, part after part, so that the features of one part at a time are held.
 

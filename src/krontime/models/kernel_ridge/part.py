@@ -76,6 +76,11 @@ class Part(nn.Module):
         """Logarithms of class probabilities `(B, K)` of raw series `(B, C, L)`."""
         return self._log_probability(self.features(x, mask))
 
+    @torch.no_grad()
+    def standardized(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features `(B, P)` as the ridge regression takes them."""
+        return Standardizer(self.mean, self.scale)(self.features(x, mask))
+
     def _log_probability(self, features: Tensor) -> Tensor:
         standard = Standardizer(self.mean, self.scale)(features)
         return (self.factor * (standard @ self.weight + self.bias)).log_softmax(dim=-1)

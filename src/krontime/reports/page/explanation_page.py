@@ -9,7 +9,9 @@ import numpy as np
 from krontime.reports.page import figures
 from krontime.reports.page.content import Example
 from krontime.reports.page.render import Section, Table, write_page
+from krontime.runs.neighbours import Neighbour
 from krontime.training.attribution import Attribution
+from krontime.training.verdicts import Verdicts
 
 FEW_TOKENS = 16
 
@@ -25,6 +27,8 @@ class Explained:
         values: `(C, L)`, NaN where missing.
         probability: `(K,)` of every class.
         attribution: of the class that is explained.
+        verdicts: of closed form and network.
+        neighbours: the nearest training series.
         num_tokens: tokens that the series' points became, without padding; None where there are none.
     """
 
@@ -34,14 +38,31 @@ class Explained:
     values: np.ndarray
     probability: np.ndarray
     attribution: Attribution
+    verdicts: Verdicts
+    neighbours: Sequence[Neighbour]
     num_tokens: int | None
 
 
 def write_explanation(
-    explained: Sequence[Explained], class_names: Sequence[str], sampling_rate_hz: float | None, source: str, path: Path
+    explained: Sequence[Explained],
+    class_names: Sequence[str],
+    sampling_rate_hz: float | None,
+    source: str,
+    path: Path,
+    *,
+    missing: str | None = None,
 ) -> None:
-    """Write the page, whole or not at all."""
-    sections = [_section(each, class_names, sampling_rate_hz) for each in explained]
+    """Write the page, whole or not at all.
+
+    Args:
+        explained: the series.
+        class_names: of the run.
+        sampling_rate_hz: of the series; None where it is not known.
+        source: name of the file or folder that they come from.
+        path: the page.
+        missing: why no training series are shown; None where they are, or none were asked for.
+    """
+    sections = [_section(each, class_names, sampling_rate_hz, missing) for each in explained]
     verdict = (
         "Occlusion hides one stretch after the other and sees what becomes of the whole model's log-odds; integrated "
         "gradients ask the network alone. Both say what this model uses, not what is true of the recording."
@@ -49,7 +70,7 @@ def write_explanation(
     write_page(f"How {source} was classified", verdict, sections, path)
 
 
-def _section(each: Explained, class_names: Sequence[str], rate: float | None) -> Section:
+def _section(each: Explained, class_names: Sequence[str], rate: float | None, missing: str | None) -> Section:
     target = class_names[each.attribution.target]
     known = "unknown" if each.label is None else each.label
     example = Example("explained", each.index, known, target, each.attribution.probability, each.values)
@@ -57,15 +78,62 @@ def _section(each: Explained, class_names: Sequence[str], rate: float | None) ->
     shown = [series]
     ours = each.attribution
     shown.append(figures.attributions(ours.occlusion.numpy(), ours.gradients.numpy(), rate, series.plot.x_range))
-    words = []
+    words = [_who_answers(each.verdicts)]
     if ours.attention and each.num_tokens is not None:
         if each.num_tokens < FEW_TOKENS:
             words.append(f"The network sees {each.num_tokens} tokens, too few for its attention to mean much.")
         received = [part.numpy()[: each.num_tokens] for part in ours.attention]
         duration = each.values.shape[-1] / (rate or 1)
         shown.append(figures.attention(received, duration, "s" if rate else "points", series.plot.x_range))
-    order = np.argsort(-each.probability)[:5]
-    rows = [[class_names[place], f"{each.probability[place]:.3f}"] for place in order.tolist()]
-    table = Table(f"Probabilities of series {each.index}", ["class", "probability"], rows)
+    shown += [
+        figures.drawn(
+            f"Training series {near.position}: {near.label}", f"distance {near.distance:.3f}", near.values, rate
+        )
+        for near in each.neighbours
+    ]
+    if missing:
+        words.append(f"The nearest training series are not shown: {missing}.")
+    tables = [_probabilities(each, class_names), *_levels(each, target), *_neighbours(each)]
     where = f" ({each.file})" if each.file else ""
-    return Section(f"Series {each.index}{where}: {target}", words, [table], shown)
+    return Section(f"Series {each.index}{where}: {target}", words, tables, shown)
+
+
+def _who_answers(verdicts: Verdicts) -> str:
+    if verdicts.network is None:
+        return "The closed form answers alone."
+    if verdicts.closed_form is None:
+        return "The network answers alone."
+    if verdicts.weight == 0:
+        return "The closed form answers alone: on validation series the network did not improve on it."
+    return f"The answer is {verdicts.weight:.2f} of the network's probabilities and the rest of the closed form's."
+
+
+def _probabilities(each: Explained, class_names: Sequence[str]) -> Table:
+    order = np.argsort(-each.probability)[:5].tolist()
+    parts = (("closed form", each.verdicts.closed_form), ("network", each.verdicts.network))
+    header, columns = ["class", "answer"], [each.probability]
+    for name, probability in parts:
+        if probability is not None:
+            header.append(name)
+            columns.append(probability.numpy())
+    rows = [[class_names[place], *(f"{column[place]:.3f}" for column in columns)] for place in order]
+    return Table(f"Probabilities of series {each.index}", header, rows)
+
+
+def _levels(each: Explained, target: str) -> list[Table]:
+    if not each.verdicts.levels:
+        return []
+    rows = [
+        [str(level), f"{size:,} token{'s' * (size > 1)}", f"{added:+.3f}"]
+        for level, (size, added) in enumerate(each.verdicts.levels)
+    ]
+    title = f"What each level of the network adds to the logit of {target}, over the mean of the classes"
+    return [Table(title, ["level", "mean of groups of", "added"], rows)]
+
+
+def _neighbours(each: Explained) -> list[Table]:
+    if not each.neighbours:
+        return []
+    rows = [[str(near.position), near.label, f"{near.distance:.3f}"] for near in each.neighbours]
+    title = "Nearest training series (root mean square difference of the closed form's standardised features)"
+    return [Table(title, ["series of the data set", "class", "distance"], rows)]

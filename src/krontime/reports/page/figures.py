@@ -129,22 +129,26 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def series(example: "Example", sampling_rate_hz: float | None) -> Figure:
-    """One series against time; every channel a line, long ones as the envelope of neighbouring points."""
+    """A series with what the model says of it."""
     assert example.values is not None
+    title = f"Series {example.index}: {example.label}, predicted {example.predicted} ({example.probability:.2f})"
+    return drawn(title, example.why, example.values, sampling_rate_hz)
+
+
+def drawn(title: str, words: str, series: np.ndarray, sampling_rate_hz: float | None) -> Figure:
+    """A series `(C, L)` against time; every channel a line, long ones as the envelope of neighbouring points."""
     unit = "time (s)" if sampling_rate_hz else "time (points)"
     plot = _figure(unit, "value", height=220)
-    for channel, values in enumerate(example.values[:6]):
+    for channel, values in enumerate(series[:6]):
         at, low, high = envelope(values, MAX_POINTS)
         x = np.repeat(at / (sampling_rate_hz or 1), 2)
         y = np.stack([low, high], axis=1).ravel()
         shown = np.isfinite(y)
-        options: dict[str, Any] = {"legend_label": f"channel {channel}"} if len(example.values) > 1 else {}
+        options: dict[str, Any] = {"legend_label": f"channel {channel}"} if len(series) > 1 else {}
         plot.line(x[shown], y[shown].astype(float), color=COLOURS[channel % 6], **options)
-    title = f"Series {example.index}: {example.label}, predicted {example.predicted} ({example.probability:.2f})"
-    observed = example.values[np.isfinite(example.values)]
+    observed = series[np.isfinite(series)]
     extent = f"from {observed.min():.3g} to {observed.max():.3g}" if observed.size else "without an observed point"
-    words = f"{example.why}; {example.values.shape[-1]} points, values {extent}"
-    return Figure(title, plot, words, [], [])
+    return Figure(title, plot, f"{words}; {series.shape[-1]} points, values {extent}", [], [])
 
 
 def scores(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Figure:
