@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from krontime.data.series import SeriesBatch
+from krontime.metrics import decide
 from krontime.models.kernel_ridge.calibration import score_loss
 from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.models.network import SeriesNetwork
@@ -167,11 +168,20 @@ class SeriesClassifier(pl.LightningModule):
             answer = self.mixture.mixed(logits, own)
             loss = loss - self.mixture.mixing.gain
             self.log("val/network_weight", self.mixture.mixing.weight)
+            self._log_apart("network", self.mixture.mixing.factor * logits, y)
+            self._log_apart("closed_form", own, y)
         self.val_metrics.update(answer.float().softmax(dim=-1), y)
         scores = {**self.val_metrics.compute(), "loss": loss}
         self.val_metrics.reset()
         for name, score in scores.items():  # the same on every rank, which Lightning can't know
             self.log(f"val/{name}", score, prog_bar=name == "accuracy", sync_dist=True)
+
+    def _log_apart(self, part: str, logits: Tensor, y: Tensor) -> None:
+        """Log accuracy and log loss of one part of the mixture, as `val/PART_accuracy` and `val/PART_nll`."""
+        probability = logits.float().softmax(dim=-1)
+        right = (decide(probability, self.prior) == y).float().mean()
+        self.log(f"val/{part}_accuracy", right, sync_dist=True)
+        self.log(f"val/{part}_nll", F.cross_entropy(logits.float(), y), sync_dist=True)
 
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""

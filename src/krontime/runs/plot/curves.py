@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _TRAIN, _VAL = "#D55E00", "#0072B2"  # two colours of Okabe and Ito's that every reader can tell apart
 _LOWER_IS_BETTER = ("loss", "nll", "ece")
 _LONGEST_NAME = 24
+_ACCURACIES = ("accuracy", "network_accuracy", "closed_form_accuracy")
+_MARKERS = {"network": "^", "closed_form": "x"}
+"""Of the parts of a mixture, which are validated apart."""
 
 
 def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = "Test split") -> None:
@@ -102,8 +105,8 @@ def plot_learning_curves(
 
     curves = _curves(_rows(history) if isinstance(history, Path) else history)
     chosen = _split_and_metric(selection_metric or "")
-    losses = [key for key in curves if key[1] in ("loss", "nll")]
-    scores = [key for key in curves if key[1] == "accuracy" or (key == chosen and key not in losses)]
+    losses = [key for key in curves if key[1] == "loss" or key[1].endswith("nll")]
+    scores = [key for key in curves if key[1] in _ACCURACIES or (key == chosen and key not in losses)]
     panels = [(keys, label) for keys, label in ((losses, "loss (nats)"), (scores, "score (0 to 1)")) if keys]
 
     figure = Figure(figsize=(5.2 * max(1, len(panels)), 3.8), dpi=120, layout="constrained")
@@ -120,7 +123,7 @@ def plot_learning_curves(
                 label=f"{'validation' if split == 'val' else 'train'} {metric.replace('_', ' ')}",
                 color=_VAL if split == "val" else _TRAIN,
                 linestyle=("-" if split == "val" else "--") if lead else ":",
-                marker={"val": "o", "train": "s"}[split],
+                marker=_MARKERS.get(metric.rpartition("_")[0], {"val": "o", "train": "s"}[split]),
                 markersize=3.5,
                 markevery=max(1, len(epochs) // 20),
                 linewidth=1.6,
