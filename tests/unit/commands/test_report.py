@@ -76,7 +76,11 @@ def page(path: Path) -> tuple[str, Structure]:
 def test_the_page_of_a_run_is_whole_and_needs_no_network(runs, tmp_path, capsys):
     cli.main(["report", f"run={runs / 'out' / 'seed0'}", f"output={tmp_path / 'r.html'}"])
     text, structure = page(tmp_path / "r.html")
-    assert {"Scores", "Errors", "Examples", "Training", "Data", "Protocol"} <= set(structure.titles)
+    expected = {"Scores", "Errors", "Sets and thresholds", "Examples", "Training", "Data", "Protocol"}
+    assert expected <= set(structure.titles)
+    assert "No test series is, value for value, a training series too." in text
+    for part in ("network", "closed_form"):
+        assert f"val/{part}_nll" in text
     assert structure.elsewhere == []
     assert len(structure.images) >= 4
     assert all(structure.images)

@@ -14,10 +14,11 @@ import numpy as np
 
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
+from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
 from krontime.runs.predictions import Predictions, read_predictions
 from krontime.runs.record import Record, Status
-from krontime.storage import PREDICTIONS, RECORD
+from krontime.storage import HELD_OUT, PREDICTIONS, RECORD
 
 NUM_RESAMPLES = 2_000
 NUM_BINS = 10
@@ -73,6 +74,7 @@ class RunContent:
         confusion: int64 `(K, K)`, true class by predicted class.
         curves: by metric, its epochs and values.
         examples: of the test series.
+        decisions: sets and thresholds from held-out series, and what they give for test series.
         data: the data set; None where it could not be read.
         missing: why it could not.
     """
@@ -85,6 +87,7 @@ class RunContent:
     confusion: np.ndarray | None
     curves: dict[str, tuple[list[int], list[float]]]
     examples: list[Example]
+    decisions: list[Decided]
     data: SeriesData | None
     missing: str | None
 
@@ -114,9 +117,10 @@ def run_content(folder: Path, paths: Mapping[str, Any]) -> RunContent:
         bins = reliability(truth, predicted, predictions.probabilities)
         confusion = confusion_counts(truth, predicted, len(predictions.class_names))
         examples = _examples(predictions, truth, predicted, data)
-    return RunContent(
-        folder, record, predictions, intervals, bins, confusion, learning_curves(folder), examples, data, missing
-    )
+    held_out = read_predictions(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else None
+    decided = [] if held_out is None or predictions is None else decided_for(held_out, predictions)
+    curves = learning_curves(folder)
+    return RunContent(folder, record, predictions, intervals, bins, confusion, curves, examples, decided, data, missing)
 
 
 def _data(record: Record, paths: Mapping[str, Any]) -> tuple[SeriesData | None, str | None]:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from krontime.data.assemble import also_trained_on
 from krontime.metrics import METRICS
 from krontime.reports.page import figures
 from krontime.reports.page.content import RunContent
+from krontime.reports.page.decisions import decisions
 from krontime.reports.page.render import Code, Section, Table, write_page
 from krontime.runs.record import Record
 
@@ -25,7 +27,8 @@ UNITS = {"nll": "negative log-likelihood", "ece": "calibration error", "loss": "
 def write_run_page(content: RunContent, path: Path) -> None:
     """Write the page on one run, whole or not at all."""
     record = content.record
-    sections = [_scores(content), _errors(content), _calibration(content), _examples(content), _training(content)]
+    sections = [_scores(content), _errors(content), _calibration(content), decisions(content.decisions)]
+    sections += [_examples(content), _training(content)]
     sections += [_data(content), _protocol(record), _reproduce(content)]
     title = f"{record.model} on {record.data}"
     write_page(title, verdict(content), [section for section in sections if section is not None], path)
@@ -130,6 +133,12 @@ def _data(content: RunContent) -> Section:
         channels = f"{content.data.num_channels} channel{'s' if content.data.num_channels > 1 else ''}"
         rate = content.data.sampling_rate_hz
         gaps = "some values are missing" if content.data.has_missing else "no value is missing"
+        shared = len(also_trained_on(content.data))
+        words.append(
+            f"{shared:,} of the test series are, value for value, training series too."
+            if shared
+            else "No test series is, value for value, a training series too."
+        )
         words.append(f"{channels} of {extent} points{f' at {rate:g} Hz' if rate else ''}; {gaps}.")
     elif content.missing:
         words.append(f"The data could not be read for this page: {content.missing}.")

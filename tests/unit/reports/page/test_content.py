@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from krontime.reports.page import content
+from krontime.reports.page.decisions import decided_for, decisions
+from krontime.runs.predictions import Predictions
 
 
 def scored(num_series: int = 200, accuracy: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,3 +66,21 @@ def test_learning_curves_are_read_by_epoch(tmp_path):
     )
     assert content.learning_curves(tmp_path) == {"train/loss_epoch": ([1, 2], [1.5, 1.0]), "val/nll": ([1], [0.9])}
     assert content.learning_curves(tmp_path / "nothing") == {}
+
+
+def test_sets_and_thresholds_are_held_against_test_series():
+    parts = []
+    for seed, num_series in ((0, 300), (1, 2000)):
+        truth, _, probability = scored(num_series, seed=seed)
+        parts.append(Predictions.from_codes(np.arange(num_series), truth, probability, ("a", "b", "c")))
+    decided = decided_for(*parts)
+    covered = [each.seen[0] for each in decided[:3]]
+    assert covered == sorted(covered)
+    assert covered[1] > 0.88
+    assert [each.rule.class_name for each in decided[3:]] == ["a", "b", "c"]
+    assert all(each.seen[0] > 0.93 for each in decided[3:])
+    section = decisions(decided)
+    assert section is not None
+    assert [len(table.rows) for table in section.tables] == [3, 3]
+    few = Predictions.from_codes(np.arange(6), truth[:6], probability[:6], ("a", "b", "c"))
+    assert sum(each.rule is None for each in decided_for(few, parts[1])) >= 4
