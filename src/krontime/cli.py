@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from krontime import __version__
 from krontime.commands import COMMANDS
-from krontime.commands.help import help_of, overview
+from krontime.commands.completion import FLAG, answer
+from krontime.commands.help import OUTPUT_KEYS, help_of, overview
 from krontime.config import files as config_files
 from krontime.config.names import nearest
 from krontime.console import fail, is_quiet, output, result
@@ -21,8 +22,6 @@ EXIT_INTERRUPTED = 130
 
 HELP = ("-h", "--help", "help")
 VERSION = ("--version", "-V", "version")
-OUTPUT_KEYS = ("quiet", "json")
-"""What every command takes, and no config holds: how much is said changes no run."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,6 +53,12 @@ def _main(arguments: list[str], *, is_last: bool) -> None:
         return
     if arguments[0] in VERSION or "--version" in arguments[1:]:
         sys.stdout.write(f"krontime {__version__}\n")
+        return
+    if arguments[0] == FLAG:
+        try:
+            sys.stdout.write(answer(arguments[1:]))
+        except ValueError as error:
+            fail([str(error)])
         return
     command, *overrides = arguments
     if command not in COMMANDS:

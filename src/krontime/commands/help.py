@@ -40,7 +40,10 @@ COMMON = (
 _SHORTENED = ("train", "tune", "overhead")
 """Commands with too many keys to name them all at once."""
 
-_OUTPUT_KEYS = (
+OUTPUT_KEYS = ("quiet", "json")
+"""What every command takes, and no config holds: how much is said changes no run."""
+
+_OUTPUT_LINES = (
     ("quiet=false", "true for results and warnings alone: no progress, no notices"),
     ("json=false", "true for one JSON object on standard output, and nothing else there"),
 )
@@ -61,7 +64,8 @@ def overview() -> str:
     return (
         "krontime: classify long time series with Kronecker-decomposed attention.\n\n"
         f"usage: krontime COMMAND [key=value ...]\n\n{START}\ncommands:\n{commands}\n\n"
-        "krontime COMMAND --help lists a command's groups and keys, krontime --version the version.\n"
+        "krontime COMMAND --help lists a command's groups and keys, krontime --version the version;\n"
+        "krontime --shell-completion install=bash (zsh, fish) prints what makes the shell complete them.\n"
         "Exit codes: 0 all went well, 2 a mistake in what was given, 130 and 143 ended by SIGINT and\n"
         "SIGTERM, 1 a fault of the program.\n"
     )
@@ -75,7 +79,7 @@ def help_of(command: str, overrides: Sequence[str], *, is_whole: bool) -> str:
         overrides: choices of groups; anything else is left aside.
         is_whole: every key, and not only the common ones.
     """
-    groups, keys = _groups_and_keys(command, overrides)
+    groups, keys = groups_and_keys(command, overrides)
     shown = keys if is_whole or command not in _SHORTENED else _common(command, keys)
     lines = [*_wrapped(f"krontime {command}: {COMMANDS[command][1]}"), ""]
     lines += [*_wrapped(config_files.summary(config_files.config_dir() / f"{command}.yaml")), ""]
@@ -90,7 +94,7 @@ def help_of(command: str, overrides: Sequence[str], *, is_whole: bool) -> str:
         for key, (default, meaning) in named.items():
             lines += _described(f"{key}={default}", meaning)
     lines += ["", "of every command:"]
-    for key, meaning in _OUTPUT_KEYS:
+    for key, meaning in _OUTPUT_LINES:
         lines += _described(key, meaning)
     if len(shown) < len(keys):
         lines += ["", f"The same with --help all lists {len(keys) - len(shown)} more keys."]
@@ -103,7 +107,7 @@ def _common(command: str, keys: Mapping[str, tuple[str, str]]) -> dict[str, tupl
     return {key: keys[key] for key in (*(key for key, *_ in own), *COMMON) if key in keys}
 
 
-def _groups_and_keys(
+def groups_and_keys(
     command: str, overrides: Sequence[str]
 ) -> tuple[dict[str, tuple[list[str], set[str]]], dict[str, tuple[str, str]]]:
     """By group its choices and those that are chosen; by key its default and its meaning."""
