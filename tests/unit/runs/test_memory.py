@@ -68,7 +68,9 @@ def measured(job: Callable[[int], None], size: int) -> int:
 
 
 @on_linux
-@pytest.mark.parametrize("before", JOBS, ids=lambda job: job.__name__)
+@pytest.mark.parametrize(
+    "before", [JOBS[0], *(pytest.param(job, marks=pytest.mark.slow) for job in JOBS[1:])], ids=lambda job: job.__name__
+)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
 def test_a_small_job_after_a_large_one_has_the_figure_that_it_has_alone(before, job):
     alone = measured(job, 50 * MB)

@@ -91,6 +91,7 @@ def test_proportions_are_minirockets(series):
     assert np.abs(own[:, 0].numpy() - theirs.transform(series)).mean() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_other_poolings_are_multirockets(series):
     from aeon.transformations.collection.convolution_based import MultiRocket
 
