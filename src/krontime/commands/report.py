@@ -36,7 +36,7 @@ def report(config: DictConfig) -> Path:
     problems.raise_if_any()
     check_installed("report")
     if (folder / RECORD).is_file():
-        write_run_page(run_content(folder, options["paths"]), output)
+        write_run_page(run_content(folder, options["paths"], explain=True), output)
     else:
         write_sweep_page([run_content(run, options["paths"]) for run in _completed(folder)], folder, output)
     show(f"written: {output} ({output.stat().st_size / 2**20:.1f} MiB; open it in a browser)")

@@ -79,6 +79,7 @@ def test_the_page_of_a_run_is_whole_and_needs_no_network(runs, tmp_path, capsys)
     expected = {"Scores", "Errors", "Sets and thresholds", "Examples", "Training", "Data", "Protocol"}
     assert expected <= set(structure.titles)
     assert "No test series is, value for value, a training series too." in text
+    assert text.count("What decided") >= 2  # under the first example of each kind
     for part in ("network", "closed_form"):
         assert f"val/{part}_nll" in text
     assert structure.elsewhere == []

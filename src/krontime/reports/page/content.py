@@ -4,21 +4,25 @@ Shape letters: n test series, K classes, R resamples.
 """
 
 import csv
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
+from krontime.runs.load import load_run
 from krontime.runs.predictions import Predictions, read_predictions
 from krontime.runs.record import Record, Status
 from krontime.storage import HELD_OUT, PREDICTIONS, RECORD
+from krontime.training.attribution import Attribution, attribution
 
 NUM_RESAMPLES = 2_000
 NUM_BINS = 10
@@ -51,6 +55,7 @@ class Example:
         label, predicted: class names.
         probability: of the predicted class.
         values: `(C, L)`; None where the data could not be read.
+        attribution: what its class rests on; None where that was not asked.
     """
 
     why: str
@@ -59,6 +64,7 @@ class Example:
     predicted: str
     probability: float
     values: np.ndarray | None
+    attribution: Attribution | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,13 @@ class RunContent:
     missing: str | None
 
 
-def run_content(folder: Path, paths: Mapping[str, Any]) -> RunContent:
+def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False) -> RunContent:
     """Gather what the page on a run says.
 
     Args:
         folder: of the run.
         paths: folders that have moved since (`data`, `cache`); None for those that have not.
+        explain: ask what the first example of each kind rests on, where the extra for it is installed.
 
     Raises:
         UserError: there is no completed run, or a file of it is damaged.
@@ -119,6 +126,8 @@ def run_content(folder: Path, paths: Mapping[str, Any]) -> RunContent:
         examples = _examples(predictions, truth, predicted, data)
     held_out = read_predictions(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else None
     decided = [] if held_out is None or predictions is None else decided_for(held_out, predictions)
+    if explain and data is not None and importlib.util.find_spec("captum") is not None:
+        examples = _explained(examples, folder, data)
     curves = learning_curves(folder)
     return RunContent(folder, record, predictions, intervals, bins, confusion, curves, examples, decided, data, missing)
 
@@ -244,3 +253,22 @@ def _examples(
 
 def _highest(values: np.ndarray, among: np.ndarray) -> Sequence[int]:
     return among[np.argsort(-values[among], kind="stable")][:NUM_EXAMPLES].tolist()
+
+
+def _explained(examples: list[Example], folder: Path, data: SeriesData) -> list[Example]:
+    """The examples, the first of each kind with what its class rests on; as they are where no model was kept."""
+    try:
+        run = load_run(folder)
+    except UserError:
+        return examples
+    explained: list[Example] = []
+    for example in examples:
+        is_first = example.why not in {other.why for other in explained}
+        if is_first and example.values is not None and example.values.shape[1] <= run.spec.length:
+            masked = run.masked or data.needs_mask(np.array([example.index]))
+            batch = SeriesDataset(data, masked).__getitems__([example.index])
+            mask = None if batch.mask is None else batch.mask[0]
+            target = run.spec.class_names.index(example.predicted)
+            example = replace(example, attribution=attribution(run.module, batch.x[0], mask, target))
+        explained.append(example)
+    return explained

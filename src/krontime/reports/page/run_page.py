@@ -103,7 +103,14 @@ def _examples(content: RunContent) -> Section | None:
     rows = [
         [each.why, str(each.index), each.label, each.predicted, f"{each.probability:.3f}"] for each in content.examples
     ]
-    drawn = [figures.series(each, rate) for each in content.examples if each.values is not None]
+    drawn = []
+    for each in content.examples:
+        if each.values is not None:
+            drawn.append(series := figures.series(each, rate))
+            if (ours := each.attribution) is not None:
+                drawn.append(
+                    figures.attributions(ours.occlusion.numpy(), ours.gradients.numpy(), rate, series.plot.x_range)
+                )
     words = [f"The series are not drawn: {content.missing}."] if content.missing else []
     return Section("Examples", words, [Table("Examples", header, rows)], drawn)
 
