@@ -102,7 +102,7 @@ def _epochs(
     options: Mapping[str, Any], job: prepare.PreparedData, *, num_rounds: int, num_warmup: int
 ) -> dict[str, Any]:
     """Medians over the rounds: seconds of a training epoch, bare and through the framework, and of a whole epoch."""
-    module = fitted_module.fitted_module(options, job)
+    module, held_out = fitted_module.fitted_module(options, job)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         turns = _Turns(_BareLoop(copy.deepcopy(module), options, job))
@@ -111,7 +111,7 @@ def _epochs(
         trainer = build.trainer(
             {**options, "trainer": trainer_options}, run_dir, callbacks, build.loggers(options, run_dir)
         )
-        trainer.fit(module, datamodule=job.batches(options))
+        trainer.fit(module, datamodule=job.batches(options, held_out))
     bare, framework, whole = (
         statistics.median(times[num_warmup:]) for times in (turns.bare_s, turns.train_s, turns.epoch_s)
     )

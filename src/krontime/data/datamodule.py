@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from krontime.data.series import SeriesBatch, SeriesData
+from krontime.data.series import HeldOut, SeriesBatch, SeriesData
 from krontime.data.split import Split
 from krontime.errors import UserError
 
@@ -30,10 +30,12 @@ class SeriesDataset(Dataset[SeriesBatch]):
         data: the series.
         masked: whether batches have a mask; None where any series of the data needs one. Without one, no series that is
             asked for may.
+        held_out: of some series; batches of these alone have it.
     """
 
-    def __init__(self, data: SeriesData, masked: bool | None = None) -> None:
+    def __init__(self, data: SeriesData, masked: bool | None = None, held_out: HeldOut | None = None) -> None:
         self.data = data
+        self.held_out = held_out or {}
         self.equal_length = data.equal_length and data.read_length is None
         self.masked = data.has_missing or not data.equal_length if masked is None else masked
 
@@ -61,7 +63,10 @@ class SeriesDataset(Dataset[SeriesBatch]):
             missing = x.isnan()
             x.masked_fill_(missing, 0.0)
             mask = ~missing
-        return SeriesBatch(x=x, mask=mask, y=torch.from_numpy(data.labels[index]), index=torch.from_numpy(index))
+        labels = torch.from_numpy(data.labels[index])
+        known = [self.held_out[i] for i in indices if i in self.held_out]
+        held_out = torch.stack(known) if known and len(known) == len(index) else None
+        return SeriesBatch(x=x, mask=mask, y=labels, index=torch.from_numpy(index), held_out=held_out)
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -199,7 +204,7 @@ class SeriesDataModule(L.LightningDataModule):
         num_workers: processes that gather batches; 0 gathers in the training process.
         min_batches: of a training epoch on each device, which passes over few series several times.
         seed: of the training order.
-        masked: see `SeriesDataset`.
+        masked, held_out: see `SeriesDataset`.
     """
 
     def __init__(
@@ -213,6 +218,7 @@ class SeriesDataModule(L.LightningDataModule):
         min_batches: int = 1,
         seed: int = 0,
         masked: bool | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         super().__init__()
         self.data = data
@@ -222,7 +228,7 @@ class SeriesDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.min_batches = min_batches
         self.seed = seed
-        self.dataset = SeriesDataset(data, masked)
+        self.dataset = SeriesDataset(data, masked, held_out)
 
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
         assert self.split is not None

@@ -172,6 +172,10 @@ class SeriesData:
         return self.has_missing and any(bool(np.isnan(self.series(index)).any()) for index in indices)
 
 
+HeldOut = Mapping[int, torch.Tensor]
+"""By position in the data, logarithms `(K,)` of probabilities from a closed form that was fitted without the series."""
+
+
 class SeriesBatch(NamedTuple):
     """One batch as the data module yields it.
 
@@ -180,9 +184,12 @@ class SeriesBatch(NamedTuple):
         mask: `(B, C, L)` bool, true where observed; None when every value of the data set is observed.
         y: `(B,)` int64 labels.
         index: `(B,)` int64, position of each series in its `SeriesData`.
+        held_out: `(B, K)` logarithms of these series' probabilities from a closed form that was fitted without them;
+            None where there are none.
     """
 
     x: torch.Tensor
     mask: torch.Tensor | None
     y: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
+    held_out: torch.Tensor | None = None

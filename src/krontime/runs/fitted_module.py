@@ -9,7 +9,7 @@ import torch
 from krontime.console import progress
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer
-from krontime.data.series import SeriesBatch
+from krontime.data.series import HeldOut, SeriesBatch
 from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.models.kernel_ridge.part import Task
 from krontime.runs.prepare import PreparedData
@@ -22,8 +22,12 @@ FIT_POINTS = 2**21
 """Training series that fixed kernels are fitted to, and their values in all, at most."""
 
 
-def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesClassifier:
-    """The module of a run before its first step: what depends on training data is taken from the training series."""
+def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> tuple[SeriesClassifier, HeldOut]:
+    """The module of a run before its first step: what depends on training data is taken from the training series.
+
+    Returns:
+        The module, and what a closed form says of the series that it was fitted to, each from a fit without it.
+    """
     split, data = prepared.split, prepared.data
     weights = None
     chosen = config["loss"]["class_weights"]
@@ -46,14 +50,14 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> SeriesCl
     if module.network is not None:
         with torch.no_grad():
             module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
-    if module.mixture is not None:
-        module.mixture.left_out = _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
-    return module
+    if module.mixture is None:
+        return module, {}
+    return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
 
 
 def _fit_closed_form(
     closed_form: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData
-) -> dict[int, torch.Tensor]:
+) -> HeldOut:
     """Fit to the training series, and as `fit_on` says to the validation series.
 
     Returns:

@@ -14,6 +14,7 @@ import torch
 
 from krontime.config.time_limit import limit_seconds
 from krontime.console import is_quiet
+from krontime.data.series import HeldOut
 from krontime.models.kernel_ridge.ridge import can_be_left_out
 from krontime.runs import fitted_module, load
 from krontime.runs.fit import Fit
@@ -34,6 +35,7 @@ from krontime.training.restore import RestoreStopState
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
+    from krontime.data.datamodule import SeriesDataModule
     from krontime.training.module import SeriesClassifier
 
 
@@ -66,7 +68,7 @@ class NetworkFit(Fit):
         self._timer, self._history, self._end = Timer(), History(), EndAtLastStep()
         self._steps_in_time: int | None = None
         self._fitted_before_s = 0.0
-        self._left_out: dict[int, torch.Tensor] = {}
+        self._held_out: HeldOut = {}
 
     @property
     def device(self) -> torch.device:
@@ -116,11 +118,10 @@ class NetworkFit(Fit):
         _compile_loops(config, job)
         memory = self._memory = PeakMemory()
         started_s = time.perf_counter()
-        module = fitted_module.fitted_module(config, job)
+        module, self._held_out = fitted_module.fitted_module(config, job)
         self._fitted_before_s = time.perf_counter() - started_s
         self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
         if module.mixture is not None:
-            self._left_out = module.mixture.left_out
             self.num_parameters += module.mixture.closed_form.num_fitted
         self.loggers = build.loggers(config, run_dir)
         callbacks = [
@@ -141,7 +142,7 @@ class NetworkFit(Fit):
             if self._steps_in_time is None:  # what came before counts too
                 left_s = limit_s - self._fitted_before_s
                 with memory.paused():
-                    self._steps_in_time = measured_steps(config, module, job.batches(config), limit_s=left_s)
+                    self._steps_in_time = measured_steps(config, module, self._batches(), limit_s=left_s)
             trainer = self._trainer(callbacks)
         module.about["steps_in_time"] = self._steps_in_time
         if config["compile"]:
@@ -161,11 +162,14 @@ class NetworkFit(Fit):
         else:
             trainer.fit(
                 module,
-                datamodule=job.batches(config),
+                datamodule=self._batches(),
                 ckpt_path=resumed.path if resumed else None,
                 weights_only=True,
             )
         self.ended()
+
+    def _batches(self) -> "SeriesDataModule":
+        return self.job.batches(self.config, self._held_out)
 
     def _trainer(self, callbacks: list["Callback"]) -> "Trainer":
         """Lightning's, with the limit on time as one on steps."""
@@ -186,15 +190,16 @@ class NetworkFit(Fit):
 
     def _timed(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
         scorer = Scorer.of(self.config, index=self.device.index if self.device.type == "cuda" else None)
-        return scorer.timed(self._selected, self.job.data, indices, masked=self.job.masked_for(indices))
+        masked = self.job.masked_for(indices)
+        return scorer.timed(self._selected, self.job.data, indices, masked=masked, held_out=self._held_out)
 
     def held_out(self, validation: torch.Tensor) -> Predictions:
         """Those of all series that the closed form was fitted to, where it answers alone; else of validation."""
         mixture, data, protocol = self._selected.mixture, self.job.data, self.job.protocol
         positions, probability = self.job.split.validation, validation
         if mixture is not None and mixture.mixing.weight == 0:
-            positions = np.array(sorted(mixture.left_out))
-            probability = torch.stack([mixture.left_out[position] for position in positions.tolist()]).softmax(dim=-1)
+            positions = np.array(sorted(self._held_out))
+            probability = torch.stack([self._held_out[position] for position in positions.tolist()]).softmax(dim=-1)
         by_group = data.groups is not None and protocol.split_method == "group"
         groups = torch.from_numpy(data.groups[positions]) if by_group and data.groups is not None else None
         counts = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
@@ -207,10 +212,7 @@ class NetworkFit(Fit):
 
     @cached_property
     def _selected(self) -> "SeriesClassifier":
-        module = load.load_run(self.run_dir).module
-        if module.mixture is not None:
-            module.mixture.left_out = self._left_out
-        return module
+        return load.load_run(self.run_dir).module
 
 
 def _compile_loops(config: Mapping[str, Any], job: PreparedData) -> None:

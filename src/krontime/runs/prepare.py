@@ -13,7 +13,7 @@ from krontime.config.targets import instantiate
 from krontime.data.cache import load_cached
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
-from krontime.data.series import SeriesData, SeriesSpec
+from krontime.data.series import HeldOut, SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.data.summary import what_was_read
 from krontime.metrics import StatedScore
@@ -51,8 +51,8 @@ class PreparedData:
         """Whether batches of some series have a mask: where those of training have, and where they need one."""
         return self.masked or self.data.needs_mask(indices)
 
-    def batches(self, config: Mapping[str, Any]) -> "SeriesDataModule":
-        """The data module of a run."""
+    def batches(self, config: Mapping[str, Any], held_out: HeldOut | None = None) -> "SeriesDataModule":
+        """The data module of a run; for `held_out` see `SeriesDataset`."""
         from krontime.data.datamodule import SeriesDataModule  # with Lightning, which takes seconds
 
         options = config["data"]
@@ -65,6 +65,7 @@ class PreparedData:
             min_batches=config["optim"].get("min_batches_per_epoch", 1),
             seed=config["seed"],
             masked=self.masked,
+            held_out=held_out,
         )
 
 

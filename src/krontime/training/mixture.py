@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, L time points, n series, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -29,26 +29,15 @@ class Mixture:
 
     Attributes:
         mixing: how the network is mixed in; not at all until validation speaks for it.
-        left_out: for each training and validation series, by its position in the data, logarithms of the probabilities
-            `(K,)` of a closed form that was fitted without it; needed to validate, and used wherever these are
-            predicted. Of very many series there are those for validation alone.
     """
 
     def __init__(self, closed_form: ClosedForm) -> None:
         self.closed_form = closed_form.eval()
         self.mixing = NetworkMixing(factor=1.0, weight=0.0, gain=0.0, error=0.0)
-        self.left_out: dict[int, Tensor] = {}
 
-    def own(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
-        """Logarithms of the closed form's probabilities `(B, K)` of raw series `(B, C, L)`.
-
-        Args:
-            x, mask: the series.
-            index: their positions in the data, where they may be series that it was fitted to.
-        """
-        if index and all(position in self.left_out for position in index):
-            return torch.stack([self.left_out[position] for position in index]).to(x.device)
-        return self.closed_form.to(x.device)(x, mask)
+    def own(self, x: Tensor, mask: Tensor | None, held_out: Tensor | None = None) -> Tensor:
+        """Logarithms of the closed form's probabilities `(B, K)` of raw series `(B, C, L)`; `held_out` where given."""
+        return self.closed_form.to(x.device)(x, mask) if held_out is None else held_out
 
     def mixed(self, logits: Tensor | None, own: Tensor) -> Tensor:
         """Logarithms of the mixture's probabilities `(B, K)`, from a network's logits, where there are any."""

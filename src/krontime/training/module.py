@@ -94,7 +94,7 @@ class SeriesClassifier(pl.LightningModule):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
-        return self._answer(x, mask)
+        return self._answer(x, mask, held_out=None)
 
     def network_logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits `(B, num_classes)` of the network alone, whose probabilities keep the training frequencies."""
@@ -102,11 +102,12 @@ class SeriesClassifier(pl.LightningModule):
         logits: Tensor = self.network(self.normalizer(x, mask), mask)
         return logits if self.class_weights is None else logits - self.class_weights.log()
 
-    def _answer(self, x: Tensor, mask: Tensor | None, index: Sequence[int] = ()) -> Tensor:
+    def _answer(self, x: Tensor, mask: Tensor | None, held_out: Tensor | None) -> Tensor:
         if self.mixture is None:
             return self.network_logits(x, mask)
         asked = self.network is not None and self.mixture.mixing.weight > 0
-        return self.mixture.mixed(self.network_logits(x, mask) if asked else None, self.mixture.own(x, mask, index))
+        own = self.mixture.own(x, mask, held_out)
+        return self.mixture.mixed(self.network_logits(x, mask) if asked else None, own)
 
     def on_train_start(self) -> None:
         """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
@@ -149,7 +150,7 @@ class SeriesClassifier(pl.LightningModule):
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Keep what the validation metrics are computed from once the network's weight is known."""
         logits = self.network_logits(batch.x, batch.mask)
-        own = logits if self.mixture is None else self.mixture.own(batch.x, batch.mask, batch.index.tolist())
+        own = logits if self.mixture is None else self.mixture.own(batch.x, batch.mask, batch.held_out)
         self._validated.append((logits, own, batch.y))
 
     def on_validation_epoch_end(self) -> None:
@@ -185,7 +186,7 @@ class SeriesClassifier(pl.LightningModule):
 
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
-        answer = self._answer(batch.x, batch.mask, batch.index.tolist())
+        answer = self._answer(batch.x, batch.mask, batch.held_out)
         return batch.index.cpu(), answer.float().softmax(dim=-1).cpu()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

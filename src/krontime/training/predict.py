@@ -10,7 +10,7 @@ import torch
 
 from krontime.console import progress
 from krontime.data.datamodule import SeriesDataModule, SeriesDataset
-from krontime.data.series import SeriesData
+from krontime.data.series import HeldOut, SeriesData
 from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.training.metrics import metric_collection
@@ -62,9 +62,15 @@ class Scorer:
         return self.timed(module, data, indices, masked=masked)[0]
 
     def timed(
-        self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
+        self,
+        module: SeriesClassifier,
+        data: SeriesData,
+        indices: np.ndarray,
+        *,
+        masked: bool | None = None,
+        held_out: HeldOut | None = None,
     ) -> tuple[torch.Tensor, float]:
-        """See `probabilities`; and the seconds from the first batch to the last, reading included."""
+        """See `probabilities`, `SeriesDataset`; and the seconds from the first batch to the last, reading included."""
         from lightning.fabric.utilities.exceptions import MisconfigurationException
         from lightning.pytorch import Trainer
 
@@ -83,9 +89,9 @@ class Scorer:
             )
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
-        batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked).eval_dataloader(indices)
+        batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked, held_out=held_out)
         with progress("predicting", len(indices)) as counted.step:
-            outputs: Any = trainer.predict(module, batches)
+            outputs: Any = trainer.predict(module, batches.eval_dataloader(indices))
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
         return torch.cat([probability for _, probability in outputs]), watch.seconds
 

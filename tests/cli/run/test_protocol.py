@@ -65,7 +65,7 @@ class TestProtocol:
     def test_class_weights_come_from_the_training_series(self, config: Callable[..., Any]) -> None:
         options = config("equal.npz", "loss.class_weights=balanced")
         job = prepare.prepare(options)
-        weight = fitted_module.fitted_module(options, job).class_weights
+        weight = fitted_module.fitted_module(options, job)[0].class_weights
         counts = np.bincount(job.data.labels[job.split.train])
         assert weight is not None
         np.testing.assert_allclose(weight.numpy(), counts.sum() / (len(counts) * counts), rtol=1e-6)

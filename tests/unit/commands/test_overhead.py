@@ -43,7 +43,7 @@ def test_the_numbers_are_shown_and_written_and_nothing_else_is_left(data, tmp_pa
 def test_the_bare_loop_trains_on_every_batch(compose, data, monkeypatch) -> None:
     options = compose("data=npz", data, *SMALL[:-2])
     job = prepare.prepare(options)
-    module = fitted_module.fitted_module(options, job)
+    module = fitted_module.fitted_module(options, job)[0]
     before = [parameter.detach().clone() for parameter in module.parameters()]
     bare = overhead._BareLoop(module, options, job)
     seen = torch.cat([batch.index for batch in bare.batches])

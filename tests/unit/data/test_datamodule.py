@@ -69,6 +69,13 @@ def test_a_batch_holds_its_series_zero_and_masked_where_there_is_nothing(make_da
             np.testing.assert_array_equal(batch.mask[row], ~np.isnan(expected))
 
 
+def test_what_is_held_out_comes_with_batches_of_such_series_alone(make_data):
+    held_out = {1: torch.tensor([0.1, 0.9]), 2: torch.tensor([0.3, 0.7])}
+    dataset = SeriesDataset(make_data(lengths=[4, 4, 4], labels=[0, 1, 0]), held_out=held_out)
+    assert dataset.__getitems__([2, 1]).held_out.tolist() == [held_out[2].tolist(), held_out[1].tolist()]
+    assert dataset.__getitems__([0, 1]).held_out is None
+
+
 def test_a_batch_may_be_changed_without_changing_the_data(make_data):
     data = make_data(lengths=[4, 4], labels=[0, 1])
     before = data.values.copy()

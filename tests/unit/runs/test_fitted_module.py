@@ -64,7 +64,7 @@ LABELS = [0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 2]
 
 def state(config: dict[str, Any], job: PreparedData) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return fitted_module.fitted_module(config, job).tensors()
+    return fitted_module.fitted_module(config, job)[0].tensors()
 
 
 @pytest.mark.parametrize("scaling", ["channel", "series"])
@@ -119,18 +119,16 @@ class TestClosedForm:
 
     @staticmethod
     def module(compose: Any, job: PreparedData, *overrides: str) -> Any:
-        return fitted_module.fitted_module(compose(*TINY, *overrides), job)
+        return fitted_module.fitted_module(compose(*TINY, *overrides), job)[0]
 
     def test_validation_series_are_judged_by_a_fit_without_them(self, compose):
-        alone = self.module(compose, self.JOB, "closed_form.fit_on=train")
-        both = self.module(compose, self.JOB, "closed_form.fit_on=train_and_validation")
-        batch = SeriesDataset(self.JOB.data).__getitems__([3, 4, 7, 8])
-        for module in (alone, both):
-            assert sorted(module.mixture.left_out) == list(range(9))
-            left_out = torch.stack([module.mixture.left_out[position] for position in (3, 4, 7, 8)])
-            torch.testing.assert_close(module.predict_step(batch, 0)[1], left_out.softmax(dim=-1))
+        for fit_on in ("train", "train_and_validation"):
+            module, held_out = fitted_module.fitted_module(compose(*TINY, f"closed_form.fit_on={fit_on}"), self.JOB)
+            assert sorted(held_out) == list(range(9))
+            batch = SeriesDataset(self.JOB.data, held_out=held_out).__getitems__([3, 4, 7, 8])
+            torch.testing.assert_close(module.predict_step(batch, 0)[1], batch.held_out.softmax(dim=-1))
             fitted = module(batch.x, batch.mask)
-            assert torch.allclose(left_out, fitted, atol=1e-4) == (module is alone)
+            assert torch.allclose(batch.held_out, fitted, atol=1e-4) == (fit_on == "train")
 
     @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
     def test_test_series_change_nothing(self, compose, fit_on):
@@ -170,11 +168,11 @@ class TestClosedForm:
 
     def test_without_one_the_network_is_alone(self, compose):
         config = compose("model=patchtst", "model.d_model=8", "model.num_heads=2", "model.num_layers=1")
-        module = fitted_module.fitted_module(config, self.JOB)
+        module = fitted_module.fitted_module(config, self.JOB)[0]
         assert module.mixture is None
 
     def test_without_a_network_it_answers_alone(self, compose):
-        module = fitted_module.fitted_module(compose("model=closed_form"), self.JOB)
+        module = fitted_module.fitted_module(compose("model=closed_form"), self.JOB)[0]
         assert module.network is None
         batch = SeriesDataset(self.JOB.data).__getitems__([9, 10])
         torch.testing.assert_close(module(batch.x), module.mixture.closed_form(batch.x))
@@ -190,10 +188,10 @@ class TestClosedForm:
 def test_balanced_weights_give_each_class_the_same_say(compose):
     config = compose(*TINY, "loss.class_weights=balanced")
     job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
-    weights = fitted_module.fitted_module(config, job).class_weights
+    weights = fitted_module.fitted_module(config, job)[0].class_weights
     counts = torch.tensor([3.0, 2.0, 1.0])
     torch.testing.assert_close(weights * counts, torch.full((3,), 2.0))
-    assert fitted_module.fitted_module(compose(*TINY, "loss.class_weights=none"), job).class_weights is None
+    assert fitted_module.fitted_module(compose(*TINY, "loss.class_weights=none"), job)[0].class_weights is None
 
 
 @pytest.mark.parametrize("chosen", ["none", "balanced"])
@@ -201,7 +199,7 @@ def test_probabilities_keep_the_training_frequencies(compose, chosen):
     """Weights of the loss move the logits; they are moved back before anything is answered."""
     config = compose("model=tcn", f"loss.class_weights={chosen}")
     job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
-    module = fitted_module.fitted_module(config, job).eval()
+    module = fitted_module.fitted_module(config, job)[0].eval()
     x = torch.randn(3, 2, 40)
     logits = module.network(module.normalizer(x, None))
     shift = module.class_weights.log() if chosen == "balanced" else 0
@@ -212,14 +210,14 @@ def test_probabilities_keep_the_training_frequencies(compose, chosen):
 def test_the_prior_is_that_of_the_stated_score(compose, score, prior):
     job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
     job = replace(job, protocol=job.protocol.model_copy(update={"score": score}))
-    module = fitted_module.fitted_module(compose("model=tcn"), job)
+    module = fitted_module.fitted_module(compose("model=tcn"), job)[0]
     torch.testing.assert_close(module.prior, torch.tensor(prior))
 
 
 def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):
     config = compose(*TINY, "data.scaling=channel", "augment.shift=0.1")
     job = make_job(train=[0, 1, 2, 5], labels=LABELS)
-    module = fitted_module.fitted_module(config, job).eval()
+    module = fitted_module.fitted_module(config, job)[0].eval()
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     (tmp_path / load.CHECKPOINTS).mkdir()

@@ -66,20 +66,21 @@ def make() -> SeriesClassifier:
     )
 
 
-def fitted() -> SeriesClassifier:
+def fitted() -> tuple[SeriesClassifier, list[SeriesBatch]]:
+    """The module, and the batches for validation with what a closed form says that was fitted without them."""
     module = make()
     assert module.mixture is not None
     every = [*TRAIN, *VALIDATION]
     labels = torch.cat([batch.y for batch in every])
     read = [(batch.x, None) for batch in every]
     left_out = module.mixture.closed_form.fit(read[0], Task(lambda: read, labels, 32, True, None)).float()
-    module.mixture.left_out = {i: left_out[i] for i in range(32, 72)}
-    return module
+    parts = left_out[32:].split(8)
+    return module, [batch._replace(held_out=part) for batch, part in zip(VALIDATION, parts, strict=True)]
 
 
-def train(tmp_path: Any, *callbacks: pl.Callback) -> tuple[SeriesClassifier, dict[str, Any]]:
-    """The trained module, its selected checkpoint, and what was logged in the same epoch."""
-    module = fitted()
+def train(tmp_path: Any, *callbacks: pl.Callback) -> tuple[list[SeriesBatch], dict[str, Any]]:
+    """The batches for validation, the selected checkpoint, and what was logged in the same epoch."""
+    module, validation = fitted()
     best = ModelCheckpoint(tmp_path, filename="best", monitor="val/loss", mode="min", save_top_k=1)
     logged: dict[str, dict[str, Tensor]] = {}
 
@@ -101,9 +102,9 @@ def train(tmp_path: Any, *callbacks: pl.Callback) -> tuple[SeriesClassifier, dic
     def loader(given: list[SeriesBatch]) -> DataLoader[SeriesBatch]:
         return DataLoader(given, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
-    trainer.fit(module, loader(TRAIN), loader(VALIDATION))
+    trainer.fit(module, loader(TRAIN), loader(validation))
     checkpoint = torch.load(best.best_model_path, weights_only=True)
-    return module, {"checkpoint": checkpoint, **logged[str(checkpoint["epoch"])]}
+    return validation, {"checkpoint": checkpoint, **logged[str(checkpoint["epoch"])]}
 
 
 @pytest.mark.parametrize(
@@ -117,37 +118,35 @@ def train(tmp_path: Any, *callbacks: pl.Callback) -> tuple[SeriesClassifier, dic
     ids=["plain", "ema", "ema_without_buffers", "ema_and_early_stopping"],
 )
 def test_a_loaded_checkpoint_scores_what_was_logged(tmp_path, callbacks):
-    _, logged = train(tmp_path, *(make_callback() for make_callback in callbacks))
+    validation, logged = train(tmp_path, *(make_callback() for make_callback in callbacks))
     loaded = make().eval()
     loaded.load_tensors(tensors_of(logged["checkpoint"]))
     assert loaded.mixture is not None
     assert loaded.mixture.mixing.weight == pytest.approx(float(logged["val/network_weight"]))
-    loaded.mixture.left_out = fitted().mixture.left_out
-    probability = torch.cat([loaded.predict_step(batch, 0)[1] for batch in VALIDATION])
+    probability = torch.cat([loaded.predict_step(batch, 0)[1] for batch in validation])
     labels = torch.cat([batch.y for batch in VALIDATION])
     nll = -probability[torch.arange(40), labels].log().mean()
     torch.testing.assert_close(nll, logged["val/nll"], atol=1e-5, rtol=1e-5)
 
 
 def test_the_network_is_mixed_in_once_validation_speaks_for_it(tmp_path):
-    module, logged = train(tmp_path)
+    validation, logged = train(tmp_path)
     assert logged["val/network_weight"] > 0.5
     assert logged["val/accuracy"] > 0.9
-    assert module.mixture is not None
-    own = torch.stack([module.mixture.left_out[i] for i in range(32, 72)])
+    own = torch.cat([batch.held_out for batch in validation])
     labels = torch.cat([batch.y for batch in VALIDATION])
     assert float((own.argmax(dim=1) == labels).float().mean()) < 0.8
 
 
 def test_nothing_of_the_closed_form_is_averaged_trained_or_sent():
-    module = fitted()
+    module, _ = fitted()
     assert not any(PREFIX in name or "mixture" in name for name, _ in module.named_buffers())
     assert not any(PREFIX in name or "mixture" in name for name, _ in module.named_parameters())
 
 
 def test_averaging_leaves_the_closed_form_as_it_was_fitted(tmp_path):
     _, logged = train(tmp_path, EMAWeightAveraging(decay=0.9))
-    kept, expected = tensors_of(logged["checkpoint"]), fitted().tensors()
+    kept, expected = tensors_of(logged["checkpoint"]), fitted()[0].tensors()
     for name in expected:
         if name.startswith(PREFIX) and not name.endswith("share"):
             assert torch.equal(kept[name], expected[name]), name
@@ -155,7 +154,7 @@ def test_averaging_leaves_the_closed_form_as_it_was_fitted(tmp_path):
 
 def test_tensors_of_another_size_are_refused():
     module = make()
-    tensors = fitted().tensors()
+    tensors = fitted()[0].tensors()
     name = next(name for name in tensors if name.endswith("parts.a.weight"))
     with pytest.raises(RuntimeError, match="size mismatch"):
         module.load_tensors({**tensors, name: tensors[name][:5]})
