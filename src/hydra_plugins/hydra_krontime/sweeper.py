@@ -249,10 +249,10 @@ class _SweepRun:
         from krontime.console import show
         from krontime.runs.screen import sync_command
         from krontime.runs.sweep import Sweep
-        from krontime.training import build
+        from krontime.training import equipment
 
         config = resolve.plain(self.sweeper.composed(self.overrides[0]))
-        options = build.wandb_options(config)
+        options = equipment.wandb_options(config)
         if options is None:
             return
         import pandas as pd
@@ -276,10 +276,10 @@ class _SweepRun:
             sweep = Sweep(jobs=jobs).id
             named = {**options, "name": f"sweep/{sweep}", "group": options["group"] or "sweeps", "id": f"sweep-{sweep}"}
             try:
-                for logger in of_wandb(build.loggers({**config, "logger": {"wandb": named}}, root)):
+                for logger in of_wandb(equipment.loggers({**config, "logger": {"wandb": named}}, root)):
                     log_sweep(logger, pd.DataFrame(rows))
             finally:
-                build.finish_wandb()
+                equipment.finish_wandb()
             if options["offline"]:
                 show(f"Next    {sync_command(root)}")
 

@@ -33,7 +33,7 @@ from krontime.runs.environment import environment_json
 from krontime.runs.prepare import load_data
 from krontime.runs.screen import format_bytes
 from krontime.storage import replacing, writing_problem
-from krontime.training import build
+from krontime.training import equipment
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
 
@@ -106,10 +106,10 @@ def _epochs(
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         turns = _Turns(_BareLoop(copy.deepcopy(module), options, job))
-        callbacks = [*build.callbacks({**options, "callbacks": _without_stopping(options)}, run_dir), turns]
+        callbacks = [*equipment.callbacks({**options, "callbacks": _without_stopping(options)}, run_dir), turns]
         trainer_options = {**options["trainer"], "max_epochs": num_warmup + num_rounds, "enable_progress_bar": False}
-        trainer = build.trainer(
-            {**options, "trainer": trainer_options}, run_dir, callbacks, build.loggers(options, run_dir)
+        trainer = equipment.trainer(
+            {**options, "trainer": trainer_options}, run_dir, callbacks, equipment.loggers(options, run_dir)
         )
         trainer.fit(module, datamodule=job.batches(options, held_out))
     bare, framework, whole = (

@@ -28,7 +28,7 @@ from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
 from krontime.storage import writing_problem
-from krontime.training import build
+from krontime.training import equipment
 from krontime.training.quiet import quiet_lightning
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Search:
         self.metric: str = self.base["callbacks"]["checkpoint"]["monitor"]
         quiet_lightning()
         _quiet_optuna()
-        if build.wandb_options(self.base) is not None:
+        if equipment.wandb_options(self.base) is not None:
             from krontime.runs.wandb_log import check_online
 
             check_online(self.base)
@@ -179,7 +179,7 @@ class Search:
             self.study.end(task, value=value, problem=problem)  # before a run is uploaded, which may be interrupted
         finally:
             shutil.rmtree(task.folder / load.CHECKPOINTS, ignore_errors=True)
-            build.finish_wandb(exit_code=int(value is None))
+            equipment.finish_wandb(exit_code=int(value is None))
         gc.collect()
         log.info(
             "trial %d (%d of %d%s): %s; %s",
@@ -279,18 +279,18 @@ class Search:
         from krontime.runs.wandb_log import log_search, of_wandb
         from krontime.search import outcome
 
-        options = build.wandb_options(self.base)
+        options = equipment.wandb_options(self.base)
         if options is None:
             return
         named = {"name": f"{self.base['data']['name']}/{self.base['model']['name']}/search", **_given(options)}
         try:
             for logger in of_wandb(
-                build.loggers({**self.base, "force": True, "logger": {"wandb": named}}, self.folder)
+                equipment.loggers({**self.base, "force": True, "logger": {"wandb": named}}, self.folder)
             ):
                 plots = [self.folder / name for name in (outcome.HISTORY, outcome.IMPORTANCES)]
                 log_search(logger, self.folder / outcome.TABLE, plots, best)
         finally:
-            build.finish_wandb()
+            equipment.finish_wandb()
 
     def _write_experiment(self, overrides: Sequence[str], words: str) -> str:
         """Write the experiment with a trial's overrides; what the file says."""

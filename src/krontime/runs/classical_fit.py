@@ -26,7 +26,7 @@ from krontime.runs.fit import Fit
 from krontime.runs.memory import PeakMemory
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Protocol
-from krontime.training import build
+from krontime.training import equipment
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class ClassicalFit(Fit):
         reference = aeon_classifier(self.config, num_jobs=torch.get_num_threads())
         split, options = self.job.split, self.config["data"]
         fitted_on = fitted_indices(self.job.protocol, split.train, split.validation)
-        self.loggers = build.loggers(self.config, self.run_dir)
+        self.loggers = equipment.loggers(self.config, self.run_dir)
         self.open_folder()
         for logger in self.loggers:
             logger.log_hyperparams(dict(self.config))

@@ -1,6 +1,8 @@
 """The module of a run before its first step: what depends on training data is fitted to the training series."""
 
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ from krontime.data.series import HeldOut, SeriesBatch
 from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.models.kernel_ridge.part import Task
 from krontime.runs.prepare import PreparedData
-from krontime.training.build import build_module
+from krontime.training.build import build_module, closed_form
 from krontime.training.module import SeriesClassifier
+
+log = logging.getLogger(__name__)
 
 FIT_SERIES = 128
 
@@ -22,13 +26,24 @@ FIT_POINTS = 2**21
 """Training series that fixed kernels are fitted to, and their values in all, at most."""
 
 
-def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> tuple[SeriesClassifier, HeldOut]:
+def fitted_module(
+    config: Mapping[str, Any], prepared: PreparedData, begin: Callable[[], None] = lambda: None
+) -> tuple[SeriesClassifier, HeldOut]:
     """The module of a run before its first step: what depends on training data is taken from the training series.
+
+    Args:
+        config: resolved, in plain types.
+        prepared: its data.
+        begin: called once all is compiled that is kept for later runs: what comes then is a cost of this run.
 
     Returns:
         The module, and what a closed form says of the series that it was fitted to, each from a fit without it.
     """
     split, data = prepared.split, prepared.data
+    closed = closed_form(config, prepared.spec)
+    if closed is not None:
+        _compile_loops(closed)
+    begin()
     weights = None
     chosen = config["loss"]["class_weights"]
     if chosen == "balanced":
@@ -41,7 +56,12 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> tuple[Se
         "masked": prepared.masked,
     }
     module = build_module(
-        config, prepared.spec, class_weights=weights, prior=torch.tensor(prepared.protocol.prior), about=about
+        config,
+        prepared.spec,
+        closed=closed,
+        class_weights=weights,
+        prior=torch.tensor(prepared.protocol.prior),
+        about=about,
     )
     assert isinstance(module.normalizer, Normalizer)
     module.normalizer.fit(data, split.train)
@@ -55,8 +75,16 @@ def fitted_module(config: Mapping[str, Any], prepared: PreparedData) -> tuple[Se
     return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
 
 
+def _compile_loops(closed: ClosedForm) -> None:
+    """Compile what the closed form needs before the time of training begins, since it is kept for every later run."""
+    started_s = time.perf_counter()
+    closed.warm_up()
+    if (took_s := time.perf_counter() - started_s) > 1:
+        log.info("Compiled the closed form's loops for this processor in %.0f s; later runs find them", took_s)
+
+
 def _fit_closed_form(
-    closed_form: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData
+    closed: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData
 ) -> HeldOut:
     """Fit to the training series, and as `fit_on` says to the validation series.
 
@@ -83,10 +111,10 @@ def _fit_closed_form(
         read=read,
         labels=torch.from_numpy(data.labels[indices]),
         num_train=len(shuffled),
-        fit_validation=closed_form.fit_on == "train_and_validation",
+        fit_validation=closed.fit_on == "train_and_validation",
         groups=torch.from_numpy(data.groups[indices]) if by_group and data.groups is not None else None,
     )
-    left_out = closed_form.fit((sample.x, sample.mask), task).float()
+    left_out = closed.fit((sample.x, sample.mask), task).float()
     is_known = (left_out != 0).any(dim=1)
     return {position: left_out[row] for row, position in enumerate(indices.tolist()) if is_known[row]}
 

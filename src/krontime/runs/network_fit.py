@@ -22,8 +22,8 @@ from krontime.runs.memory import PeakMemory
 from krontime.runs.predictions import Predictions, named
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
-from krontime.runs.resume import keep_logged, resume_from, set_aside, was_begun
-from krontime.training import build
+from krontime.runs.resume import Resumed, keep_logged, resume_from, set_aside, was_begun
+from krontime.training import equipment
 from krontime.training.attention_maps import mean_factors
 from krontime.training.budget import EndAtLastStep, measured_steps
 from krontime.training.checkpoint import write_checkpoint
@@ -114,16 +114,9 @@ class NetworkFit(Fit):
 
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
-        config, job, run_dir = self.config, self.job, self.run_dir
-        _compile_loops(config, job)
-        memory = self._memory = PeakMemory()
-        started_s = time.perf_counter()
-        module, self._held_out = fitted_module.fitted_module(config, job)
-        self._fitted_before_s = time.perf_counter() - started_s
-        self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
-        if module.mixture is not None:
-            self.num_parameters += module.mixture.closed_form.num_fitted
-        self.loggers = build.loggers(config, run_dir)
+        config, run_dir = self.config, self.run_dir
+        module = self._fitted_module()
+        self.loggers = equipment.loggers(config, run_dir)
         callbacks = [
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
             self._timer,
@@ -136,37 +129,58 @@ class NetworkFit(Fit):
         trainer = self._trainer(callbacks)
         resumed = None
         if not config["force"]:
-            resumed = resume_from(run_dir, job.protocol, trainer.world_size, repair=self.is_first)
+            resumed = resume_from(run_dir, self.job.protocol, trainer.world_size, repair=self.is_first)
         if module.network is not None and (limit_s := limit_seconds(config["trainer"].get("max_time"))) is not None:
             self._steps_in_time = resumed.steps_in_time if resumed else None
-            if self._steps_in_time is None:  # what came before counts too
-                left_s = limit_s - self._fitted_before_s
-                with memory.paused():
-                    self._steps_in_time = measured_steps(config, module, self._batches(), limit_s=left_s)
+            if self._steps_in_time is None:
+                self._steps_in_time = self._steps_within(limit_s, module)
             trainer = self._trainer(callbacks)
         module.about["steps_in_time"] = self._steps_in_time
         if config["compile"]:
             assert module.network is not None
             module.network.compile()
         self.trainer, self.world_size = trainer, trainer.world_size
-        if self.is_first and not resumed and was_begun(run_dir):
-            set_aside(run_dir, level=logging.WARNING, why="The run starts anew")
-        self.open_folder()
-        if self.is_first:
-            if resumed:
-                keep_logged(trainer, resumed)
-            for logger in self.loggers:
-                logger.log_hyperparams(dict(config))
+        self._begin_folder(trainer, resumed)
         if module.network is None:
             write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
         else:
-            trainer.fit(
-                module,
-                datamodule=self._batches(),
-                ckpt_path=resumed.path if resumed else None,
-                weights_only=True,
-            )
+            ckpt_path = resumed.path if resumed else None
+            trainer.fit(module, datamodule=self._batches(), ckpt_path=ckpt_path, weights_only=True)
         self.ended()
+
+    def _fitted_module(self) -> "SeriesClassifier":
+        """See `fitted_module`; from here on time and memory count."""
+        began_s = 0.0
+
+        def begin() -> None:
+            nonlocal began_s
+            self._memory = PeakMemory()
+            began_s = time.perf_counter()
+
+        module, self._held_out = fitted_module.fitted_module(self.config, self.job, begin)
+        self._fitted_before_s = time.perf_counter() - began_s
+        self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
+        if module.mixture is not None:
+            self.num_parameters += module.mixture.closed_form.num_fitted
+        return module
+
+    def _steps_within(self, limit_s: float, module: "SeriesClassifier") -> int:
+        """Steps that there is time for, once what came before is taken off."""
+        assert self._memory is not None
+        with self._memory.paused():
+            return measured_steps(self.config, module, self._batches(), limit_s=limit_s - self._fitted_before_s)
+
+    def _begin_folder(self, trainer: "Trainer", resumed: Resumed | None) -> None:
+        """Write what is there before the first step; set aside what a run that starts anew finds in its folder."""
+        if self.is_first and not resumed and was_begun(self.run_dir):
+            set_aside(self.run_dir, level=logging.WARNING, why="The run starts anew")
+        self.open_folder()
+        if not self.is_first:
+            return
+        if resumed:
+            keep_logged(trainer, resumed)
+        for logger in self.loggers:
+            logger.log_hyperparams(dict(self.config))
 
     def _batches(self) -> "SeriesDataModule":
         return self.job.batches(self.config, self._held_out)
@@ -177,7 +191,7 @@ class NetworkFit(Fit):
         limits = [limit for limit in (options.get("max_steps"), self._steps_in_time) if limit not in (None, -1)]
         if limits:
             options["max_steps"] = min(limits)
-        return build.trainer({**self.config, "trainer": options}, self.run_dir, callbacks, self.loggers)
+        return equipment.trainer({**self.config, "trainer": options}, self.run_dir, callbacks, self.loggers)
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
         """Those of the checkpoint that validation selected."""
@@ -215,17 +229,6 @@ class NetworkFit(Fit):
         return load.load_run(self.run_dir).module
 
 
-def _compile_loops(config: Mapping[str, Any], job: PreparedData) -> None:
-    """Compile what the closed form needs before the time of training begins, since it is kept for every later run."""
-    closed_form = build.closed_form(config, job.spec)
-    if closed_form is None:
-        return
-    started_s = time.perf_counter()
-    closed_form.warm_up()
-    if (took_s := time.perf_counter() - started_s) > 1:
-        log.info("Compiled the closed form's loops for this processor in %.0f s; later runs find them", took_s)
-
-
 def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:
     """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere.
 
@@ -233,7 +236,7 @@ def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) ->
     """
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    callbacks = build.callbacks(config, run_dir)
+    callbacks = equipment.callbacks(config, run_dir)
     if has_logger and not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         callbacks.append(LearningRateMonitor())
     if config["trainer"]["enable_progress_bar"] and not is_quiet():

@@ -35,7 +35,7 @@ from krontime.storage import (
     RECORD,
     VALIDATION_PREDICTIONS,
 )
-from krontime.training import build
+from krontime.training import equipment
 from krontime.training.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _train_in(
     from lightning.pytorch import seed_everything
 
     quiet_lightning()
-    if is_first and build.wandb_options(config) is not None:
+    if is_first and equipment.wandb_options(config) is not None:
         from krontime.runs.wandb_log import check_online
 
         check_online(config)
@@ -167,7 +167,7 @@ def _train_in(
             raise
         raise explained from error
     finally:
-        build.finish_wandb(exit_code=int(not is_scored))
+        equipment.finish_wandb(exit_code=int(not is_scored))
     if completed is not None:
         clear_spares(run_dir)
         show(final_screen(completed, run_dir))  # out here, where nothing makes a failure of a completed run any more

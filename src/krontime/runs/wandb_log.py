@@ -13,7 +13,7 @@ import pandas as pd
 from krontime.errors import UserError
 from krontime.runs.plot.attention import picture
 from krontime.storage import CONFUSION_MATRIX, PREDICTIONS
-from krontime.training import build
+from krontime.training import equipment
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger, WandbLogger
@@ -32,7 +32,7 @@ def check_online(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: there is no key, the server doesn't answer, or it refuses the key.
     """
-    options = build.wandb_options(config)
+    options = equipment.wandb_options(config)
     if options is None or options.get("offline") or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return
     import wandb

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from krontime.data.datamodule import SeriesDataModule
-from krontime.training import build
+from krontime.training import equipment
 from krontime.training.module import SeriesClassifier
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ def measured_steps(
         short.pop(key, None)
     clock = _Clock(config["trainer"], batches, limit_s=limit_s)
     with tempfile.TemporaryDirectory() as folder:
-        own = [c for c in build.callbacks(config, Path(folder)) if isinstance(c, Checkpoint | WeightAveraging)]
-        trainer = build.trainer({**config, "trainer": short}, Path(folder), [*own, clock], [])
+        own = [c for c in equipment.callbacks(config, Path(folder)) if isinstance(c, Checkpoint | WeightAveraging)]
+        trainer = equipment.trainer({**config, "trainer": short}, Path(folder), [*own, clock], [])
         copied = copy.deepcopy(module)
         if config["compile"]:
             assert copied.network is not None

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from krontime.config.identity import config_hash
 from krontime.errors import UserError
 from krontime.runs import run
-from krontime.training import build
+from krontime.training import equipment
 from tests.cli.run.small import train
 
 
@@ -47,10 +47,10 @@ class TestLoggers:
         self, config: Callable[..., Any], tmp_path: Path
     ) -> None:
         options = config("equal.npz", "logger=wandb")
-        (logger,) = build.loggers(options, tmp_path / "seed0")
+        (logger,) = equipment.loggers(options, tmp_path / "seed0")
         assert logger.version == config_hash(options)
         assert logger.name == "krontime"  # the project
-        (forced,) = build.loggers({**options, "force": True}, tmp_path / "seed0")
+        (forced,) = equipment.loggers({**options, "force": True}, tmp_path / "seed0")
         assert forced.version is None
 
     def test_two_runs_in_one_process_are_two_to_wandb(
@@ -153,4 +153,4 @@ class TestWandbOnline:
         monkeypatch.setenv("WANDB_MODE", mode)
         with pytest.raises(AssertionError, match="read"):
             train(online, tmp_path / "run")
-        assert len(build.loggers(online, tmp_path)) == (1 if mode == "disabled" else 2)
+        assert len(equipment.loggers(online, tmp_path)) == (1 if mode == "disabled" else 2)

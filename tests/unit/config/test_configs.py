@@ -19,7 +19,7 @@ from krontime.config import files as config_files
 from krontime.config import resolve, schema, targets
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
-from krontime.training import build
+from krontime.training import build, equipment
 from krontime.training.csv_log import CsvLogger
 
 ROOT = config_files.config_dir()
@@ -262,7 +262,7 @@ def test_every_optimiser_builds(compose, name):
 
 @pytest.mark.parametrize("name", config_files.options("callbacks"))
 def test_every_set_of_callbacks_builds(compose, tmp_path, name):
-    callbacks = build.callbacks(compose(f"callbacks={name}"), tmp_path)
+    callbacks = equipment.callbacks(compose(f"callbacks={name}"), tmp_path)
     checkpoint = next(callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
     stopping = next(callback for callback in callbacks if isinstance(callback, EarlyStopping))
     assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
@@ -279,7 +279,7 @@ def test_an_option_without_effect_is_refused(value, compose):
 
 
 def test_a_callback_is_switched_off_with_null(compose, tmp_path):
-    callbacks = build.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
+    callbacks = equipment.callbacks(compose("callbacks.early_stopping=null"), tmp_path)
     assert not any(isinstance(callback, EarlyStopping) for callback in callbacks)
 
 
@@ -295,7 +295,7 @@ def test_a_callback_is_switched_off_with_null(compose, tmp_path):
     ],
 )
 def test_loggers_build_alone_and_together(compose, tmp_path, names, kinds):
-    loggers = build.loggers(compose(f"logger={names}"), tmp_path)
+    loggers = equipment.loggers(compose(f"logger={names}"), tmp_path)
     assert [type(logger) for logger in loggers] == kinds
     for logger in loggers:
         assert Path(logger.save_dir).is_relative_to(tmp_path)
@@ -318,11 +318,11 @@ def test_every_trainer_builds_or_says_what_is_not_there(compose, tmp_path, name)
     config = compose(f"trainer={name}")
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"(?i)trainer.*(gpu|cuda|no supported)"):
-            build.trainer(config, tmp_path, [], [])
+            equipment.trainer(config, tmp_path, [], [])
         with pytest.raises(UserError, match=r"trainer\.accelerator='gpu': there is none on this machine"):
             schema.check_train(config, is_multirun=False)
         return
-    trainer = build.trainer(config, tmp_path, [], [])
+    trainer = equipment.trainer(config, tmp_path, [], [])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
     assert trainer.num_devices == config["trainer"]["devices"]
     assert trainer.gradient_clip_val == config["trainer"]["gradient_clip_val"]
