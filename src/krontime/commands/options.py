@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krontime.config.schema import accelerator_problem
+from krontime.config.cross_checks import accelerator_problem
 from krontime.config.signatures import type_problem
 from krontime.errors import UserError
 

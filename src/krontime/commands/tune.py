@@ -18,8 +18,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from krontime.config import resolve, targets
+from krontime.config.cross_checks import BETTER
 from krontime.config.identity import config_hash
-from krontime.config.schema import BETTER, check_train
+from krontime.config.schema import check_train
 from krontime.config.signatures import argument_problems
 from krontime.console import format_duration, result, show
 from krontime.errors import Terminated, UserError

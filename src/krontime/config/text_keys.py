@@ -52,9 +52,9 @@ def is_list_of_text(key: str) -> bool:
 @cache
 def _of_schema() -> frozenset[str]:
     """Dotted keys that the schema of a config has as text."""
-    from krontime.config import schema
+    from krontime.config.sections import Inspect, Plan, Train
 
-    sections: list[type[BaseModel]] = [schema._Train, schema._Inspect, schema._Plan]
+    sections: list[type[BaseModel]] = [Train, Inspect, Plan]
     return frozenset(key for section in sections for key in _text_fields(section))
 
 

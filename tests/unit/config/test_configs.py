@@ -15,8 +15,8 @@ from lightning.pytorch.strategies import Strategy
 
 from krontime import cli
 from krontime.commands import COMMANDS
+from krontime.config import cross_checks, resolve, schema, targets
 from krontime.config import files as config_files
-from krontime.config import resolve, schema, targets
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.training import build, equipment
@@ -267,8 +267,8 @@ def test_every_set_of_callbacks_builds(compose, tmp_path, name):
     stopping = next(callback for callback in callbacks if isinstance(callback, EarlyStopping))
     assert Path(checkpoint.dirpath) == tmp_path / "checkpoints"
     for callback in (checkpoint, stopping):
-        assert callback.monitor in schema.BETTER
-        assert callback.mode == schema.BETTER[callback.monitor]
+        assert callback.monitor in cross_checks.BETTER
+        assert callback.mode == cross_checks.BETTER[callback.monitor]
     assert any("WeightAveraging" in type(callback).__name__ for callback in callbacks) == (name == "ema")
 
 

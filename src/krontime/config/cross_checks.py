@@ -1,0 +1,193 @@
+"""What is wrong with a config whose keys are all right by themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel
+
+from krontime.config.files import config_dir
+from krontime.config.sections import Data, Train
+from krontime.config.targets import has_network, is_aeon
+from krontime.config.time_limit import limit_seconds
+from krontime.metrics import METRICS
+
+BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS}
+BETTER |= {"val/loss": "min", "train/loss": "min"}
+"""Metrics that can be monitored, and which way is better."""
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Number formats that the networks are right in."""
+
+_GROUPS = ("tokenizer", "decomposition", "closed_form")
+"""Config groups that a model may bring, at the top level."""
+
+
+def unknown_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list[str]:
+    """A line for each key at the top level that neither a schema nor a group of a model has."""
+    known = (*schema.model_fields, *_GROUPS)
+    return [
+        "suite: expected krontime train -m +suite=NAME, since each of its data sets is a job of a sweep"
+        if key == "suite"
+        else f"{key}={config[key]!r}: there is no such key"
+        for key in config
+        if key not in known
+    ]
+
+
+def unused_data_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for each key of `data` that its source does not take."""
+    source = config["data"]["source"]
+    return [
+        f"data.{key}={value!r}: has no effect, since {source['_target_']} does not take it"
+        for key, value in config["data"].items()
+        if key not in Data.model_fields and key not in source
+    ]
+
+
+def accelerator_problem(key: str, accelerator: Any) -> str | None:
+    """A line where a GPU is asked for and this machine has none."""
+    import torch
+
+    if accelerator == "cuda" or accelerator == "gpu":
+        present = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    elif accelerator == "mps":
+        present = torch.backends.mps.is_available()
+    else:
+        return None
+    return None if present else f"{key}={accelerator!r}: there is none on this machine; expected cpu, or auto"
+
+
+def cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str]:
+    """A line for each key of a `train` config that does not go with the others, or with this machine."""
+    problems = unknown_problems(Train, config) + unused_data_problems(config)
+    if problem := accelerator_problem("trainer.accelerator", config["trainer"]["accelerator"]):
+        problems.append(problem)
+    devices = config["trainer"]["devices"]
+    if devices in (0, []):
+        problems.append(f"trainer.devices={devices}: expected at least 1, or -1 for all")
+    if is_multirun:
+        problems += [
+            f"trainer.{key}={value}: the further ones would be started with the sweep's command, and train other "
+            f"jobs; expected trainer.{key}=1, or one command for each job"
+            for key in ("devices", "num_nodes")
+            if (value := config["trainer"].get(key, 1)) != 1
+        ]
+    problems += _number_problems(config["trainer"]) if has_network(config) else _networks_only_problems(config)
+    if not has_network(config) and not is_aeon(config) and not config.get("closed_form"):
+        problems.append("closed_form=none: expected closed_form=parts, since there is no network to answer instead")
+    problems += _length_problems(config)
+    for name, callback in (config["callbacks"] or {}).items():
+        problems += _callback_problems(f"callbacks.{name}", callback or {})
+    if (config["callbacks"] or {}).get("checkpoint", {}) is not None:
+        problems += [
+            f"callbacks.checkpoint.{key}={value!r}: expected {expected!r}, where the run is looked for afterwards"
+            for key, expected in (("filename", "best"), ("dirpath", None), ("save_top_k", 1))
+            if (value := (config["callbacks"] or {}).get("checkpoint", {}).get(key, expected)) != expected
+        ]
+    return problems
+
+
+def _networks_only_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of a run is for networks alone, and so has no effect on one without: it has to be the default."""
+    trainer, default = config["trainer"], OmegaConf.load(config_dir() / "train.yaml")
+    assert isinstance(default, DictConfig)
+    unused = {
+        "compile": (config["compile"], default.compile),
+        **{
+            f"{group}.{key}": (value, default[group][key])
+            for group in ("augment", "loss")
+            for key, value in config[group].items()
+        },
+        "data.window.length": (config["data"]["window"]["length"], None),
+        "trainer.accelerator": (trainer["accelerator"], "cpu"),
+        "trainer.devices": (trainer["devices"], 1),
+    }
+    name = config["model"]["name"]
+    return [
+        f"{key}={value!r}: expected {expected!r}, since {name} is no network"
+        for key, (value, expected) in unused.items()
+        if value != expected
+    ]
+
+
+def _number_problems(trainer: Mapping[str, Any]) -> list[str]:
+    """What of the trainer's options would silently give other numbers, or none."""
+    problems = []
+    precision, strategy = trainer["precision"], trainer["strategy"]
+    target = strategy if isinstance(strategy, str) else str(strategy.get("_target_"))
+    if precision not in PRECISIONS:
+        reason = ", since attention divides by numbers that are 0 in float16" if precision.startswith("16") else ""
+        problems.append(f"trainer.precision={precision!r}: expected {' or '.join(PRECISIONS)}{reason}")
+    elif precision != "32-true" and "fsdp" in target.lower():
+        problems.append(
+            f"trainer.precision={precision!r}: expected 32-true with this strategy, which would round the series and "
+            "the constants of the network too"
+        )
+    if isinstance(strategy, Mapping) and strategy.get("use_orig_params") is False:
+        problems.append(
+            "trainer.strategy.use_orig_params=False: expected true, since the optimiser's groups (weight decay or not) "
+            "are of single parameters"
+        )
+    if trainer.get("sync_batchnorm"):
+        problems.append(
+            "trainer.sync_batchnorm=True: expected false, since Lightning's layer in place of ours would count padding "
+            "and missing values"
+        )
+    return problems
+
+
+def _length_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of the trainer's options would leave nothing that is trained, or nothing that is validated."""
+    trainer = config["trainer"]
+    problems = []
+    try:
+        limit_seconds(trainer.get("max_time"))
+    except ValueError as error:
+        problems.append(f"trainer.max_time={trainer['max_time']!r}: {error}")
+    max_steps = trainer.get("max_steps")
+    if isinstance(max_steps, int) and max_steps < 1 and max_steps != -1:
+        problems.append(f"trainer.max_steps={max_steps}: expected at least 1, or -1 for no limit")
+    for key in ("fast_dev_run", "overfit_batches"):
+        if trainer.get(key):
+            problems.append(
+                f"trainer.{key}={trainer[key]!r}: expected none, since its scores would be recorded as those of a run; "
+                "for a short one use trainer.max_epochs=1"
+            )
+    if trainer.get("limit_train_batches") in (0, False):
+        problems.append(f"trainer.limit_train_batches={trainer['limit_train_batches']!r}: expected some to train on")
+    validated = [
+        f"callbacks.{name}"
+        for name, callback in (config["callbacks"] or {}).items()
+        if str((callback or {}).get("monitor")).startswith("val/")
+    ]
+    if trainer.get("limit_val_batches") in (0, False) and validated:
+        problems.append(
+            f"trainer.limit_val_batches={trainer['limit_val_batches']!r}: expected some to validate on, since "
+            f"{' and '.join(validated)} monitor validation, or {' '.join(f'{name}=null' for name in validated)}"
+        )
+    return problems
+
+
+def _callback_problems(key: str, callback: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a monitored metric, which way is better, patience, and when a checkpoint is written."""
+    problems = []
+    monitored, mode, patience = (callback.get(name) for name in ("monitor", "mode", "patience"))
+    if callback.get("save_on_exception"):
+        problems.append(
+            f"{key}.save_on_exception={callback['save_on_exception']!r}: expected false, since the state of a crash "
+            "would take the place of a good one (a run resumes from its last whole epoch)"
+        )
+    if callback.get("save_last", True) is not True:  # true is what earlier configs say, and what is done anyhow
+        problems.append(
+            f"{key}.save_last={callback['save_last']!r}: has no effect; last.ckpt, to resume from, is always written"
+        )
+    if callback.get("filename") == "last":
+        problems.append(f"{key}.filename='last': expected another name; last.ckpt, to resume from, is always written")
+    if monitored is not None and monitored not in BETTER:
+        problems.append(f"{key}.monitor={monitored!r}: expected one of {', '.join(BETTER)}")
+    elif monitored is not None and mode is not None and mode != BETTER[monitored]:
+        problems.append(f"{key}.mode={mode!r}: expected {BETTER[monitored]} for {key}.monitor={monitored}")
+    if isinstance(patience, int) and patience < 0:
+        problems.append(f"{key}.patience={patience}: expected 0 or more epochs")
+    return problems
