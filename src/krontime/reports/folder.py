@@ -17,6 +17,7 @@ from krontime.reports import probes
 from krontime.reports.benchmark import report
 from krontime.reports.comparison.collect import Damaged, Stored, collect
 from krontime.reports.comparison.compare import AUTO, Comparison, compare
+from krontime.reports.comparison.intervals import intervals
 from krontime.reports.comparison.plots import (
     CRITICAL_DIFFERENCE,
     PARETO,
@@ -26,7 +27,7 @@ from krontime.reports.comparison.plots import (
     plot_scaling,
 )
 from krontime.reports.comparison.significance import SIGNIFICANCE, write_significance
-from krontime.reports.comparison.statistics import intervals, mean_ranks, on_each_data_set, over_data_sets
+from krontime.reports.comparison.statistics import mean_ranks, on_each_data_set, over_data_sets
 from krontime.reports.comparison.tables import SCORES, write_scores
 from krontime.reports.published import read_published
 from krontime.reports.rivals.write import STANDINGS, write_standings

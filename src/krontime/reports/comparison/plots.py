@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, UNBOUNDED, Comparison, RunGroup, Variant
-from krontime.reports.comparison.statistics import LEVEL
+from krontime.reports.comparison.series_bootstrap import LEVEL
 from krontime.runs.plot.figures import save, style
 
 CRITICAL_DIFFERENCE = "critical_difference"

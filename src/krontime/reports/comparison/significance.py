@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from krontime.reports.comparison.compare import Variant
-from krontime.reports.comparison.statistics import LEVEL, MIN_SEEDS, Interval, PairedTest
+from krontime.reports.comparison.intervals import Interval
+from krontime.reports.comparison.series_bootstrap import LEVEL
+from krontime.reports.comparison.statistics import MIN_SEEDS, PairedTest
 from krontime.reports.comparison.tables import write_csv
 from krontime.reports.markup import Cell, Line, Table, latex, markdown
 from krontime.storage import replacing

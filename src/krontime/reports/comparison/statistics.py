@@ -3,12 +3,11 @@
 Over data sets: Wilcoxon's signed-rank test on the mean scores (Demsar 2006). On one data set: a paired t-test over
 seeds where there are enough of them, else over test series, of which a run folder knows how each was classified:
 McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score is balanced.
-The p-values of a family are corrected together by Holm's method. The interval of a single score is a bootstrap over
-test series too.
+The p-values of a family are corrected together by Holm's method.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -17,13 +16,19 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
-from krontime.reports.comparison.group_bootstrap import resampled_means, resampled_statistic
-from krontime.runs.predictions import Outcomes
+from krontime.reports.comparison.group_bootstrap import resampled_means
+from krontime.reports.comparison.series_bootstrap import (
+    LEVEL,
+    NUM_RESAMPLES,
+    bootstrapped,
+    drawn_within,
+    outcomes_of,
+    resamples_of,
+    strata_of,
+    test_groups,
+)
 
 MIN_SEEDS = 5
-LEVEL = 0.05
-_RESAMPLES = 9_999
-_RESAMPLES_OF_RANKS = 1_999
 _DIGITS = 9  # beyond these, means that should tie differ by rounding
 
 
@@ -54,50 +59,6 @@ class PairedTest:
     name: str
     p: float
     p_holm: float = 1.0
-
-
-@dataclass(frozen=True)
-class Interval:
-    """What a mean score might be on other test series.
-
-    Attributes:
-        data: name of the data set.
-        variant: whose score it is.
-        metric: that the score is.
-        mean: over the runs.
-        low, high: 95 % confidence interval.
-        n: test series, or groups of them where there are groups.
-    """
-
-    data: str
-    variant: Variant
-    metric: str
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
-    """An interval for each variant with one score on a data set, where its runs allow one.
-
-    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve. What is
-    drawn are groups (patients, speakers) where the test series have some, else single series; never other seeds.
-
-    Returns:
-        The intervals, and what is wrong with test predictions that none could be made from.
-    """
-    single: list[Interval] = []
-    problems: dict[str, None] = {}
-    for data in dict.fromkeys(data for data, _ in comparison.rows):
-        for entry in (entry for variant in comparison.variants if (entry := comparison.only(data, variant))):
-            try:
-                interval = _interval(entry)
-            except UserError as error:
-                problems |= dict.fromkeys(error.problems)
-                continue
-            single += [interval] if interval else []
-    return single, list(problems)
 
 
 def over_data_sets(comparison: Comparison) -> list[PairedTest]:
@@ -204,11 +165,6 @@ def _repetitions(entry: RunGroup) -> dict[Any, float]:
     return dict(zip(keys, entry.scores, strict=True)) if len(set(keys)) == len(keys) else {}
 
 
-def _resamples(*entries: RunGroup) -> set[int]:
-    """Of the scored runs; more than one where their test series differ."""
-    return {run.record.protocol.resample for entry in entries for run in entry.scored if run.record.protocol}
-
-
 def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A paired t-test over the repetitions that both have; None where they are few or all differ by the same.
 
@@ -223,7 +179,7 @@ def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
         return None
     difference = float((x - y).mean())
     pair = (first.data, first.variant, second.variant)
-    if len(_resamples(first, second)) > 1:
+    if len(resamples_of(first, second)) > 1:
         spread = math.sqrt(float((x - y).var(ddof=1)) * (1 / len(x) + _tested_per_trained(first)))
         law = t(df=len(x) - 1, loc=0, scale=spread)
         far = float(law.ppf(1 - LEVEL / 2))
@@ -247,14 +203,14 @@ def _over_groups(first: RunGroup, second: RunGroup) -> PairedTest | None:
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if first.metric not in ("accuracy", "balanced_accuracy") or len(_resamples(first, second)) > 1:
+    if first.metric not in ("accuracy", "balanced_accuracy") or len(resamples_of(first, second)) > 1:
         return None
-    known = _outcomes(first, second)
-    if known is None or (groups := _test_groups(known[0][0])) is None:
+    known = outcomes_of(first, second)
+    if known is None or (groups := test_groups(known[0][0])) is None:
         return None
     right = [np.mean([run.correct for run in kept], axis=0) for kept in known]
     resampled = resampled_means(
-        right[0] - right[1], _strata(known[0][0], first.metric), groups, num_resamples=_RESAMPLES, level=LEVEL
+        right[0] - right[1], strata_of(known[0][0], first.metric), groups, num_resamples=NUM_RESAMPLES, level=LEVEL
     )
     p = _two_sided(resampled.value, resampled.drawn)
     pair = (first.data, first.variant, second.variant, resampled.value, resampled.low, resampled.high)
@@ -267,14 +223,14 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if first.metric not in ("accuracy", "balanced_accuracy") or len(_resamples(first, second)) > 1:
+    if first.metric not in ("accuracy", "balanced_accuracy") or len(resamples_of(first, second)) > 1:
         return None
-    known = _outcomes(first, second)
-    if known is None or (groups := _groups(known[0][0], first.metric)) is None:
+    known = outcomes_of(first, second)
+    if known is None or (groups := drawn_within(known[0][0], first.metric)) is None:
         return None
     right = [np.mean([answers.correct for answers in kept], axis=0) for kept in known]
     differences = right[0] - right[1]
-    difference, drawn, low, high = _bootstrap([differences[group] for group in groups])
+    difference, drawn, low, high = bootstrapped([differences[group] for group in groups])
     p = _two_sided(difference, drawn)
     name = "bootstrap, test series"
     if first.metric == "accuracy" and len(known[0]) == len(known[1]) == 1:
@@ -287,151 +243,8 @@ def _two_sided(value: float, drawn: np.ndarray) -> float:
     return float((np.sum(np.abs(drawn - value) >= abs(value) - 1e-12) + 1) / (len(drawn) + 1))
 
 
-def _interval(entry: RunGroup) -> Interval | None:
-    """Of a score; None where a run does not say how it classified the test series, or not as this score needs it.
-
-    Raises:
-        UserError: the runs' predictions are not of the same series.
-    """
-    if entry.mean is None or len(_resamples(entry)) > 1 or (known := _outcomes(entry)) is None:
-        return None
-    (runs,) = known
-    if (strata := _groups(runs[0], entry.metric)) is None:
-        return None
-    together = _test_groups(runs[0])
-    if entry.metric in ("accuracy", "balanced_accuracy"):
-        right = np.mean([run.correct for run in runs], axis=0)
-        if together is None:
-            _, drawn, low, high = _bootstrap([right[stratum] for stratum in strata])
-        else:
-            _, drawn, low, high = resampled_means(
-                right, _strata(runs[0], entry.metric), together, num_resamples=_RESAMPLES, level=LEVEL
-            )
-    else:
-        probabilities = [run.probability for run in runs if run.probability is not None]
-        if len(probabilities) < len(runs) or len({run.positive for run in runs}) > 1:
-            return None
-        area = _area_under_roc(np.stack(probabilities))
-        if together is None:
-            _, drawn, low, high = _bootstrap(strata, area, _RESAMPLES_OF_RANKS)
-        else:
-            is_positive = runs[0].labels == runs[0].positive
-            _, drawn, low, high = resampled_statistic(
-                area, is_positive, together, num_resamples=_RESAMPLES_OF_RANKS, level=LEVEL
-            )
-    n = len(runs[0].index) if together is None else len(np.unique(together))
-    if not len(drawn) or np.ptp(drawn) == 0:  # all right or all wrong: what is drawn from these is the same
-        low, high = _exact(entry.mean, n if entry.metric == "accuracy" else min(n, *map(len, strata)))
-    return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, n)
-
-
-def _exact(fraction: float, n: int) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a fraction of n."""
-    from scipy.stats import beta
-
-    right = fraction * n
-    low = beta.ppf(LEVEL / 2, right, n - right + 1) if fraction > 0 else 0.0
-    high = beta.ppf(1 - LEVEL / 2, right + 1, n - right) if fraction < 1 else 1.0
-    return float(low), float(high)
-
-
-def _test_groups(outcomes: Outcomes) -> np.ndarray | None:
-    """Of the test series; None where each is a group of its own, or all are one."""
-    if outcomes.groups is None or not 1 < len(np.unique(outcomes.groups)) < len(outcomes.groups):
-        return None
-    return outcomes.groups
-
-
-def _strata(outcomes: Outcomes, metric: str) -> np.ndarray:
-    """Codes of what means are taken of first: the classes for balanced accuracy, all series for accuracy."""
-    if metric == "accuracy":
-        return np.zeros(len(outcomes.labels), int)
-    return np.unique(outcomes.labels.astype(str), return_inverse=True)[1]
-
-
-def _outcomes(*entries: RunGroup) -> list[list[Outcomes]] | None:
-    """Of the scored runs of each entry; None where one is not known.
-
-    Raises:
-        UserError: they are not of the same series.
-    """
-    outcomes = [[run.outcomes for run in entry.scored] for entry in entries]
-    known = [[outcome for outcome in runs if outcome is not None] for runs in outcomes]
-    if any(len(kept) < len(runs) for kept, runs in zip(known, outcomes, strict=True)):
-        return None
-    reference = known[0][0]
-    for outcome in (outcome for kept in known for outcome in kept):
-        if not (np.array_equal(outcome.index, reference.index) and np.array_equal(outcome.labels, reference.labels)):
-            names = [" ".join(entry.variant) for entry in entries]
-            whose = (
-                f"{names[0]} and {names[1]} are of different series; no test between them."
-                if names[1:]
-                else (f"the runs of {names[0]} are of different series; no interval.")
-            )
-            raise UserError(f"{entries[0].data}: the test predictions of {whose}")
-    return known
-
-
-def _groups(outcomes: Outcomes, metric: str) -> list[np.ndarray] | None:
-    """Positions of the series that are drawn together: all for accuracy, else those of each class.
-
-    None where there is nothing to draw, or the metric is none that series can be drawn for.
-    """
-    _, classes = np.unique(outcomes.labels.astype(str), return_inverse=True)
-    if metric == "auroc":
-        if outcomes.probability is None:
-            return None
-        classes = (outcomes.labels == outcomes.positive).astype(int)
-    elif metric == "accuracy":
-        classes = np.zeros_like(classes)
-    elif metric != "balanced_accuracy":
-        return None
-    groups = [np.flatnonzero(classes == code) for code in np.unique(classes)]
-    if not groups or min(map(len, groups)) < 2 or (metric == "auroc" and len(groups) < 2):
-        return None
-    return groups
-
-
 def _mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     from statsmodels.stats.contingency_tables import mcnemar
 
     table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
     return float(mcnemar(table, exact=True).pvalue) if table[0][1] + table[1][0] else 1.0
-
-
-def _mean_of_means(*drawn: np.ndarray, axis: int = -1) -> Any:
-    return np.mean([sample.mean(axis=axis) for sample in drawn], axis=0)
-
-
-def _area_under_roc(probabilities: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The mean over runs of the area under the ROC curve, of the positions of negative and of positive series.
-
-    Args:
-        probabilities: `(runs, n)` of the positive class.
-    """
-    from scipy.stats import rankdata
-
-    def area(negative: np.ndarray, positive: np.ndarray) -> float:
-        ranks = rankdata(probabilities[:, np.concatenate([positive, negative])], axis=1)
-        above = ranks[:, : len(positive)].sum(axis=1) - len(positive) * (len(positive) + 1) / 2
-        return float(above.mean() / (len(positive) * len(negative)))
-
-    return area
-
-
-def _bootstrap(
-    groups: Sequence[np.ndarray], statistic: Callable[..., Any] = _mean_of_means, num_resamples: int = _RESAMPLES
-) -> tuple[float, np.ndarray, float, float]:
-    """A statistic of groups of series, its resamples with series drawn within each group, and a percentile interval."""
-    from scipy.stats import bootstrap
-
-    result = bootstrap(
-        groups,
-        statistic,
-        n_resamples=num_resamples,
-        batch=500,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
-    return float(statistic(*groups)), result.bootstrap_distribution, float(low), float(high)

@@ -7,7 +7,7 @@ import numpy as np
 
 from krontime.metrics import MetricName
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison
-from krontime.reports.comparison.statistics import LEVEL
+from krontime.reports.comparison.series_bootstrap import LEVEL
 from krontime.reports.rivals.read import Place, Scores
 from krontime.runs.record import Record
 
