@@ -80,4 +80,4 @@ def test_a_run_that_was_ended_stays_ended(num_epochs, stays):
 def test_the_default_config_builds_it(compose):
     built = instantiate(compose()["callbacks"]["done"], "callbacks.done")
     assert isinstance(built, StopWhenDone)
-    assert built.most == {ACCURACY: 10, NETWORK_WEIGHT: 20}
+    assert built.limits == {ACCURACY: 10, NETWORK_WEIGHT: 20}
