@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from krontime.commands.options import folder_of
 from krontime.config import resolve
 from krontime.config.schema import audit_problems
+from krontime.config.targets import naming_keys
 from krontime.console import show
 from krontime.errors import UserError
 from krontime.storage import replacing
@@ -33,15 +34,16 @@ def audit(config: DictConfig) -> Path:
     data = load_data(options)
     if not data.is_test.any():
         raise UserError(f"data.name={chosen['name']!r}: expected test series; there is no split to audit")
-    measured = measure.audit(
-        data,
-        name=chosen["name"],
-        scaling=chosen["scaling"],
-        num_resamples=options["num_resamples"],
-        num_shuffles=options["num_shuffles"],
-        seed=options["seed"],
-        num_jobs=torch.get_num_threads(),
-    )
+    with naming_keys(chosen, "data"):
+        measured = measure.audit(
+            data,
+            name=chosen["name"],
+            scaling=chosen["scaling"],
+            num_resamples=options["num_resamples"],
+            num_shuffles=options["num_shuffles"],
+            seed=options["seed"],
+            num_jobs=torch.get_num_threads(),
+        )
     text, output = page.write_page(measured), folder_of(options["output"])
     try:
         with replacing(output) as temporary:

@@ -31,13 +31,12 @@ def data(config: DictConfig) -> None:
     if problems := inspect_problems(options) + _plot_problems(plot_file):
         raise UserError(problems)
 
-    from krontime.data.split import split_indices
     from krontime.data.summary import plot, summary, what_was_read
-    from krontime.runs.prepare import load_data
+    from krontime.runs.prepare import load_data, split_of
 
     chosen = options["data"]
     loaded = load_data(options)
-    split = split_indices(loaded, **chosen["validation"], seed=options["seed"])
+    split = split_of(options, loaded)
     log.info("%s", what_was_read(loaded, name=chosen["name"], split=split))
     show(summary(loaded, name=chosen["name"], split=split))
     if plot_file is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from krontime.commands.options import folder_of
+from krontime.config.targets import naming_keys
 from krontime.data.mismatch import ALLOWABLE, mismatches
 from krontime.data.new_series import NewSeries, Reading, input_files, read_files
 from krontime.data.prepare import Prepare
@@ -133,7 +134,8 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> Seri
             f"sampling_rate_hz=None: expected the points per second of {given}, which does not state them, since {why} "
             f"to {prepare.resample_hz:g} Hz"
         )
-    data = prepare.apply(data)
+    with naming_keys(run.config["data"], "data"):
+        data = prepare.apply(data)
     if problems := mismatches(data, run.spec, names=new.names, given=given, allow=allow):
         raise UserError(problems)
     if run.spec.sampling_rate_hz is not None and data.sampling_rate_hz is None and data.rates_hz is None:

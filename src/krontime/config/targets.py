@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from krontime.config.resolve import leaves
@@ -97,10 +98,33 @@ def instantiate(config: Mapping[str, Any], key: str, /, **arguments: Any) -> Any
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):
-            raise UserError(_typed(str(cause), config, key)) from error
+            raise UserError(_refused(str(cause), config, key)) from error
         if isinstance(cause, Exception) and _is_refusal_of_others(cause, config["_target_"]):
             raise UserError(f"{key} ({config['_target_']}): {cause}") from error
         raise
+
+
+@contextmanager
+def naming_keys(config: Mapping[str, Any], key: str) -> Iterator[None]:
+    """Let what refuses its arguments name the keys that these were given by.
+
+    Args:
+        config: part of a plain config that the arguments come from.
+        key: where it stands in the whole config, as `data`.
+
+    Raises:
+        UserError: instead of a `ValueError` of which each line begins with `ARGUMENT=`; any other error goes on.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        lines = [_typed(line, config, key, in_all=True) for line in str(error).splitlines()]
+        named = [line for line in lines if line is not None]
+        if not named or len(named) < len(lines):
+            raise
+        raise UserError(named) from error
 
 
 def _is_refusal_of_others(cause: Exception, target: str) -> bool:
@@ -108,14 +132,12 @@ def _is_refusal_of_others(cause: Exception, target: str) -> bool:
     return not target.startswith("krontime.") and not isinstance(cause, RuntimeError | MemoryError | AssertionError)
 
 
-def _typed(message: str, config: Mapping[str, Any], key: str) -> list[str]:
-    """The lines of an error, in which `ARGUMENT=VALUE: ...` becomes `KEY=VALUE: ...`."""
+def _refused(message: str, config: Mapping[str, Any], key: str) -> list[str]:
+    """The lines of an object's refusal, each with the key that was typed, or else with the object."""
     lines = []
     for line in message.splitlines() or [""]:
-        match = re.match(r"(?P<argument>[a-z]\w*)=", line)
-        keys = list(_keys(config, key, match["argument"])) if match else []
-        if match and keys:
-            lines.append(f"{typed_as(keys[0])}{line[match.end() - 1 :]}")
+        if (typed := _typed(line, config, key)) is not None:
+            lines.append(typed)
         elif re.match(r"[a-z_]\w*(\.\w+)+[=:]", line) or line.startswith(f"{key}="):
             lines.append(line)  # names a key already
         else:
@@ -123,10 +145,27 @@ def _typed(message: str, config: Mapping[str, Any], key: str) -> list[str]:
     return lines
 
 
-def _keys(node: Mapping[str, Any], key: str, argument: str) -> Iterator[str]:
-    """The keys of an argument in the config of an object, and in those of the objects that are its own arguments."""
+def _typed(line: str, config: Mapping[str, Any], key: str, *, in_all: bool = False) -> str | None:
+    """A line in which `ARGUMENT=VALUE: ...` becomes `KEY=VALUE: ...`; None where it begins with no argument.
+
+    With `in_all`, arguments that are named further on become keys too.
+    """
+    match = re.match(r"[a-z]\w*=", line)
+    if match is None or not list(_keys(config, key, match[0][:-1])):
+        return None
+
+    def named(match: re.Match[str]) -> str:
+        keys = dict(_keys(config, key, match["argument"]))
+        holding = [one for one, value in keys.items() if line[match.end() :].startswith(repr(value))]
+        return f"{typed_as([*holding, *keys][0])}=" if keys else match[0]
+
+    return re.sub(r"(?<![\w.])(?P<argument>[a-z]\w*)=", named, line, count=0 if in_all else 1)
+
+
+def _keys(node: Mapping[str, Any], key: str, argument: str) -> Iterator[tuple[str, Any]]:
+    """The keys of an argument, with their values, in the config of an object and of the objects that it is given."""
     if argument in node or typed_as(f"{key}.{argument}") != f"{key}.{argument}":
-        yield f"{key}.{argument}"
+        yield f"{key}.{argument}", node.get(argument)
     for name, value in node.items():
         if isinstance(value, Mapping):
             yield from _keys(value, f"{key}.{name}", argument)

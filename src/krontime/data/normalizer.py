@@ -28,7 +28,7 @@ class Normalizer(nn.Module):
     def __init__(self, *, scaling: Scaling, num_channels: int) -> None:
         super().__init__()
         if scaling not in ("series", "channel", "none"):
-            raise ValueError(f"data.scaling={scaling!r}: expected series, channel or none")
+            raise ValueError(f"scaling={scaling!r}: expected series, channel or none")
         self.scaling = scaling
         self.register_buffer("mean", torch.zeros(num_channels, 1))
         self.register_buffer("scale", torch.ones(num_channels, 1))

@@ -8,7 +8,6 @@ import numpy as np
 
 from krontime.data.assemble import flatten
 from krontime.data.series import SeriesData
-from krontime.errors import UserError
 
 MAX_RATIO_TERM = 10_000
 """Largest numerator or denominator of a resampling ratio; finer ratios would only make the filter longer."""
@@ -38,7 +37,7 @@ class Prepare:
         """Resample and crop every series; `data` itself where nothing is to be done.
 
         Raises:
-            UserError: `resample_hz` is set and the sampling rate is not known.
+            ValueError: `resample_hz` is set and the sampling rate is not known.
         """
         if self.resample_hz is None and self.resample_length is None and self.crop_length is None:
             return data
@@ -76,15 +75,14 @@ class Prepare:
         """New points for each old one, of series of `rate` points per second."""
         assert self.resample_hz is not None
         if rate is None:
-            raise UserError(
-                f"data.prepare.resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
-                "use data.prepare.resample_length, or state the rate in the file (key fs of an .npz container)"
+            raise ValueError(
+                f"resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
+                "use resample_length=POINTS, or state the rate in the file (key fs of an .npz container)"
             )
         ratio = Fraction(self.resample_hz / rate).limit_denominator(MAX_RATIO_TERM)
         if not ratio:
-            raise UserError(
-                f"data.prepare.resample_hz={self.resample_hz}: expected at least {rate / MAX_RATIO_TERM:g}, "
-                f"for data of {rate:g} Hz"
+            raise ValueError(
+                f"resample_hz={self.resample_hz}: expected at least {rate / MAX_RATIO_TERM:g}, for data of {rate:g} Hz"
             )
         return ratio
 

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 
 from krontime.data.series import SeriesData
-from krontime.errors import UserError
 
 ResampleMethod = Literal["stratified", "group"]
 
@@ -31,12 +30,12 @@ def resampled(data: SeriesData, resample: int) -> SeriesData:
         resample: 0 for the official split, which is returned as it is; 1 and more are seeds.
 
     Raises:
-        UserError: there is no test split, or no groups can be drawn.
+        ValueError: there is no test split, or no groups can be drawn.
     """
     if not resample:
         return data
     if not data.is_test.any():
-        raise UserError(f"data.resample={resample}: expected 0, for data without a test split")
+        raise ValueError(f"resample={resample}: expected 0, for data without a test split")
     draw = _by_class if data.groups is None else _by_group
     return replace(data, is_test=draw(data, resample))
 
@@ -76,8 +75,8 @@ def _by_group(data: SeriesData, seed: int) -> np.ndarray:
             chosen.append(group)
             tested_K = after_K
     if not chosen:
-        raise UserError(
-            f"data.resample={seed}: no whole {data.group_name or 'group'} can be tested on and leave each class a "
+        raise ValueError(
+            f"resample={seed}: no whole {data.group_name or 'group'} can be tested on and leave each class a "
             "training series; expected 0"
         )
     return np.isin(codes, chosen)

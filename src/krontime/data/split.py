@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
-from krontime.errors import UserError
 
 METHODS = ("auto", "given", "stratified", "group", "kfold")
 
@@ -61,22 +60,19 @@ def split_indices(
     train, under `kfold` too.
 
     Raises:
-        UserError: names every option that cannot work with this data.
+        ValueError: names the option that cannot work with this data.
     """
     assert method in METHODS
     num_classes = len(np.unique(data.labels[~data.is_test]))
     if max_train is not None and max_train < num_classes:
-        raise UserError(
-            f"data.validation.max_train={max_train}: expected at least {num_classes}, a series of each class, or null"
-        )
+        raise ValueError(f"max_train={max_train}: expected at least {num_classes}, a series of each class, or null")
 
     train = np.flatnonzero(~data.is_test)
     y = data.labels[train]
     assert (y != UNKNOWN_LABEL).all()
     if method == "given" and data.is_validation is None:
-        raise UserError(
-            "data.validation.method='given': the data has no validation part of its own; expected auto, stratified, "
-            "group or kfold"
+        raise ValueError(
+            "method='given': the data has no validation part of its own; expected auto, stratified, group or kfold"
         )
     if method == "auto" and data.is_validation is not None:
         method = "given"
@@ -89,9 +85,7 @@ def split_indices(
         validates = _stratified(y, fraction, seed)
     elif method == "group":
         if data.groups is None:
-            raise UserError(
-                "data.validation.method='group': the data has no groups; expected auto, stratified or kfold"
-            )
+            raise ValueError("method='group': the data has no groups; expected auto, stratified or kfold")
         validates = _grouped(y, data.groups[train], fraction, seed, data.group_name or "group")
     else:
         validates = _kfold(y, num_folds, fold, seed)
@@ -157,8 +151,8 @@ def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     num_classes = len(np.unique(y[shared]))
     num_validation = max(round(fraction * len(y)), num_classes)
     if num_classes == 0 or len(shared) - num_validation < num_classes:
-        raise UserError(
-            f"data.validation.fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no "
+        raise ValueError(
+            f"fraction={fraction}: {len(y)} training series of {len(np.unique(y))} classes leave no "
             "room for one series of each class in training and in validation; expected a smaller one, or more series"
         )
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=num_validation, random_state=seed)
@@ -177,9 +171,9 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
     """The fold of whole groups that loses fewest classes from training and validation, then nearest to `fraction`."""
     num_groups = len(np.unique(groups))
     if num_groups < 2 or np.bincount(y).max() < 2:
-        raise UserError(
-            f"data.validation.method='group': {len(y)} training series come from {num_groups} groups ({group_name}); "
-            "expected at least 2 groups and 2 series of one class, or data.validation.method=stratified"
+        raise ValueError(
+            f"method='group': {len(y)} training series come from {num_groups} groups ({group_name}); "
+            "expected at least 2 groups and 2 series of one class, or method=stratified"
         )
     num_folds = int(np.clip(round(1 / fraction), 2, min(num_groups, np.bincount(y).max())))
     num_classes = len(np.unique(y))
@@ -196,9 +190,9 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
     folds = [validates for validates in _folds(splitter, y, groups) if len(validates)]  # large groups leave some empty
     best = min(folds, key=badness)
     if badness(best)[0]:
-        raise UserError(
-            f"data.validation.method='group': any {group_name} put aside for validation takes a whole class out of "
-            "training; expected data.validation.method=stratified"
+        raise ValueError(
+            f"method='group': any {group_name} put aside for validation takes a whole class out of "
+            "training; expected method=stratified"
         )
     return best
 
@@ -206,8 +200,8 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
 def _kfold(y: np.ndarray, num_folds: int, fold: int, seed: int) -> np.ndarray:
     counts = np.bincount(y)
     if num_folds > counts.max() or counts.max() < 2:
-        raise UserError(
-            f"data.validation.num_folds={num_folds}: expected at most {counts.max()}, the number of series in the "
+        raise ValueError(
+            f"num_folds={num_folds}: expected at most {counts.max()}, the number of series in the "
             "largest training class, and at least two such series"
         )
     shared = np.flatnonzero(counts[y] >= 2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from krontime.config.targets import instantiate
+from krontime.config.targets import instantiate, naming_keys
 from krontime.data.cache import load_cached
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
@@ -81,7 +81,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     """
     options = config["data"]
     data = load_data(config) if data is None else data
-    split = split_indices(data, **options["validation"], seed=config["seed"])
+    split = split_of(config, data)
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
     spec = data.spec
@@ -129,5 +129,17 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
     """
     options = config["data"]
     cache = Path(config["paths"]["cache"]).expanduser()
-    data = load_cached(instantiate(options["source"], "data.source"), Prepare(**options["prepare"]), cache)
-    return resampled(data, options.get("resample", 0))
+    source = instantiate(options["source"], "data.source")
+    with naming_keys(options, "data"):
+        data = load_cached(source, Prepare(**options["prepare"]), cache)
+        return resampled(data, options.get("resample", 0))
+
+
+def split_of(config: Mapping[str, Any], data: SeriesData) -> Split:
+    """The split of a plain config into training, validation and test series.
+
+    Raises:
+        UserError: the data cannot be split as asked.
+    """
+    with naming_keys(config["data"]["validation"], "data.validation"):
+        return split_indices(data, **config["data"]["validation"], seed=config["seed"])

@@ -270,6 +270,34 @@ def test_an_object_that_refuses_its_arguments_gives_a_user_error():
         build.network({"model": {**krontime, "tokenizer": linear, "num_heads": 7, "dropout": 2}}, spec)
 
 
+@pytest.mark.parametrize(
+    ("refusal", "named"),
+    [
+        ("fraction=0.9: no room", "data.validation.fraction=0.9: no room"),
+        (
+            "method='group': expected method=kfold",
+            "data.validation.method='group': expected data.validation.method=kfold",
+        ),
+        ("name='b': unknown", "data.source.name='b': unknown"),  # which of two keys it is, its value says
+        ("name='a': unknown\nfraction=2: no", "data.name='a': unknown\ndata.validation.fraction=2: no"),
+    ],
+)
+def test_arguments_of_functions_are_named_by_their_keys(refusal: str, named: str):
+    config = {"name": "a", "source": {"name": "b"}, "validation": {"method": "group", "fraction": 0.9}}
+    with pytest.raises(UserError) as raised, targets.naming_keys(config, "data"):
+        raise ValueError(refusal)
+    assert str(raised.value) == named
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x is too wide"), ValueError("depth=2: too deep"), UserError("file: bad")]
+)
+def test_an_error_that_names_no_argument_is_left_as_it_is(error: Exception):
+    with pytest.raises(ValueError, match=str(error)) as raised, targets.naming_keys({"name": "a"}, "data"):
+        raise error
+    assert raised.value is error
+
+
 BARE_TCN = {"name": "tcn", "_target_": "krontime.models.tcn.TCN"}
 
 

@@ -163,7 +163,7 @@ def test_statistics_travel_in_the_state(make_data):
 
 
 def test_unknown_scaling_is_refused():
-    with pytest.raises(ValueError, match=r"data\.scaling='batch'.*series, channel or none"):
+    with pytest.raises(ValueError, match=r"^scaling='batch'.*series, channel or none"):
         Normalizer(scaling="batch", num_channels=1)
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from krontime.data.prepare import Prepare, resample
-from krontime.errors import UserError
 
 
 @settings(deadline=None, max_examples=60)
@@ -83,7 +82,7 @@ def test_nothing_asked_is_nothing_done(make_data):
 
 
 def test_a_rate_for_data_without_one_is_refused(make_data):
-    with pytest.raises(UserError, match="sampling rate of the data is not known"):
+    with pytest.raises(ValueError, match=r"^resample_hz=.*sampling rate of the data is not known"):
         Prepare(resample_hz=10).apply(make_data(lengths=[10], labels=[0]))
 
 

@@ -8,7 +8,6 @@ from aeon.datasets import load_classification
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import SeriesData
 from krontime.data.sources.ucr import UcrSource
-from krontime.errors import UserError
 
 
 def assert_same_series(data: SeriesData, split: np.ndarray, series: list[np.ndarray], labels: np.ndarray) -> None:
@@ -108,8 +107,8 @@ def test_each_class_keeps_a_training_series(make_data):
 
 
 def test_what_can_not_be_resampled_is_named(make_data):
-    with pytest.raises(UserError, match=r"data\.resample=2: expected 0, for data without a test split"):
+    with pytest.raises(ValueError, match=r"resample=2: expected 0, for data without a test split"):
         resampled(make_data(lengths=[3] * 4, labels=[0, 1, 0, 1]), 2)
     one_group = make_data(lengths=[3] * 2, labels=[0, 1], is_test=[False, True], groups=[0, 0])
-    with pytest.raises(UserError, match=r"data\.resample=2: no whole speaker can be tested on"):
+    with pytest.raises(ValueError, match=r"resample=2: no whole speaker can be tested on"):
         resampled(one_group, 2)

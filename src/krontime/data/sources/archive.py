@@ -7,7 +7,6 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.npz import NpzSource
 from krontime.data.sources.ts import TsSource
 from krontime.data.sources.ucr import UcrSource
-from krontime.errors import UserError
 
 
 class ArchiveSource:
@@ -17,14 +16,9 @@ class ArchiveSource:
         name: of the data set.
         path: where its files are, without what tells them apart, such as `data/ACSF1`; its last part is the name.
         downloads: where the archive's files are kept that had to be downloaded.
-
-    Raises:
-        UserError: `name` is no name of a file.
     """
 
     def __init__(self, name: str, path: str, downloads: str) -> None:
-        if not isinstance(name, str) or not name or Path(name).name != name:
-            raise UserError(f"data.name={name!r}: expected the name of a data set, such as ACSF1")
         self.name = name
         self.path = Path(path).expanduser()
         self.downloads = downloads
@@ -33,7 +27,7 @@ class ArchiveSource:
         """Identity of the files, after downloading them where they are nowhere on this machine.
 
         Raises:
-            UserError: there is no such data set, or it cannot be downloaded.
+            ValueError: there is no such data set, or it cannot be downloaded.
         """
         return self._source().describe() | {"name": self.name}
 
@@ -42,6 +36,8 @@ class ArchiveSource:
         return self._source().load()
 
     def _source(self) -> NpzSource | TsSource | UcrSource:
+        if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
+            raise ValueError(f"name={self.name!r}: expected the name of a data set, such as ACSF1")
         container = self.path.with_name(f"{self.path.name}.npz")
         if container.is_file():
             return NpzSource(str(container))

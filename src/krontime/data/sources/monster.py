@@ -14,7 +14,7 @@ from krontime.data.assemble import labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npy
 from krontime.data.sources.files import file_identity
-from krontime.errors import UserError
+from krontime.errors import Problems, UserError
 
 OWNER = "monster-monash"
 NUM_FOLDS = 5
@@ -38,7 +38,7 @@ class MonsterSource:
         """Identity of the three files, after downloading those that are not on this machine.
 
         Raises:
-            UserError: the repository has no such data set or fold, or a file cannot be downloaded.
+            ValueError: the repository has no such data set or fold, or a file cannot be downloaded.
         """
         values, labels, test = self._files()
         return {
@@ -82,13 +82,12 @@ class MonsterSource:
 
     def _files(self) -> tuple[Path, Path, Path]:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""
-        problems = []
+        problems = Problems()
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
-            problems.append(f"data.source.name={self.name!r}: expected a name of MONSTER, such as AudioMNIST")
+            problems.add("name", self.name, "a name of MONSTER, such as AudioMNIST")
         if type(self.fold) is not int or not 0 <= self.fold < NUM_FOLDS:
-            problems.append(f"data.source.fold={self.fold!r}: expected a whole number from 0 to {NUM_FOLDS - 1}")
-        if problems:
-            raise UserError(problems)
+            problems.add("fold", self.fold, f"a whole number from 0 to {NUM_FOLDS - 1}")
+        problems.raise_value_error()
         return (
             self._file(f"{self.name}_X.npy"),
             self._file(f"{self.name}_y.npy", f"{self.name}_Y.npy"),  # both ways of writing it occur
@@ -115,8 +114,8 @@ class MonsterSource:
                 if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
                     break
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else ""
-        raise UserError(
-            f"data.source.name={self.name!r}: {names[0]} is not in {folder} and could not be downloaded from "
+        raise ValueError(
+            f"name={self.name!r}: {names[0]} is not in {folder} and could not be downloaded from "
             f"https://huggingface.co/datasets/{OWNER}/{self.name} ({type(failure).__name__}: {reason}). Expected the "
             "name of a MONSTER data set, such as AudioMNIST, and the internet, or the files put there by hand"
         ) from failure

@@ -120,7 +120,8 @@ class NpzSource:
         """Bool `(n,)`, which series belong to the group that is tested on; None for the split of the file.
 
         Raises:
-            UserError: there is no such group, or without it a class has no training series.
+            ValueError: there is no such group.
+            UserError: without it a class has no training series.
         """
         if self.test_group is None:
             return None
@@ -128,9 +129,7 @@ class NpzSource:
         assert data.group_names is not None
         if self.test_group not in data.group_names:
             known = ", ".join(data.group_names[:20])
-            raise UserError(
-                f"data.source.test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}"
-            )
+            raise ValueError(f"test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}")
         is_test = data.groups == data.group_names.index(self.test_group)
         problems = unseen_problems(data.labels, is_test, data.class_names)
         if problems:

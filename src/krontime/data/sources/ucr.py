@@ -47,7 +47,7 @@ class UcrSource:
         """Identity of the two files, after downloading them where they are nowhere on this machine.
 
         Raises:
-            UserError: the archives have no such data set, or it cannot be downloaded.
+            ValueError: the archives have no such data set, or it cannot be downloaded.
         """
         train, test = self._files()
         return {
@@ -63,7 +63,7 @@ class UcrSource:
 
     def _files(self) -> tuple[Path, Path]:
         if not isinstance(self.name, str) or not self.name or Path(self.name).name != self.name:
-            raise UserError(f"data.name={self.name!r}: expected the name of a UCR or UEA data set, such as ACSF1")
+            raise ValueError(f"name={self.name!r}: expected the name of a UCR or UEA data set, such as ACSF1")
         for folder in (_bundled_folder(), self.folder):
             files = _pair(folder / self.name, self.name)
             if all(f.is_file() for f in files):
@@ -88,7 +88,7 @@ def _download(name: str, folder: Path) -> None:
     """Fetch, check and parse both files, then move them to `folder / name`.
 
     Raises:
-        UserError: there is no such data set, the download failed or is not what the record states.
+        ValueError: there is no such data set, the download failed or is not what the record states.
     """
     from aeon.datasets.tsc_datasets import tsc_zenodo
     from filelock import FileLock
@@ -98,7 +98,7 @@ def _download(name: str, folder: Path) -> None:
             known for known in tsc_zenodo if known.lower() == name.lower()
         ]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UserError(f"data.name={name!r}: expected the name of a UCR or UEA data set{hint}")
+        raise ValueError(f"name={name!r}: expected the name of a UCR or UEA data set{hint}")
     target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +123,8 @@ def _download(name: str, folder: Path) -> None:
                     building.rmdir()
     except (OSError, HTTPException, UserError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"data.name={name!r}: the data set is not on this machine and could not be downloaded "
+        raise ValueError(
+            f"name={name!r}: the data set is not on this machine and could not be downloaded "
             f"({type(error).__name__}: {reason}). Place {name}_TRAIN.ts and {name}_TEST.ts in {target} by hand "
             f"(from https://zenodo.org/records/{tsc_zenodo[name]}), or connect to the internet and try again; "
             "ACSF1 needs no download"

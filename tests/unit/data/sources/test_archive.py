@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from krontime.data.sources.archive import ArchiveSource
-from krontime.errors import UserError
 
 TS = "@univariate true\n@equalLength true\n@classLabel true a b\n@data\n{}\n"
 
@@ -43,11 +42,11 @@ def test_a_container_comes_before_text_files_and_these_before_the_archive(tmp_pa
 
 def test_what_is_in_no_folder_is_of_the_archive(tmp_path):
     assert len(source(tmp_path, "ACSF1").load()) == 200
-    with pytest.raises(UserError, match=r"data\.name='Own': expected the name of a UCR or UEA data set"):
+    with pytest.raises(ValueError, match=r"^name='Own': expected the name of a UCR or UEA data set"):
         source(tmp_path).describe()
 
 
 @pytest.mark.parametrize("name", ["", "../ACSF1", "a/b"])
 def test_a_name_is_no_path(tmp_path, name):
-    with pytest.raises(UserError, match=r"data\.name="):
-        ArchiveSource(name, str(tmp_path / "x"), str(tmp_path))
+    with pytest.raises(ValueError, match=r"^name="):
+        ArchiveSource(name, str(tmp_path / "x"), str(tmp_path)).describe()

@@ -98,10 +98,10 @@ def test_files_that_are_wrong_are_told(repository, tmp_path, file, content, expe
 def test_what_is_not_in_the_repository_is_told_with_the_remedy(repository, tmp_path):
     folder, _ = repository
     (folder / "Whales_X.npy").unlink()
-    with pytest.raises(UserError) as told:
+    with pytest.raises(ValueError, match=r"^name='Whales'") as told:
         source(tmp_path).describe()
-    [problem] = told.value.problems
-    assert "data.source.name='Whales': Whales_X.npy is not in" in problem
+    problem = str(told.value)
+    assert "name='Whales': Whales_X.npy is not in" in problem
     assert "(EntryNotFoundError: no Whales_X.npy)" in problem
     assert "put there by hand" in problem
 
@@ -109,12 +109,12 @@ def test_what_is_not_in_the_repository_is_told_with_the_remedy(repository, tmp_p
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"name": "a/b"}, "data.source.name='a/b': expected a name of MONSTER"),
-        ({"fold": 5}, "data.source.fold=5: expected a whole number from 0 to 4"),
+        ({"name": "a/b"}, "name='a/b': expected a name of MONSTER"),
+        ({"fold": 5}, "fold=5: expected a whole number from 0 to 4"),
     ],
 )
 def test_options_that_cannot_work_are_refused(tmp_path, options, expected):
-    with pytest.raises(UserError, match=re.escape(expected)):
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
         source(tmp_path, **options).describe()
 
 
