@@ -1,4 +1,4 @@
-"""What `--help` prints, read from the configs and their comments; imports nothing heavy."""
+"""What `--help` prints: what the schema says of each key, and the configs of a class's own options; nothing heavy."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from krontime.commands import COMMANDS
 from krontime.config import files as config_files
+from krontime.config.descriptions import descriptions
 
 WIDTH = 98
 _COLUMN = 36
@@ -132,10 +133,12 @@ def groups_and_keys(
     files = [("", base) for base in _bases(config)]
     for group, choice in groups.items():
         files += [(group, base) for file in files_of(group, choice) for base in _bases(file)]
+    meanings = descriptions(command)
     keys = {}  # what a choice sets takes the place of what it is built on
     for prefix, file in files:
-        for key, default, meaning in config_files.described_keys(file):
-            keys[f"{prefix}.{key}" if prefix else key] = (default, meaning)
+        for name, default, comment in config_files.described_keys(file):
+            key = f"{prefix}.{name}" if prefix else name
+            keys[key] = (default, meanings.get(key, comment))
     choices = {
         group: (config_files.options(group), {file.stem for file in files_of(group, choice)})
         for group, choice in groups.items()

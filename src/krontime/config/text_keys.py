@@ -1,13 +1,9 @@
 """Which keys hold text, so that a path or a name that looks like a number, a list or a sweep stays what was typed."""
 
 import re
-import types
 import typing
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
-
-from pydantic import BaseModel
 
 from krontime.config.files import config_dir, options
 
@@ -52,20 +48,22 @@ def is_list_of_text(key: str) -> bool:
 @cache
 def _of_schema() -> frozenset[str]:
     """Dotted keys that the schema of a config has as text."""
-    from krontime.config.sections import Inspect, Plan, Train
+    from krontime.config.sections import Inspect, Plan, Train, leaf_fields
 
-    sections: list[type[BaseModel]] = [Train, Inspect, Plan]
-    return frozenset(key for section in sections for key in _text_fields(section))
+    return frozenset(
+        key
+        for section in (Train, Inspect, Plan)
+        for key, field in leaf_fields(section)
+        if _is_text(field.annotation, str)
+    )
 
 
-def _text_fields(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        members = _members(field.annotation)
-        if members and members <= {str, type(None)} and str in members:
-            yield f"{prefix}{name}"
-        for member in members:
-            if isinstance(member, type) and issubclass(member, BaseModel):
-                yield from _text_fields(member, f"{prefix}{name}.")
+def _is_text(annotation: Any, *kinds: type) -> bool:
+    """Whether a type takes text, and beside `None` nothing but the kinds."""
+    from krontime.config.sections import members
+
+    kept = members(annotation)
+    return str in kept and kept <= {*kinds, type(None)}
 
 
 @cache
@@ -79,16 +77,6 @@ def _of_sources() -> frozenset[str]:
         for target in re.findall(r"_target_: (krontime\.data\.sources\.[\w.]+)", text):
             hints = typing.get_type_hints(get_class(target).__init__)  # type: ignore[misc]
             for key, hint in hints.items():
-                members = _members(hint)
-                if str in members and members <= {str, int, type(None)}:
+                if _is_text(hint, str, int):
                     keys.add(key)
     return frozenset(keys)
-
-
-def _members(annotation: Any) -> set[Any]:
-    """The types of a union; the type itself where it is none."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return set().union(*(_members(member) for member in typing.get_args(annotation)))
-    return {annotation} if isinstance(annotation, type) else {object}
