@@ -27,6 +27,7 @@ from krontime.reports.comparison.series_bootstrap import (
     strata_of,
     test_groups,
 )
+from krontime.runs.predictions import Outcomes
 
 MIN_SEEDS = 5
 _DIGITS = 9  # beyond these, means that should tie differ by rounding
@@ -197,15 +198,20 @@ def _tested_per_trained(entry: RunGroup) -> float:
     return sum(p.num_test for p in protocols) / sum(p.num_train + p.num_val for p in protocols)
 
 
+def _answers(first: RunGroup, second: RunGroup) -> list[list[Outcomes]] | None:
+    """Of the runs of both; None where one is not known, the score is no fraction of them, or test series differ."""
+    if first.metric not in ("accuracy", "balanced_accuracy") or len(resamples_of(first, second)) > 1:
+        return None
+    return outcomes_of(first, second)
+
+
 def _over_groups(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A bootstrap over the groups of the test series; None where there are none, or as for `_over_series`.
 
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if first.metric not in ("accuracy", "balanced_accuracy") or len(resamples_of(first, second)) > 1:
-        return None
-    known = outcomes_of(first, second)
+    known = _answers(first, second)
     if known is None or (groups := test_groups(known[0][0])) is None:
         return None
     right = [np.mean([run.correct for run in kept], axis=0) for kept in known]
@@ -223,9 +229,7 @@ def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:
     Raises:
         UserError: the runs' predictions are not of the same series.
     """
-    if first.metric not in ("accuracy", "balanced_accuracy") or len(resamples_of(first, second)) > 1:
-        return None
-    known = outcomes_of(first, second)
+    known = _answers(first, second)
     if known is None or (groups := drawn_within(known[0][0], first.metric)) is None:
         return None
     right = [np.mean([answers.correct for answers in kept], axis=0) for kept in known]
