@@ -72,7 +72,7 @@ TRAIN_CHOICES = [choice for command, choice in CHOICES if command == "train"]
 @pytest.fixture
 def any_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks as on a machine that has what is asked for."""
-    monkeypatch.setattr(schema, "accelerator_problem", lambda key, accelerator: None)
+    monkeypatch.setattr(cross_checks, "accelerator_problem", lambda key, accelerator: None)
 
 
 def test_no_group_is_left_out():
