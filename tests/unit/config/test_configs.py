@@ -231,7 +231,7 @@ def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypa
     if name in ("archive", "ucr", "synthetic"):
         assert source.describe()["name"] == config["data"]["name"]
         return
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error, targets.naming_keys(config["data"], "data"):
         source.describe()
     suffix = "tsv" if name == "ucr_text" else name
     pair = [f"Some_TRAIN.{suffix}", f"Some_TEST.{suffix}"]
