@@ -74,15 +74,14 @@ class Part(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logarithms of class probabilities `(B, K)` of raw series `(B, C, L)`."""
-        return self._log_probability(self.features(x, mask))
+        return self._from_standard(self.standardized(x, mask))
 
     @torch.no_grad()
     def standardized(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features `(B, P)` as the ridge regression takes them."""
         return Standardizer(self.mean, self.scale)(self.features(x, mask))
 
-    def _log_probability(self, features: Tensor) -> Tensor:
-        standard = Standardizer(self.mean, self.scale)(features)
+    def _from_standard(self, standard: Tensor) -> Tensor:
         return (self.factor * (standard @ self.weight + self.bias)).log_softmax(dim=-1)
 
     @torch.no_grad()
@@ -99,16 +98,22 @@ class Part(nn.Module):
         return self._fit_streamed(task)
 
     def _fit_exactly(self, task: Task, num_fitted: int) -> Tensor:
-        rows = torch.cat([self.features(*batch) for batch in task.read()])
+        rows = torch.empty(len(task.labels), self.features.num_features)
+        position = 0
+        for batch in task.read():
+            features = self.features(*batch)
+            rows[position : position + len(features)] = features
+            position += len(features)
         labels = task.labels[:num_fitted]
         groups = None if task.groups is None else task.groups[:num_fitted]
         standardizer = Standardizer.of(rows[:num_fitted])
-        ridge = fit_dual(standardizer(rows[:num_fitted]), labels, self.weight.shape[1], groups)
+        standard = standardizer.in_place(rows)
+        ridge = fit_dual(standard[:num_fitted], labels, self.weight.shape[1], groups)
         counts = can_be_left_out(labels, groups)
         factor = fit_factor(ridge.left_out[counts], labels[counts])
         self._set(standardizer, ridge.weight, ridge.bias, factor)
         left_out = (factor * ridge.left_out).log_softmax(dim=-1)
-        return torch.cat([left_out, self._log_probability(rows[num_fitted:]).double()])
+        return torch.cat([left_out, self._from_standard(standard[num_fitted:]).double()])
 
     def _fit_streamed(self, task: Task) -> Tensor:
         """Fit to any number of series, in memory that does not grow with the features of all of them.
@@ -126,7 +131,7 @@ class Part(nn.Module):
         for rows in _regrouped((self.features(*batch) for batch in task.read()), num_train):
             labels = task.labels[position : position + len(rows)]
             standardizer = standardizer or Standardizer.of(rows)
-            standard = standardizer(rows)
+            standard = standardizer.in_place(rows)
             if position >= num_train:
                 solved = solved or ridge.solve(STREAMED_STRENGTHS)
                 held.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])

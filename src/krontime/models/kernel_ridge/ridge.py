@@ -3,7 +3,7 @@
 Shape letters: n series, P features, K classes, A strengths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,9 @@ DEFAULT_STRENGTH = 0.1
 LARGEST = 10.0
 """Standardised features are cut here, so that a single strange one does not decide."""
 
-_COLUMNS = 8192
+_AT_ONCE = 2048
+"""Features of all series that are copied at once."""
+
 _SMALLEST = 1e-8
 
 
@@ -39,18 +41,28 @@ class Standardizer(NamedTuple):
     @classmethod
     def of(cls, features: Tensor) -> "Standardizer":
         """From features `(n, P)`. Of 20 series or more, the most extreme hundredth, at least one, has no say in it."""
-        num_extreme = 1 + len(features) // 100 if len(features) >= 20 else 0
-        if num_extreme:
-            low = features.kthvalue(1 + num_extreme, dim=0).values
-            high = features.kthvalue(len(features) - num_extreme, dim=0).values
-            features = features.clamp(low, high)
-        deviation, mean = torch.std_mean(features, dim=0, correction=0)
-        varies = deviation > 1e-6 * mean.abs().clamp(min=1e-3)
-        return cls(mean, torch.where(varies, 1 / deviation.clamp(min=1e-30), 0.0))
+        mean, scale = zip(*(_centre_and_scale(columns) for columns in features.split(_AT_ONCE, dim=1)), strict=True)
+        return cls(torch.cat(mean), torch.cat(scale))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Standardised features `(n, P)`, at most `LARGEST` away from 0; 0 for what is no number."""
-        return ((features - self.mean) * self.scale).nan_to_num_(0.0).clamp_(-LARGEST, LARGEST)
+        return self.in_place(features.clone())
+
+    def in_place(self, features: Tensor) -> Tensor:
+        """See `__call__`, without a copy."""
+        return features.sub_(self.mean).mul_(self.scale).nan_to_num_(0.0).clamp_(-LARGEST, LARGEST)
+
+
+def _centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / deviation of features `(n, P)`, see `Standardizer.of`."""
+    num_extreme = 1 + len(features) // 100 if len(features) >= 20 else 0
+    if num_extreme:
+        low = features.kthvalue(1 + num_extreme, dim=0).values
+        high = features.kthvalue(len(features) - num_extreme, dim=0).values
+        features = features.clamp(low, high)
+    deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    varies = deviation > 1e-6 * mean.abs().clamp(min=1e-3)
+    return mean, torch.where(varies, 1 / deviation.clamp(min=1e-30), 0.0)
 
 
 class RidgeFit(NamedTuple):
@@ -84,7 +96,7 @@ def can_be_left_out(labels: Tensor, groups: Tensor | None = None) -> Tensor:
 
 
 def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | None = None) -> RidgeFit:
-    """Fit in n dimensions, exactly, with one decomposition.
+    """Fit in n dimensions, exactly, with one decomposition, and without a copy of all features.
 
     The strength minimises the squared error of the predictions for series that are left out.
 
@@ -95,11 +107,9 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
         groups: `(n,)` codes of series that are left out together; None for one at a time.
     """
     mean = rows.mean(dim=0)
-    rows = rows - mean
-    num_rows = len(rows)
-    gram = torch.zeros(num_rows, num_rows, dtype=torch.float64)
-    for columns in rows.split(_COLUMNS, dim=1):
-        gram += (columns @ columns.T).double()
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for centred in _centred(rows, mean):
+        gram += (centred @ centred.T).double()
     # Again, in float64: left-out predictions need ones to be an eigenvector, far more exactly than float32 has it.
     gram -= gram.mean(dim=0, keepdim=True)
     gram -= gram.mean(dim=1, keepdim=True)
@@ -118,10 +128,16 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
             best = error, strength, left_out
     assert best is not None
     _, strength, left_out = best
-    coefficients = vectors @ (projected / (values + strength)[:, None]) / unit
-    weight = rows.T @ coefficients.float()
+    coefficients = (vectors @ (projected / (values + strength)[:, None]) / unit).float()
+    weight = torch.cat([centred.T @ coefficients for centred in _centred(rows, mean)])
     bias = target_mean.float() - mean @ weight
     return RidgeFit(weight, bias, left_out, strength)
+
+
+def _centred(rows: Tensor, mean: Tensor) -> Iterator[Tensor]:
+    """Features `(n, P)` less their means `(P,)`, a few columns at a time."""
+    for columns, centre in zip(rows.split(_AT_ONCE, dim=1), mean.split(_AT_ONCE), strict=True):
+        yield columns - centre
 
 
 def _residuals_left_out(

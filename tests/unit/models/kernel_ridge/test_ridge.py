@@ -15,6 +15,7 @@ from krontime.models.kernel_ridge.ridge import (
     fit_dual,
     indicators,
 )
+from krontime.training.torch_internals import TorchDispatchMode, tree_iter
 
 
 def draw(num_rows: int = 24, num_features: int = 40, num_classes: int = 3, seed: int = 0):
@@ -129,3 +130,27 @@ def test_of_many_features_a_stream_uses_some(monkeypatch):
 
 def test_strengths_that_a_stream_cannot_resolve_are_not_tried():
     assert min(ridge.STREAMED_STRENGTHS) > 1e-4 > min(ridge.STRENGTHS)
+
+
+def test_no_copy_of_all_features_is_made(monkeypatch):
+    """The largest tensor that is made is a few columns of them."""
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for tensor in tree_iter(out):
+                if isinstance(tensor, torch.Tensor) and not func.is_view:
+                    largest = max(largest, tensor.numel())
+            return out
+
+    monkeypatch.setattr(ridge, "_AT_ONCE", 50)
+    rows, labels = draw(num_features=400)
+    expected, standardizer = fit_dual(rows, labels, 3), Standardizer.of(rows)
+    with Largest():
+        fit, again = fit_dual(rows, labels, 3), Standardizer.of(rows)
+    assert 0 < largest < rows.numel() / 4
+    assert torch.equal(fit.weight, expected.weight)
+    assert torch.equal(again.scale, standardizer.scale)
+    assert torch.equal(again(rows), again.in_place(rows.clone()))
