@@ -273,7 +273,9 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
             result.append(f"{name}: step or epoch")
     records = [json.loads((folder / "record.json").read_text()) for folder in (run_dir, twin)]
     for record in records:
-        for key in ("started_at", "finished_at", "train_time_s", "inference_ms_per_series", "peak_memory_bytes", "git"):
+        for key in ("started_at", "finished_at", "train_time_s", "part_times_s", "inference_ms_per_series"):
+            record.pop(key)
+        for key in ("peak_memory_bytes", "git"):
             record.pop(key)
         record["config"] = without_folders(record["config"])
     result += [f"record: {key}" for key in records[0] if records[0][key] != records[1][key]]

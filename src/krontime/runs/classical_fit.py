@@ -98,6 +98,11 @@ class ClassicalFit(Fit):
         return (self._ended_s or time.perf_counter()) - self._began_s if self._began_s else 0.0
 
     @property
+    def part_times_s(self) -> dict[str, float]:
+        """There is one part."""
+        return {"classifier": self.train_time_s}
+
+    @property
     def has_begun(self) -> bool:
         """Whether fitting has begun."""
         return self._began_s > 0

@@ -61,6 +61,11 @@ class Fit(ABC):
         """Wall-clock seconds of fitting, up to now."""
 
     @property
+    @abstractmethod
+    def part_times_s(self) -> dict[str, float]:
+        """The same seconds by what was fitted."""
+
+    @property
     def warm_up_s(self) -> float | None:
         """Seconds of compiling before it; None where that was not done apart."""
         return None

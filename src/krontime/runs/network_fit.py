@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krontime.config import targets
 from krontime.config.time_limit import limit_seconds
 from krontime.console import is_quiet
 from krontime.data.series import HeldOut
@@ -79,6 +80,14 @@ class NetworkFit(Fit):
     def train_time_s(self) -> float:
         """Seconds of training, validation included, and of fitting what is fitted before it."""
         return self._timer.time_elapsed("train") + self._fitted_before_s
+
+    @property
+    def part_times_s(self) -> dict[str, float]:
+        """Those of the closed form, with what else is fitted before the first step, and of the network."""
+        times = {"closed_form": self._fitted_before_s} if self.config.get("closed_form") else {}
+        if targets.has_network(self.config):
+            times["network"] = self.train_time_s - sum(times.values())
+        return times
 
     @property
     def num_steps(self) -> int:

@@ -195,6 +195,8 @@ class Record(_Strict):
         train_time_s: wall-clock seconds of fitting.
         warm_up_s: wall-clock seconds of compiling before it; None for what compiles nothing then, and in files of older
             versions, where it was part of fitting.
+        part_times_s: wall-clock seconds of `reading` the data, of fitting the `closed_form` and the `network` (or the
+            `classifier`), and of `scoring`, predictions and plots included; empty in files of older versions.
         peak_memory_bytes: see `krontime.runs.memory`.
         memory_of: whether that is what the `process` held at most, libraries and what ran before included, as in files
             of older versions, or what the `job` took beyond it.
@@ -223,6 +225,7 @@ class Record(_Strict):
     limited_by: LimitedBy | None = None
     train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
     warm_up_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    part_times_s: dict[str, Annotated[FiniteFloat, Field(ge=0)]] = {}
     peak_memory_bytes: NonNegativeInt | None
     memory_of: Literal["process", "job"] = "process"
     inference_ms_per_series: Annotated[FiniteFloat, Field(ge=0)] | None = None

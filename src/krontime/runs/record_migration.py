@@ -15,7 +15,10 @@ from krontime.config.migration import migrated_config
 SCHEMA_VERSION: Literal[3] = 3
 READABLE = (1, 2, SCHEMA_VERSION)
 
-_SINCE = {"inference_ms_per_series": 2, "num_steps": 3, "max_steps": 3, "limited_by": 3, "warm_up_s": 3, "memory_of": 3}
+_SINCE = {
+    "inference_ms_per_series": 2,
+    **dict.fromkeys(("num_steps", "max_steps", "limited_by", "warm_up_s", "part_times_s", "memory_of"), 3),
+}
 """Schema that a field came with."""
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -94,9 +95,12 @@ def _train_in(
         check_online(config)
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
+    reading_s = time.perf_counter()
     job = prepare.prepare(config, data)
+    part_times_s = {"reading": time.perf_counter() - reading_s}
     fit = (ClassicalFit if targets.is_aeon(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
+    scoring_time_s: dict[str, float] = {}
 
     def record(
         status: Status,
@@ -122,6 +126,7 @@ def _train_in(
             warm_up_s=fit.warm_up_s,
             limited_by=fit.limited_by,
             train_time_s=fit.train_time_s,
+            part_times_s={**part_times_s, **fit.part_times_s, **scoring_time_s},
             peak_memory_bytes=fit.peak_memory_bytes,
             memory_of="job",
             inference_ms_per_series=inference_ms,
@@ -143,7 +148,9 @@ def _train_in(
 
     try:
         fit.run()
+        scoring_s = time.perf_counter()
         metrics, inference_ms = _write_results(job, fit, run_dir) if is_first else (None, None)
+        scoring_time_s["scoring"] = time.perf_counter() - scoring_s
         if metrics:
             _log_scores(fit, metrics)
         is_scored = True

@@ -45,6 +45,9 @@ class TestFolder:
         assert (record.protocol.num_train, record.protocol.num_val, record.protocol.num_test) == (24, 6, 12)
         assert record.protocol.selection_metric == "val/loss"
         assert set(record.metrics.val) == set(record.metrics.test)
+        times_s = record.part_times_s
+        assert set(times_s) == {"reading", "closed_form", "network", "scoring"}
+        assert times_s["closed_form"] + times_s["network"] == pytest.approx(record.train_time_s)
 
     def test_predictions_are_those_that_were_scored(self, finished: tuple[Path, str]) -> None:
         folder, _ = finished

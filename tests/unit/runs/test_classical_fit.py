@@ -79,7 +79,8 @@ def test_the_record_and_the_files_are_those_of_any_run(finished, config):
     assert record.protocol.fitted_on == "train"
     assert record.protocol.selection_metric is None
     assert record.num_parameters is None
-    assert record.train_time_s > 0
+    assert record.train_time_s == record.part_times_s["classifier"] > 0
+    assert set(record.part_times_s) == {"reading", "classifier", "scoring"}
     assert record.inference_ms_per_series > 0
     assert record.peak_memory_bytes > 0
     assert record.metrics.val["accuracy"] > 0.8

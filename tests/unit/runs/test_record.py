@@ -34,6 +34,7 @@ FIELDS = [
     "max_steps",
     "limited_by",
     "warm_up_s",
+    "part_times_s",
     "memory_of",
     "device",
     "versions",
