@@ -10,13 +10,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from krontime.data.series import SeriesSpec
 from krontime.runs.memory import peak_memory_bytes, release_free_memory, reset_peak_memory
@@ -26,6 +27,16 @@ from krontime.training import build
 MIN_TIMED = 2
 """Steps that are timed however long they take."""
 
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+"""PyTorch's for fused attention."""
+
+_PEAK_TRIES = 5
+
 
 def main() -> None:
     """Measure the job on standard input and write what came of it, errors included, to its file."""
@@ -34,7 +45,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     started_at = datetime.now(UTC)
     try:
-        result = {"status": "ok", "message": None, **measure(job)}
+        result = {"status": "ok", "message": None, **(peak(job) if job["measure"] == "peak" else measure(job))}
     except Exception as error:
         status = "out_of_memory" if is_out_of_memory(error) else "failed"
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -54,11 +65,13 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         job: `measure` (`time` or `memory`), `model` (plain config of the network), `num_channels`, `length`,
             `num_classes`, `batch_size`, `device` (torch's name), `precision` (`32-true` or `bf16-mixed`), `warmup` and
             `steps` (numbers of steps), `measure_s` (after this many seconds no further step is begun, `MIN_TIMED`
-            excepted) and `memory_limit_bytes` (maximum host memory of this process, or None).
+            excepted), `memory_limit_bytes` (maximum host memory of this process, or None) and, for a network that is
+            to be compiled, `mode` (`compiled`).
 
     Returns:
-        `num_parameters` and, for `time`, `train_ms` and `inference_ms` (lists, one number a step), for `memory`,
-        `peak_memory_bytes` (of a training step), `inference_peak_memory_bytes` and `floor_bytes`.
+        `num_parameters` and, for `time`, `train_ms` and `inference_ms` (lists, one number a step), for `memory`, and on
+        a CUDA device always, `peak_memory_bytes` (of a training step), `inference_peak_memory_bytes` and `floor_bytes`.
+        On a CUDA device also `attention_backend`, the fastest of PyTorch's for fused attention.
 
     Raises:
         MemoryError, RuntimeError: memory ran out; see `is_out_of_memory`.
@@ -97,15 +110,85 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         _limit_growth(job["memory_limit_bytes"] - floor)
 
     result: dict[str, Any] = {"num_parameters": sum(parameter.numel() for parameter in network.parameters())}
-    if job["measure"] == "time":
-        result["inference_ms"] = _timed(lambda: infer(series), job, device)
-        result["train_ms"] = _timed(lambda: train_step(series), job, device)
-        return result
-    infer(series)
-    result["inference_peak_memory_bytes"] = max(0, _peak_memory(device) - floor)
-    _settled_memory(device)
-    train_step(series)
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            result["attention_backend"] = backend = fastest_backend(lambda: train_step(series))
+            stack.enter_context(sdpa_kernel(BACKENDS[backend]))
+        if job.get("mode") == "compiled":
+            network.compile(fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
+        if job["measure"] == "time":
+            result["inference_ms"] = _timed(lambda: infer(series), job)
+            result["train_ms"] = _timed(lambda: train_step(series), job)
+            if device.type == "cpu":
+                return result
+        _settled_memory(device)
+        infer(series)
+        result["inference_peak_memory_bytes"] = max(0, _peak_memory(device) - floor)
+        _settled_memory(device)
+        train_step(series)
     return result | {"peak_memory_bytes": max(0, _peak_memory(device) - floor), "floor_bytes": floor}
+
+
+def fastest_backend(step: Callable[[], None]) -> str:
+    """The name of PyTorch's backend of fused attention that a step is fastest with; one without attention takes any.
+
+    Raises:
+        RuntimeError: the step fails with each of them.
+    """
+    times_s: dict[str, float] = {}
+    for name, backend in BACKENDS.items():
+        try:
+            with sdpa_kernel(backend):
+                step()  # which may compile
+                _synchronize()
+                started_s = time.perf_counter()
+                step()
+                _synchronize()
+                times_s[name] = time.perf_counter() - started_s
+        except RuntimeError as error:  # it takes no such tensors, or memory ran out
+            failure = error
+    if not times_s:
+        raise failure
+    return min(times_s, key=lambda name: times_s[name])
+
+
+def peak(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What a device does at best: products of large square matrices, and copies of what no cache holds.
+
+    Args:
+        job: `device` and `precision`, as for `measure`.
+
+    Returns:
+        `gemm_flops_per_s` (a multiply-add counts as two) and `stream_bytes_per_s` (read and written), the best of
+        several tries each.
+    """
+    device = torch.device(job["device"])
+    dtype = torch.bfloat16 if job["precision"] == "bf16-mixed" else torch.float32
+    size, num_values = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    source = torch.ones(num_values, device=device)
+    target = torch.empty_like(source)
+    product_s = _best_s(lambda: torch.mm(a, b))
+    copy_s = _best_s(lambda: target.copy_(source))
+    return {"gemm_flops_per_s": 2 * size**3 / product_s, "stream_bytes_per_s": 2 * source.nbytes / copy_s}
+
+
+def _best_s(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few tries, after one that doesn't count."""
+    times_s = []
+    for _ in range(_PEAK_TRIES + 1):
+        _synchronize()
+        started_s = time.perf_counter()
+        work()
+        _synchronize()
+        times_s.append(time.perf_counter() - started_s)
+    return min(times_s[1:])
+
+
+def _synchronize() -> None:
+    """Wait for a device that works on its own."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -114,15 +197,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
-def _timed(step: Callable[[], None], job: Mapping[str, Any], device: torch.device) -> list[float]:
+def _timed(step: Callable[[], None], job: Mapping[str, Any]) -> list[float]:
     """Milliseconds of each step after the warm-up."""
     durations_ms: list[float] = []
     warmup, begun = job["warmup"], time.perf_counter()
     while True:
         started = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _synchronize()
         ended = time.perf_counter()
         is_late = ended - begun > job["measure_s"]
         if warmup > 0:

@@ -1,4 +1,4 @@
-"""Commands are tested without their plots; one test of `tables` and one of `benchmark` has them drawn."""
+"""Commands are tested without their plots; one test of `tables` has them drawn."""
 
 import pytest
 

@@ -3,13 +3,17 @@
 import csv
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from krontime.commands import benchmark as module
-from krontime.commands.benchmark import benchmark, run_cell
+from krontime.commands import benchmark_cell, benchmark_jobs
+from krontime.commands.benchmark import benchmark
+from krontime.commands.benchmark_plan import model_of
+from krontime.commands.benchmark_process import run_cell, write_result
 from krontime.config import resolve
 from krontime.config.files import config_dir, options
 from krontime.errors import UserError
@@ -30,6 +34,7 @@ def composing():
 
 def run(folder, *overrides):
     small = ["lengths=[64,128]", "models=[krontime_d2,patchtst_naive]", "rounds=1", "warmup=0", "steps=2"]
+    small.append("jobs=[]")
     with composing():
         return benchmark(compose("benchmark", [*small, f"output={folder}", "growth_from=1", *overrides]))
 
@@ -40,10 +45,13 @@ def by_cell(rows):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """No real processes: a list of `(variant, length, file)` that grows with each, and results made up."""
+    """No real processes: a list of `(variant, length, file)` that grows with each of a cell, and results made up."""
     started = []
 
     def pretend(job, path, *, measure, timeout_s, memory_limit_bytes):
+        if measure == "peak":
+            write_result({"status": "ok", "gemm_flops_per_s": 1e12, "stream_bytes_per_s": 1e10}, path)
+            return
         variant = path.parent.name.split("-")[0]
         started.append((variant, job["length"], path.stem))
         factor = 2 if variant == "patchtst_naive" else 1
@@ -82,12 +90,15 @@ def test_real_processes_give_a_row_for_each_cell_and_every_file(tmp_path, capsys
     assert ",".join(lines[0]).startswith(COLUMNS + ",")
     about = json.loads((tmp_path / "environment.json").read_text())
     assert {"device", "versions", "git"} <= set(about)
+    assert about["peak"]["gemm_flops_per_s"] > 1e8
+    assert about["peak"]["stream_bytes_per_s"] > 1e7
     for name in ("runtime", "memory"):
         for suffix in ("md", "tex", "csv", "svg"):
             assert (tmp_path / f"{name}.{suffix}").stat().st_size > 0
-    for text in ((tmp_path / "runtime.md").read_text(), (tmp_path / "runtime.svg").read_text()):
-        assert about["versions"]["torch"] in text
-        assert about["last_result_at"][:10] in text
+    text = (tmp_path / "runtime.md").read_text()
+    assert "% of the machine's arithmetic" in text
+    assert about["versions"]["torch"] in text
+    assert about["last_result_at"][:10] in text
     assert "patchtst_naive" in capsys.readouterr().out
 
 
@@ -178,9 +189,9 @@ def test_a_lost_cell_takes_no_further_rounds_and_stands_in_the_table(tmp_path, p
     pretend = module.run_cell
 
     def lose_naive(job, path, **others):
-        if job["model"]["name"] == "patchtst":
+        if job.get("model", {}).get("name") == "patchtst":
             processes.append(("lost", job["length"], path.stem))
-            module._write_result({"status": "timeout", "message": "late", "timeout_s": others["timeout_s"]}, path)
+            write_result({"status": "timeout", "message": "late", "timeout_s": others["timeout_s"]}, path)
         else:
             pretend(job, path, **others)
 
@@ -210,7 +221,7 @@ def test_a_failed_cell_is_tried_again(tmp_path, processes):
 
 def job(length, *overrides):
     with composing():
-        model = module._model(list(overrides))
+        model = model_of(list(overrides))
     sizes = {"length": length, "num_channels": 1, "num_classes": 2, "batch_size": 4}
     times = {"warmup": 0, "steps": 1, "measure_s": 1}
     return {"model": model, "device": "cpu", "precision": "32-true", **sizes, **times}
@@ -264,6 +275,70 @@ def test_a_process_imports_no_lightning():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_modes_and_points_make_cells_of_their_own(tmp_path, processes):
+    rows = run(tmp_path, "modes=[eager,compiled]", "points_per_batch=512")
+    assert {(row.variant, row.length, row.batch_size) for row in rows} == {
+        (f"{variant}{mode}", length, 512 // length)
+        for variant in ("krontime_d2", "patchtst_naive")
+        for mode in ("", "_compiled")
+        for length in (64, 128)
+    }
+    assert "Batches of 512 values" in (tmp_path / "runtime.md").read_text()
+
+
+def test_the_fastest_backend_that_works_is_taken(monkeypatch):
+    now, took_s = [0.0], {"flash": 3, "cudnn": None, "efficient": 1, "math": 2}
+    monkeypatch.setattr(benchmark_cell, "BACKENDS", {name: name for name in took_s})
+    monkeypatch.setattr(benchmark_cell, "sdpa_kernel", lambda name: nullcontext(used.append(name)))
+    monkeypatch.setattr(benchmark_cell.time, "perf_counter", lambda: now[0])
+    used = []
+
+    def step():
+        if took_s[used[-1]] is None:
+            raise RuntimeError("no kernel")
+        now[0] += took_s[used[-1]]
+
+    assert benchmark_cell.fastest_backend(step) == "efficient"
+    took_s = dict.fromkeys(took_s)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        benchmark_cell.fastest_backend(step)
+
+
+def test_no_process_is_begun_when_the_time_is_over(tmp_path, processes, monkeypatch):
+    seconds = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    rows = run(tmp_path, "total_s=50")
+    assert 0 < len(processes) < 8
+    assert len(rows) == 4
+    assert "-" in (tmp_path / "memory.md").read_text()
+
+
+def test_a_job_is_a_training_whose_record_is_read(tmp_path, processes, monkeypatch, make_record):
+    started = []
+
+    def pretend(package, arguments, text, *, timeout_s, extra):
+        started.append(arguments)
+        output = next(argument.removeprefix("paths.output=") for argument in arguments if "paths.output" in argument)
+        record = make_record(train_time_s=3.0, inference_ms_per_series=0.5, peak_memory_bytes=2**20)
+        if "model=tcn" in arguments:
+            return {"status": "timeout", "message": "late", "timeout_s": timeout_s}
+        record.write(Path(output) / "run" / "record.json")
+        return None
+
+    monkeypatch.setattr(benchmark_jobs, "run_process", pretend)
+    own = ('+trainings.mine=["model=krontime"]', '+trainings.late=["model=tcn"]')
+    chosen = ("job_lengths=[512]", "job_series=20", *own)
+    run(tmp_path, *chosen, "jobs=[mine,late]")
+    assert "| mine | 3.00 |" in (text := (tmp_path / "jobs.md").read_text())
+    assert "| late | timeout |" in text
+    assert len(started) == 2
+    assert {"model=krontime", "data.source.length=512", "data.source.num_train=20"} < set(started[0])
+    run(tmp_path, *chosen, "jobs=[mine,late]")
+    assert len(started) == 2
+    with pytest.raises(UserError, match=r"trainings\.odd: "):
+        run(tmp_path, '+trainings.odd=["model=nothing"]', "jobs=[odd]")
 
 
 @pytest.mark.slow

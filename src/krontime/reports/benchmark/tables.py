@@ -1,16 +1,21 @@
 """What a benchmark gives: one row for each variant and length, as CSV and as tables of time and memory."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from krontime.errors import UserError
 from krontime.reports.markup import Table, latex, markdown
 from krontime.storage import replacing
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,21 +132,21 @@ def ratio(rows: Sequence[Row], quantity: Quantity, row: Row, *, reference: str |
     return None
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write every row with every column as CSV."""
+def write_rows(rows: Sequence["DataclassInstance"], path: Path) -> None:
+    """Write at least one row, all of one kind, with every column as CSV."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, [field.name for field in fields(rows[0])])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows that `write_rows` left.
+def read_rows(path: Path, kind: type[T]) -> list[T]:
+    """The rows of a kind that `write_rows` left.
 
     Raises:
         UserError: the file is missing, has other columns, or a value is of another type; names every such value.
     """
-    types = get_type_hints(Row)
+    types = get_type_hints(kind)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
@@ -165,11 +170,17 @@ def read_rows(path: Path) -> list[Row]:
         rows.append(values)
     if problems:
         raise UserError(problems)
-    return [Row(**values) for values in rows]
+    return [kind(**values) for values in rows]
 
 
 def write_tables(
-    rows: Sequence[Row], folder: Path, *, caption: str, reference: str | None, growth_from: int
+    rows: Sequence[Row],
+    folder: Path,
+    *,
+    caption: str,
+    reference: str | None,
+    growth_from: int,
+    peak: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Write the tables of each report that has numbers: `NAME.md`, `NAME.tex` and, one row a cell, `NAME.csv`.
 
@@ -179,6 +190,7 @@ def write_tables(
         caption: hardware, versions and date.
         reference: variant that ratios are taken against; None for no ratios.
         growth_from: shortest length that enters the growth exponents.
+        peak: what the machine does at best, see `of_peak`; None where it is not known.
 
     Returns:
         Names of the reports that were written.
@@ -195,19 +207,62 @@ def write_tables(
             Table(quantity.title, *_table(rows, quantity, reference=reference, growth_from=growth_from))
             for quantity in measured
         ]
+        how = _legend(reference, growth_from)
+        if TRAIN in measured and peak:
+            tables.append(Table("Training step: % of the machine's arithmetic / of its bandwidth", *_peak(rows, peak)))
+            how += _peak_legend(peak)
         if MEMORY in measured and any(row.estimated_memory_bytes is not None for row in rows):
             tables.append(
                 Table("Memory that `krontime plan` states for a training step, over what was measured", *_plan(rows))
             )
-        how = _legend(reference, growth_from)
         if MEMORY in measured:
             how += _MEMORY_LEGEND
-        files = {"md": markdown(tables, f"{how} {caption}"), "tex": latex(tables, f"{how} {caption}")}
-        for suffix, text in files.items():
-            with replacing(folder / f"{name}.{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_page(tables, f"{how} {caption}", folder, name)
         _write_tidy(rows, measured, folder / f"{name}.csv", reference=reference, growth_from=growth_from)
     return written
+
+
+def write_page(tables: Sequence[Table], caption: str, folder: Path, name: str) -> None:
+    """Write tables as `NAME.md` and `NAME.tex`."""
+    for suffix, text in {"md": markdown(tables, caption), "tex": latex(tables, caption)}.items():
+        with replacing(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def of_peak(row: Row, peak: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """The fractions of a machine's arithmetic and bandwidth that a training step makes use of.
+
+    Args:
+        row: of the benchmark. Its step is taken to compute three times what the forward pass does, and to write and
+            read once what it holds at most: less than it does.
+        peak: `gemm_flops_per_s` and `stream_bytes_per_s`.
+
+    Returns:
+        Each of them, None where the row lacks the number.
+    """
+    if not row.train_step_ms:
+        return None, None
+    step_s = row.train_step_ms / 1000
+    computed = None if row.forward_flops is None else 3 * row.forward_flops / step_s / peak["gemm_flops_per_s"]
+    moved = None if row.peak_memory_bytes is None else 2 * row.peak_memory_bytes / step_s / peak["stream_bytes_per_s"]
+    return computed, moved
+
+
+def _peak(rows: Sequence[Row], peak: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    def cell(row: Row) -> str:
+        if row.train_step_ms is None:
+            return STATUS_WORDS[row.status]
+        return " / ".join("-" if fraction is None else f"{100 * fraction:.0f}" for fraction in of_peak(row, peak))
+
+    return _grid(rows, cell)
+
+
+def _peak_legend(peak: Mapping[str, float]) -> str:
+    return (
+        " Percentages: three times the operations of the forward pass, of what a product of large matrices reaches "
+        f"({peak['gemm_flops_per_s'] / 1e9:,.0f} GFLOP/s); the memory of the step, written and read once, of what a "
+        f"copy reaches ({peak['stream_bytes_per_s'] / 1e9:,.0f} GB/s)."
+    )
 
 
 def _legend(reference: str | None, growth_from: int) -> str:

@@ -6,10 +6,13 @@ from dataclasses import asdict, fields
 import pytest
 
 from krontime.errors import UserError
+from krontime.reports.benchmark.jobs import JobRow
+from krontime.reports.benchmark.published import published_problem
 from krontime.reports.benchmark.report import write_report
 from krontime.reports.benchmark.summary import write_summary
 from krontime.reports.benchmark.tables import Row, read_rows, write_rows
 
+KEYS = ("model", "seconds", "memory_mb", "source")
 ABOUT = {
     "device": {"kind": "cpu", "name": "A Processor", "count": 1, "num_threads": 2, "platform": "Linux 6 x86_64"},
     "versions": {"python": "3.11.9", "torch": "2.13.0", "krontime": "0.1.0"},
@@ -50,7 +53,7 @@ def folder(tmp_path):
 
 
 def test_rows_come_back_as_they_were(folder):
-    assert list(map(asdict, read_rows(folder / "benchmark.csv"))) == list(map(asdict, ROWS))
+    assert list(map(asdict, read_rows(folder / "benchmark.csv", Row))) == list(map(asdict, ROWS))
 
 
 def test_the_report(folder):
@@ -66,6 +69,45 @@ def test_the_report(folder):
     assert {f"{name}.{end}" for name in ("runtime", "memory") for end in ("md", "tex", "csv", "svg")} < set(before)
     write_report(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_percentages_of_the_machine_stand_where_they_are_known(folder):
+    rows = [row("a", 10, 1000.0, forward_flops=10**9, peak_memory_bytes=10**8), row("a", 20, None, status="timeout")]
+    write_rows(rows, folder / "benchmark.csv")
+    about = {**ABOUT, "peak": {"gemm_flops_per_s": 6e9, "stream_bytes_per_s": 1e9}}
+    (folder / "environment.json").write_text(json.dumps(about))
+    write_report(folder)
+    assert "| a | 50 / 20 | timeout |" in (folder / "runtime.md").read_text()
+
+
+def test_published_figures_of_a_thousand_steps_stand_below_a_rule(folder):
+    write_rows([row("a", 10, 9.0), row("b", 20, 50.0, peak_memory_bytes=2 * 10**6)], folder / "benchmark.csv")
+    published = [{"model": "SSM", "seconds": 3.6, "memory_mb": 2685, "source": "a paper"}]
+    assert published_problem(published) is None
+    about = {**ABOUT, "settings": {**ABOUT["settings"], "published_steps": published}}
+    (folder / "environment.json").write_text(json.dumps(about))
+    assert "thousand_steps" in write_report(folder)
+    text = (folder / "thousand_steps.md").read_text()
+    assert "| b | 50.0 | 2.00 |\n| ═ | ═ | ═ |\n| SSM | 3.6 | 2,685 |" in text
+    assert "batches of their own: a paper. Above it: batch of 4 series" in text
+
+
+@pytest.mark.parametrize("published", [None, [3], [{"model": "SSM"}], [dict.fromkeys(KEYS, "fast")]])
+def test_published_figures_are_checked(published):
+    assert "a list of mappings with model, seconds, memory_mb, source" in published_problem(published)
+
+
+def test_jobs_come_back_from_their_file_alone(folder):
+    missing = dict.fromkeys(("fit_s", "closed_form_s", "predict_ms_per_series", "whole_s", "peak_memory_bytes"))
+    rows = [
+        JobRow("default", "krontime", 10, 40, 12.5, 3.0, 0.25, 20.0, 2**21, "ok", None),
+        JobRow("hydra", "aeon_hydra", 20, 40, **missing, status="timeout", message="late"),
+    ]
+    write_rows(rows, folder / "jobs.csv")
+    assert "jobs" in write_report(folder)
+    text = (folder / "jobs.md").read_text()
+    assert "| job | 10 | 20 |\n|---|---:|---:|\n| default | 12.5 | - |\n| hydra | - | timeout |" in text
+    assert "on 40 generated series" in text
 
 
 @pytest.mark.parametrize(
