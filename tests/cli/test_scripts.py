@@ -46,13 +46,15 @@ esac
 NOTHING = "#!/usr/bin/env bash\n"
 
 
-def calls(script: Path, size: str, project: Path, *, code: int = 0, data: int = 0) -> tuple[int, list[list[str]]]:
+def calls(
+    script: Path, size: str, project: Path, *, code: int = 0, data: int = 0, python: str = NOTHING
+) -> tuple[int, list[list[str]]]:
     """The exit code of a script, and the arguments of each `krontime`.
 
-    Sweeps exit with `code`, the command `data` with `data`.
+    Sweeps exit with `code`, the command `data` with `data`; `python` is what stands in for the interpreter.
     """
     shutil.copytree(script.parent, project / "scripts")
-    for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": NOTHING, "bin/make": NOTHING}.items():
+    for name, text in {".venv/bin/krontime": NOTE, ".venv/bin/python": python, "bin/make": NOTHING}.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
         (project / name).chmod(0o755)
@@ -145,3 +147,32 @@ def test_tables_know_the_seeds_that_were_asked_for(script: Path, size: str, tmp_
         records = (value(call, "records") or "").strip("[]")
         asked = next(each for output, each in seeds.items() if records == output or records.startswith(f"{output}/"))
         assert value(call, "seeds") == (asked and f"[{asked}]"), call
+
+
+ON_DEVICE = """#!/usr/bin/env bash
+[ "$1" != -c ] || { echo "A GPU"; exit; }
+[ "$DRY_RUN" = 1 ] || exit "${TESTS:-0}"
+"""
+
+
+def test_a_gpu_is_claimed_only_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "check_gpu.sh"
+    for name, dry_run, python, output in (
+        ("device", "", ON_DEVICE, "docs/results/gpu"),
+        ("dry", "1", ON_DEVICE, "outputs/check_gpu"),
+        ("none", "", NOTHING, "outputs/check_gpu"),
+    ):
+        monkeypatch.setenv("DRY_RUN", dry_run)
+        code, [call] = calls(script, "", tmp_path / name, python=python)
+        assert (code, call[:2], value(call, "output")) == (0, ["benchmark", "size=gpu"], output)
+        assert int(value(call, "total_s") or 0) <= 440
+        assert (value(call, "accelerator") == "cpu") == (name != "device")
+
+
+def test_failed_tests_on_a_gpu_do_not_stop_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "check_gpu.sh"
+    monkeypatch.setenv("TESTS", "3")
+    monkeypatch.setenv("DRY_RUN", "")
+    code, found = calls(script, "", tmp_path / "failed", python=ON_DEVICE)
+    assert code == 3
+    assert len(found) == 1
