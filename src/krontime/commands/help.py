@@ -6,7 +6,6 @@ from pathlib import Path
 
 from krontime.commands import COMMANDS
 from krontime.config import files as config_files
-from krontime.config.descriptions import descriptions
 
 WIDTH = 98
 _COLUMN = 36
@@ -133,6 +132,8 @@ def groups_and_keys(
     files = [("", base) for base in _bases(config)]
     for group, choice in groups.items():
         files += [(group, base) for file in files_of(group, choice) for base in _bases(file)]
+    from krontime.config.descriptions import descriptions  # with pydantic, a fifth of a second
+
     meanings = descriptions(command)
     keys = {}  # what a choice sets takes the place of what it is built on
     for prefix, file in files:

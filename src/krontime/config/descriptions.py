@@ -1,4 +1,4 @@
-"""What the keys of a command mean, and what they may be, as the schema says it; imports nothing heavy."""
+"""What the keys of a command mean, and what they may be, as the schema says it; imports nothing heavier than that."""
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
