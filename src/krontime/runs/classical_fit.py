@@ -85,6 +85,7 @@ class ClassicalFit(Fit):
     def __init__(self, config: Mapping[str, Any], job: PreparedData, run_dir: Path, *, is_first: bool) -> None:
         super().__init__(config, job, run_dir, is_first=is_first)
         self._began_s = self._ended_s = 0.0
+        self._cpu_s: float | None = None
         self._warm_up_s: float | None = None
 
     @property
@@ -101,6 +102,11 @@ class ClassicalFit(Fit):
     def part_times_s(self) -> dict[str, float]:
         """There is one part."""
         return {"classifier": self.train_time_s}
+
+    @property
+    def train_cpu_s(self) -> float | None:
+        """Those of the processor in the same time."""
+        return self._cpu_s
 
     @property
     def has_begun(self) -> bool:
@@ -136,13 +142,13 @@ class ClassicalFit(Fit):
         self._estimator = reference.estimator
         self._warm_up_s = self._warmed_up(fitted_on)
         self._memory = PeakMemory()
-        self._began_s = time.perf_counter()
+        self._began_s, cpu_s = time.perf_counter(), time.process_time()
         try:
             with _contained():
                 self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
         except _REFUSALS as error:
             raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
-        self._ended_s = time.perf_counter()
+        self._ended_s, self._cpu_s = time.perf_counter(), time.process_time() - cpu_s
         self.ended()
 
     def _warmed_up(self, fitted_on: np.ndarray) -> float | None:

@@ -66,6 +66,11 @@ class Fit(ABC):
         """The same seconds by what was fitted."""
 
     @property
+    def train_cpu_s(self) -> float | None:
+        """Processor seconds of it in all threads of this process, once it is done; None where it was done in parts."""
+        return None
+
+    @property
     def warm_up_s(self) -> float | None:
         """Seconds of compiling before it; None where that was not done apart."""
         return None

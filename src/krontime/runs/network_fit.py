@@ -28,6 +28,7 @@ from krontime.training import equipment
 from krontime.training.attention_maps import mean_factors
 from krontime.training.budget import EndAtLastStep, measured_steps
 from krontime.training.checkpoint import write_checkpoint
+from krontime.training.clock import now_s
 from krontime.training.divergence import StopOnDivergence
 from krontime.training.predict import Scorer
 from krontime.training.progress import Bar, EpochLines, History
@@ -68,7 +69,8 @@ class NetworkFit(Fit):
         self._callbacks = callbacks
         self._timer, self._history, self._end = Timer(), History(), EndAtLastStep()
         self._steps_in_time: int | None = None
-        self._fitted_before_s = 0.0
+        self._fitted_before_s = self._taken_s = 0.0
+        self._cpu_s: float | None = None
         self._held_out: HeldOut = {}
 
     @property
@@ -88,6 +90,11 @@ class NetworkFit(Fit):
         if targets.has_network(self.config):
             times["network"] = self.train_time_s - sum(times.values())
         return times
+
+    @property
+    def train_cpu_s(self) -> float | None:
+        """Those of the processor in the same time."""
+        return self._cpu_s
 
     @property
     def num_steps(self) -> int:
@@ -154,20 +161,23 @@ class NetworkFit(Fit):
             write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
         else:
             ckpt_path = resumed.path if resumed else None
+            began_cpu_s = time.process_time() - (self._cpu_s or 0.0)
             trainer.fit(module, datamodule=self._batches(), ckpt_path=ckpt_path, weights_only=True)
+            self._cpu_s = None if resumed or self.world_size > 1 else time.process_time() - began_cpu_s
         self.ended()
 
     def _fitted_module(self) -> "SeriesClassifier":
         """See `fitted_module`; from here on time and memory count."""
-        began_s = 0.0
+        began_s = began_cpu_s = began_limit_s = 0.0
 
         def begin() -> None:
-            nonlocal began_s
+            nonlocal began_s, began_cpu_s, began_limit_s
             self._memory = PeakMemory()
-            began_s = time.perf_counter()
+            began_s, began_cpu_s, began_limit_s = time.perf_counter(), time.process_time(), now_s(self.device)
 
         module, self._held_out = fitted_module.fitted_module(self.config, self.job, begin)
-        self._fitted_before_s = time.perf_counter() - began_s
+        self._fitted_before_s, self._cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        self._taken_s = now_s(self.device) - began_limit_s
         self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
         if module.mixture is not None:
             self.num_parameters += module.mixture.closed_form.num_fitted
@@ -177,7 +187,7 @@ class NetworkFit(Fit):
         """Steps that there is time for, once what came before is taken off."""
         assert self._memory is not None
         with self._memory.paused():
-            return measured_steps(self.config, module, self._batches(), limit_s=limit_s - self._fitted_before_s)
+            return measured_steps(self.config, module, self._batches(), limit_s=limit_s - self._taken_s)
 
     def _begin_folder(self, trainer: "Trainer", resumed: Resumed | None) -> None:
         """Write what is there before the first step; set aside what a run that starts anew finds in its folder."""

@@ -193,6 +193,8 @@ class Record(_Strict):
         max_steps: optimiser steps that there were to be, which the schedule was made for; likewise.
         limited_by: what `max_steps` comes from; likewise.
         train_time_s: wall-clock seconds of fitting.
+        train_cpu_s: processor seconds of the same, over all threads: what the machine did beside it is no part of it.
+            None for a run that was resumed, or done by several processes, and in files of older versions.
         warm_up_s: wall-clock seconds of compiling before it; None for what compiles nothing then, and in files of older
             versions, where it was part of fitting.
         part_times_s: wall-clock seconds of `reading` the data, of fitting the `closed_form` and the `network` (or the
@@ -224,6 +226,7 @@ class Record(_Strict):
     max_steps: NonNegativeInt | None = None
     limited_by: LimitedBy | None = None
     train_time_s: Annotated[FiniteFloat, Field(ge=0)] | None
+    train_cpu_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
     warm_up_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
     part_times_s: dict[str, Annotated[FiniteFloat, Field(ge=0)]] = {}
     peak_memory_bytes: NonNegativeInt | None

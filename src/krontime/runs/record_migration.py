@@ -17,7 +17,9 @@ READABLE = (1, 2, SCHEMA_VERSION)
 
 _SINCE = {
     "inference_ms_per_series": 2,
-    **dict.fromkeys(("num_steps", "max_steps", "limited_by", "warm_up_s", "part_times_s", "memory_of"), 3),
+    **dict.fromkeys(
+        ("num_steps", "max_steps", "limited_by", "train_cpu_s", "warm_up_s", "part_times_s", "memory_of"), 3
+    ),
 }
 """Schema that a field came with."""
 

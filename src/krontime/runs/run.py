@@ -126,6 +126,7 @@ def _train_in(
             warm_up_s=fit.warm_up_s,
             limited_by=fit.limited_by,
             train_time_s=fit.train_time_s,
+            train_cpu_s=fit.train_cpu_s,
             part_times_s={**part_times_s, **fit.part_times_s, **scoring_time_s},
             peak_memory_bytes=fit.peak_memory_bytes,
             memory_of="job",

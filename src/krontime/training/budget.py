@@ -5,17 +5,16 @@ import logging
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from krontime.data.datamodule import SeriesDataModule
 from krontime.training import equipment
+from krontime.training.clock import now_s
 from krontime.training.module import SeriesClassifier
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,8 @@ def measured_steps(
         config: of the run, in plain types.
         module: before its first step.
         batches: a data module of its own.
-        limit_s: seconds that there are, measuring included; further processes may start before they count.
+        limit_s: seconds that there are, measuring included, on the clock of `krontime.training.clock`; further
+            processes may start before they count.
 
     Returns:
         At least 1.
@@ -106,49 +106,46 @@ class _Clock(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From now on time counts."""
-        self._started_s = time.perf_counter()
+        self._started_s = self._now_s(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start anew: what the epoch before took was its compiling."""
         self._batch_s, self._validation_s = [], []
-        self._ended_s = _now_s(pl_module)
+        self._ended_s = self._now_s(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the time from the end of one batch to that of the next: loading is included."""
-        now_s = _now_s(pl_module)
-        self._batch_s.append(now_s - self._ended_s)
-        self._ended_s = now_s
+        ended_s = self._now_s(trainer)
+        self._batch_s.append(ended_s - self._ended_s)
+        self._ended_s = ended_s
 
-    def on_validation_batch_start(self, *_: Any, **__: Any) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Note the time."""
-        self._validated_s = time.perf_counter()
+        self._validated_s = self._now_s(trainer)
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Note how long it took."""
-        self._validation_s.append(_now_s(pl_module) - self._validated_s)
+        self._validation_s.append(self._now_s(trainer) - self._validated_s)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Divide the time that is left by that of a step and its part of what comes after an epoch."""
-        now_s = _now_s(pl_module)
+        ended_s = self._now_s(trainer)
         num_batches = _limited(len(self.batches.train_dataloader()), self.options.get("limit_train_batches"))
         num_validation = _limited(len(self.batches.val_dataloader()), self.options.get("limit_val_batches"))
-        after_s = now_s - self._ended_s
+        after_s = ended_s - self._ended_s
         if self._validation_s:
             after_s += (num_validation - len(self._validation_s)) * statistics.median(self._validation_s)
         epoch_s = num_batches * statistics.median(self._batch_s) + max(after_s, 0.0)
         per_step_s = epoch_s / math.ceil(num_batches / self.options["accumulate_grad_batches"])
-        steps = max(1, int((self.limit_s - (now_s - self._started_s)) / per_step_s))
+        steps = max(1, int((self.limit_s - (ended_s - self._started_s)) / per_step_s))
         self.steps = int(trainer.strategy.broadcast(steps))
         log.info("%d steps of %.3g s fit into the time, validation included", self.steps, per_step_s)
 
-
-def _now_s(module: pl.LightningModule) -> float:
-    """The time, once the device has done what it was given."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)
-    return time.perf_counter()
+    def _now_s(self, trainer: pl.Trainer) -> float:
+        num_processes = max(trainer.world_size, 1 + self.batches.num_workers)
+        return now_s(trainer.strategy.root_device, num_processes=num_processes)
 
 
 def _limited(num_batches: int, limit: int | float | None) -> int:

@@ -162,6 +162,7 @@ def test_it_is_compiled_on_a_few_series_apart_from_the_fit(limit, config, monkey
     assert few[2] == (9 if limit[0] == "WARM_UP_POINTS" else all_of_them[2])
     assert all_of_them[0] == record.protocol.num_train
     assert record.warm_up_s > 0.5 > record.train_time_s
+    assert 0 < record.train_cpu_s < 0.5
 
 
 def test_a_classifier_that_takes_no_few_series_is_fitted_all_the_same(config, monkeypatch, tmp_path):

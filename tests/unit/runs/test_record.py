@@ -33,6 +33,7 @@ FIELDS = [
     "num_steps",
     "max_steps",
     "limited_by",
+    "train_cpu_s",
     "warm_up_s",
     "part_times_s",
     "memory_of",

@@ -28,7 +28,7 @@ def earlier(make_record, version: int, **changes) -> str:
     """The text of a record as an earlier version of krontime wrote it."""
     content = make_record(model="aeon_quant", config=EARLIER).model_dump(mode="json")
     content |= {"schema_version": version}
-    for name in ("num_steps", "max_steps", "limited_by", "warm_up_s", "part_times_s", "memory_of"):
+    for name in ("num_steps", "max_steps", "limited_by", "train_cpu_s", "warm_up_s", "part_times_s", "memory_of"):
         del content[name]
     if version == 1:
         del content["inference_ms_per_series"]

@@ -1,0 +1,30 @@
+"""The clock of a limit on training time."""
+
+import time
+
+import pytest
+import torch
+
+from krontime.training import clock
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def clocks(monkeypatch):
+    """A wall clock and a processor's that can be told apart."""
+    monkeypatch.setattr(time, "perf_counter", lambda: 1000.0)
+    monkeypatch.setattr(time, "process_time", lambda: 1.0)
+
+
+def test_one_thread_is_measured_by_the_processor_whatever_else_runs(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+    assert clock.now_s(CPU) == 1.0
+
+
+@pytest.mark.parametrize(("num_threads", "num_processes"), [(2, 1), (1, 2)])
+def test_several_are_measured_by_the_wall(monkeypatch, num_threads, num_processes):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+
+    assert clock.now_s(CPU, num_processes=num_processes) == 1000.0
