@@ -22,6 +22,7 @@ from krontime.reports.folder import (
     as_options,
     compared,
     refresh,
+    runs_of,
     write_options,
     write_results,
 )
@@ -84,9 +85,12 @@ def _write(options: Mapping[str, Any]) -> Path:
                 [f"{item.path}: {'; '.join(item.problems)}" for item in damaged]
                 + ["publish=true: expected no damaged record; fix or remove those above, or name other folders"]
             )
+        if chosen.models is not None:
+            runs = runs_of(chosen.models, runs)
         chosen = _kept(chosen, runs, output)
         said = compared(runs, damaged, chosen, remarks).notes
-        remarks = Remarks(tuple(note for note in said if note.is_lost), remarks.unrecorded)
+        jobs = tuple(job for job in remarks.unrecorded if chosen.models is None or job.model in chosen.models)
+        remarks = Remarks(tuple(note for note in said if note.is_lost), jobs)
         publish(runs, output / RECORDS, remarks)
         write_options(chosen, output)
         runs, damaged = collect([output / RECORDS])

@@ -7,7 +7,7 @@ again from these.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,17 +140,29 @@ def read_options(folder: Path) -> TableOptions:
     return options
 
 
+def runs_of(models: Sequence[str], runs: Sequence[Stored]) -> list[Stored]:
+    """The runs of some models.
+
+    Raises:
+        UserError: there is none of one of them.
+    """
+    chosen = [run for run in runs if run.record.model in models]
+    if missing := sorted(set(models) - {run.record.model for run in chosen}):
+        raise UserError(f"models: no record is of {', '.join(missing)}")
+    return chosen
+
+
 def compared(runs: Sequence[Stored], damaged: Sequence[Damaged], options: TableOptions, remarks: Remarks) -> Comparison:
     """The runs put side by side as the options say.
 
     Raises:
-        UserError: no record has one of the keys of `rows`.
+        UserError: no record has one of the keys of `rows`, or is of one of the models.
     """
     keys = options.rows or ()
     if options.models is not None:
-        runs = [run for run in runs if run.record.model in options.models]
-        if missing := sorted(set(options.models) - {run.record.model for run in runs}):
-            raise UserError(f"models: no record is of {', '.join(missing)}")
+        runs = runs_of(options.models, runs)
+        unrecorded = tuple(job for job in remarks.unrecorded if job.model in options.models)
+        remarks = replace(remarks, unrecorded=unrecorded)
     return compare(runs, metric=options.metric, keys=keys, seeds=options.seeds, damaged=damaged, remarks=remarks)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from krontime.config.identity import config_hash, job_identity
 from krontime.config.time_limit import limit_seconds
@@ -169,6 +169,13 @@ class Comparison:
         if len(means) == len(self.data_sets) > 1 and len(metrics) == 1:
             return statistics.fmean(means), metrics.pop()
         return None
+
+    @cached_property
+    def train_field(self) -> Literal["train_cpu_s", "train_time_s"]:
+        """The field of records that times are compared by: processor time, where every completed run has it."""
+        completed = [record for record in self.records if record.status is Status.COMPLETED]
+        known = bool(completed) and all(record.train_cpu_s is not None for record in completed)
+        return "train_cpu_s" if known else "train_time_s"
 
     @property
     def records(self) -> list[Record]:

@@ -38,6 +38,8 @@ def plot_pareto(comparison: Comparison, folder: Path) -> list[str]:
 
     written = []
     for name, (field, title, unit) in PARETO.items():
+        if name == "pareto_time" and comparison.train_field == "train_cpu_s":
+            field, title = "train_cpu_s", "processor time of training (s)"
         panels: dict[str, list[tuple[int, RunGroup, float]]] = {}
         for data in dict.fromkeys(data for data, _ in comparison.rows):
             for number, variant in enumerate(comparison.variants):

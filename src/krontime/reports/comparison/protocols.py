@@ -30,11 +30,13 @@ def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
     """Runs on one data set, grouped by what their protocols share, the largest group first.
 
     The seed of a split may differ within a group, and with it the sizes of train and validation; with one seed
-    the sizes must agree. Runs that failed before they had a protocol go with the largest group.
+    the sizes must agree. What selects nothing on validation goes with what does, and a reference classifier, whose
+    scaling is part of the classifier, with networks of any scaling. Runs that failed before they had a protocol go with
+    the largest group.
     """
     groups: dict[str, list[Stored]] = defaultdict(list)
     lost = []
-    usual = _usual_selection(runs)
+    usual = _usual(runs)
     by_group = any(run.record.protocol and run.record.protocol.resampled_by == "group" for run in runs)
     always = {**_BLANK, "num_test": 0} if by_group else _BLANK  # whole groups are tested on, large or small
     for run in runs:
@@ -42,8 +44,10 @@ def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
             lost.append(run)
         else:
             blank = always
-            if run.record.protocol.fitted_on is not None:  # a reference, which selects nothing where networks select
-                blank = {**always, "fitted_on": None, "series_length": None, "selection_metric": usual}
+            if run.record.protocol.selection_metric is None:
+                blank = {**blank, "selection_metric": usual.get("selection_metric")}
+            if run.record.protocol.fitted_on is not None:
+                blank = {**blank, "fitted_on": None, "series_length": None, **usual}
             groups[run.record.protocol.model_copy(update=blank).model_dump_json()].append(run)
     apart: list[list[Stored]] = []
     for group in groups.values():
@@ -64,10 +68,15 @@ def by_protocol(runs: Sequence[Stored]) -> list[list[Stored]]:
     return apart
 
 
-def _usual_selection(runs: Sequence[Stored]) -> str | None:
-    """The metric that most networks were selected on, whose rows reference classifiers are shown in."""
-    protocols = [run.record.protocol for run in runs if run.record.protocol and not run.record.protocol.fitted_on]
-    return statistics.mode(protocol.selection_metric for protocol in protocols) if protocols else None
+def _usual(runs: Sequence[Stored]) -> dict[str, Any]:
+    """What most of our own models were selected on and scaled by, whose rows the others are shown in."""
+    own = [run.record.protocol for run in runs if run.record.protocol and not run.record.protocol.fitted_on]
+    usual: dict[str, Any] = {"selection_metric": None}
+    if own:
+        usual["scaling"] = statistics.mode(protocol.scaling for protocol in own)
+    if selected := [metric for protocol in own if (metric := protocol.selection_metric) is not None]:
+        usual["selection_metric"] = statistics.mode(selected)
+    return usual
 
 
 def _dump(run: Stored, fields: Iterable[str]) -> str:

@@ -226,8 +226,13 @@ def _marks(entries: Iterable[RunGroup]) -> dict[str, Mark]:
     return {_score(e): places[mean] for e in entries if (mean := f"{e.mean:.3f}") in places}
 
 
+def _seconds(s: float) -> str:
+    return f"{s:,.0f} s" if s >= 9.95 else f"{s:.1f} s"
+
+
 _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "train_time_s": ("training time", lambda s: f"{s:,.0f} s" if s >= 9.95 else f"{s:.1f} s"),
+    "train_time_s": ("training time", _seconds),
+    "train_cpu_s": ("processor time of training", _seconds),
     "inference_ms_per_series": ("time to classify a series", format_milliseconds),
     "peak_memory_bytes": ("peak memory", lambda num_bytes: format_bytes(round(num_bytes))),
     "num_parameters": ("parameters", lambda num: f"{num:,.0f}"),
@@ -237,8 +242,10 @@ _COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def _costs_known(comparison: Comparison) -> dict[str, str]:
     """Names of the costs by field; records of earlier versions do not all have the time to classify."""
-    known = any(record.inference_ms_per_series is not None for record in comparison.records)
-    return {field: name for field, (name, _) in _COSTS.items() if known or field != "inference_ms_per_series"}
+    left_out = {"train_time_s", "train_cpu_s"} - {comparison.train_field}
+    if all(record.inference_ms_per_series is None for record in comparison.records):
+        left_out.add("inference_ms_per_series")
+    return {field: name for field, (name, _) in _COSTS.items() if field not in left_out}
 
 
 def _cost(comparison: Comparison) -> Callable[[RunGroup], str]:
@@ -320,6 +327,7 @@ def _tidy(comparison: Comparison) -> list[dict[str, Any]]:
             "out_of_time": entry.num_out_of_time,
             "max_epochs": " ".join(map(str, sorted(entry.max_epochs))),
             "train_time_s": entry.mean_of("train_time_s"),
+            "train_cpu_s": entry.mean_of("train_cpu_s"),
             "inference_ms_per_series": entry.mean_of("inference_ms_per_series"),
             "peak_memory_bytes": entry.mean_of("peak_memory_bytes"),
             "num_parameters": entry.mean_of("num_parameters"),

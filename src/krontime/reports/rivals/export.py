@@ -19,7 +19,7 @@ def export_tsml(comparison: Comparison, folder: Path) -> list[Path]:
     Returns:
         The files that were written.
     """
-    names = {" ".join(variant): _archive_name(comparison, " ".join(variant)) for variant in comparison.variants}
+    names = {" ".join(variant): archive_name(comparison, " ".join(variant)) for variant in comparison.variants}
     written = []
     for metric, (measure, *_) in MEASURES.items():
         for model, scores in our_scores(comparison, metric).items():
@@ -41,7 +41,7 @@ def _table(scores: dict[Place, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _archive_name(comparison: Comparison, model: str) -> str:
+def archive_name(comparison: Comparison, model: str) -> str:
     """What the archive calls a classifier of aeon; the model's own name for any other."""
     paths = {
         str(options.get("classifier"))

@@ -75,7 +75,7 @@ def time_to_accuracy(comparison: Comparison) -> dict[str, list[float]]:
         factors[name] = []
         for data in data_sets:
             entry, reference = comparison.only(data, variant), comparison.only(data, (REFERENCE,))
-            times = [e.mean_of("train_time_s") if e else None for e in (entry, reference)]
+            times = [e.mean_of(comparison.train_field) if e else None for e in (entry, reference)]
             places = [place for place in scores[REFERENCE] if place[0] == data and place in scores.get(name, {})]
             reached = bool(places) and np.mean([scores[name][p] - scores[REFERENCE][p] for p in places]) > -1e-9
             factors[name].append(times[0] / times[1] if reached and times[0] and times[1] else np.inf)

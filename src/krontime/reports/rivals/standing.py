@@ -11,6 +11,8 @@ from krontime.reports.comparison.series_bootstrap import LEVEL
 from krontime.reports.rivals.read import Place, Scores
 from krontime.runs.record import Record
 
+_DRAWS = 9_999  # of data sets, for an interval
+
 _DIGITS = 4  # published figures are rounded to five digits, and scores that should tie must
 
 
@@ -67,6 +69,7 @@ class Pairing:
         other: name of the other.
         wins, draws, losses: data sets on which ours is better, as good, worse.
         difference: mean of ours less that of the other.
+        low, high: its 95 % interval, from a paired bootstrap over data sets.
         p_holm: of Wilcoxon's signed-rank test, two-sided, corrected over all others; 1 where nothing differs.
     """
 
@@ -75,6 +78,8 @@ class Pairing:
     draws: int
     losses: int
     difference: float
+    low: float
+    high: float
     p_holm: float
 
 
@@ -122,7 +127,8 @@ def standing(metric: MetricName, ours: Scores, theirs: Scores) -> Standing | Non
     if not places or not others:
         return None
     data_sets = sorted({data for data, _ in places})
-    columns = [_means(scores, places, data_sets) for scores in [*scored.values(), *(theirs[name] for name in others)]]
+    compared = [*scored.values(), *(theirs[name] for name in others)]
+    columns = [data_set_means(scores, places, data_sets) for scores in compared]
     return Standing(
         metric=metric,
         ours=tuple(scored),
@@ -134,8 +140,18 @@ def standing(metric: MetricName, ours: Scores, theirs: Scores) -> Standing | Non
     )
 
 
-def _means(scores: Mapping[Place, float], places: Sequence[Place], data_sets: Sequence[str]) -> list[float]:
-    """Over the resamples of each data set."""
+def resample_numbers(places: Sequence[Place]) -> str:
+    """`resample 0`, `resamples 0 to 4` where they are all between, else `resamples 0, 2, 5`."""
+    values = sorted({resample for _, resample in places})
+    if len(values) == 1:
+        return f"resample {values[0]}"
+    if values == list(range(values[0], values[-1] + 1)):
+        return f"resamples {values[0]} to {values[-1]}"
+    return f"resamples {', '.join(map(str, values))}"
+
+
+def data_set_means(scores: Mapping[Place, float], places: Sequence[Place], data_sets: Sequence[str]) -> list[float]:
+    """Means over the resamples of each data set."""
     return [float(np.mean([scores[place] for place in places if place[0] == data])) for data in data_sets]
 
 
@@ -152,6 +168,8 @@ def pairings(standing: Standing, model: str) -> list[Pairing]:
     ]
     corrected = multipletests(ps, alpha=LEVEL, method="holm")[1] if ps else []
     raw = standing.means[:, [own]] - standing.means
+    drawn = np.random.default_rng(0).integers(len(raw), size=(_DRAWS, len(raw)))
+    low, high = np.quantile([raw[rows].mean(axis=0) for rows in drawn], [0.025, 0.975], axis=0)
     return [
         Pairing(
             other=standing.names[number],
@@ -159,6 +177,8 @@ def pairings(standing: Standing, model: str) -> list[Pairing]:
             draws=int((differences[:, number] == 0).sum()),
             losses=int((differences[:, number] < 0).sum()),
             difference=float(raw[:, number].mean()),
+            low=float(low[number]),
+            high=float(high[number]),
             p_holm=float(p),
         )
         for number, p in zip(others, corrected, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from krontime.reports.comparison.tables import write_csv
 from krontime.reports.markup import Cell, Line, Mark, Table, latex, markdown
-from krontime.reports.rivals.standing import LEVEL, Pairing, Standing, pairings
+from krontime.reports.rivals.standing import LEVEL, Pairing, Standing, pairings, resample_numbers
 from krontime.storage import replacing
 
 RIVALS = "rivals"
@@ -23,8 +23,9 @@ _TITLES = {
 _CAPTION = (
     "Means and mean ranks (1 is best) over the same data sets and resamples for all; resample 0 is the official split, "
     "the others are aeon's with their number as seed. Below the rule: published by others, not run here. Wins, draws "
-    "and losses count data sets; p-values are of Wilcoxon's signed-rank test over data sets, two-sided, corrected by "
-    f"Holm's method over all others, bold below {LEVEL}."
+    "and losses count data sets; a difference has its 95 % interval, of a paired bootstrap over data sets; p-values "
+    "are of Wilcoxon's signed-rank test over data sets, two-sided, corrected by Holm's method over all others, bold "
+    f"below {LEVEL}."
 )
 
 _CLIPS = (
@@ -34,7 +35,9 @@ _CLIPS = (
 )
 
 
-def write_rivals(standings: Sequence[Standing], against: str, source: str, folder: Path) -> list[str]:
+def write_rivals(
+    standings: Sequence[Standing], against: str, source: str, folder: Path, agreement: Table | None = None
+) -> list[str]:
     """Write `rivals.md`, `.tex` and `.csv`.
 
     Args:
@@ -42,25 +45,21 @@ def write_rivals(standings: Sequence[Standing], against: str, source: str, folde
         against: our model that is held against each of the others.
         source: where the published figures come from.
         folder: where the files go.
+        agreement: of what was run here with the same as published; None where nothing was.
 
     Returns:
         Names of the files.
     """
     paired = [(one, pairings(one, against) if against in one.ours else []) for one in standings]
     tables = [_table(one, pairs, against) for one, pairs in paired]
+    if agreement is not None:
+        tables.append(agreement)
     notes = [f"Published: {source}", _CLIPS, *_gaps(standings)]
     for suffix, form in (("md", markdown), ("tex", latex)):
         with replacing(folder / f"{RIVALS}.{suffix}") as temporary:
             temporary.write_text(form(tables, _CAPTION, notes), encoding="utf-8")
     write_csv([row for one, pairs in paired for row in _rows(one, pairs, against)], folder / f"{RIVALS}.csv")
     return [f"{RIVALS}.{suffix}" for suffix in ("md", "tex", "csv")]
-
-
-def numbers(values: Sequence[int]) -> str:
-    """`0 to 4` where they are all between, else `0, 2, 5`."""
-    if len(values) > 1 and list(values) == list(range(values[0], values[-1] + 1)):
-        return f"{values[0]} to {values[-1]}"
-    return ", ".join(map(str, values))
 
 
 def _table(standing: Standing, pairs: Sequence[Pairing], against: str) -> Table:
@@ -86,9 +85,8 @@ def _table(standing: Standing, pairs: Sequence[Pairing], against: str) -> Table:
         if pairs:
             row += _against(by_name.get(standing.names[number]))
         body.append(row)
-    resamples = sorted({resample for _, resample in standing.places})
-    title = f"{_TITLES[standing.metric]} over {len(standing.data_sets)} data sets, resamples {numbers(resamples)}"
-    return Table(title, header, body, rule_above=len(standing.ours))
+    where = f"{len(standing.data_sets)} data sets, {resample_numbers(standing.places)}"
+    return Table(f"{_TITLES[standing.metric]} over {where}", header, body, rule_above=len(standing.ours))
 
 
 def _against(pair: Pairing | None) -> list[str | Cell]:
@@ -97,7 +95,7 @@ def _against(pair: Pairing | None) -> list[str | Cell]:
     mark: Mark | None = "best" if pair.p_holm < LEVEL else None
     return [
         f"{pair.wins}/{pair.draws}/{pair.losses}",
-        f"{pair.difference:+.3f}",
+        f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]",
         Cell((Line(f"{pair.p_holm:.2g}", mark),)),
     ]
 
@@ -135,6 +133,8 @@ def _rows(standing: Standing, pairs: Sequence[Pairing], against: str) -> list[Ma
                 "draws": pair.draws if pair else None,
                 "losses": pair.losses if pair else None,
                 "difference": f"{pair.difference:.6g}" if pair else None,
+                "low": f"{pair.low:.6g}" if pair else None,
+                "high": f"{pair.high:.6g}" if pair else None,
                 "p_holm": f"{pair.p_holm:.6g}" if pair else None,
             }
         )

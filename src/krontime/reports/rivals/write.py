@@ -8,9 +8,10 @@ from krontime.reports.comparison.compare import Comparison
 from krontime.reports.rivals.plots import PROFILE, RANKS, SCATTER, plot_ranks, plot_scatter, plot_time_to_accuracy
 from krontime.reports.rivals.read import MEASURES, read_published_folder
 from krontime.reports.rivals.standing import Standing, our_scores, standing
+from krontime.reports.rivals.summary import SUMMARY, agreement, write_summary
 from krontime.reports.rivals.tables import RIVALS, write_rivals
 
-STANDINGS = (RIVALS, RANKS, SCATTER, PROFILE)
+STANDINGS = (RIVALS, SUMMARY, RANKS, SCATTER, PROFILE)
 """Names of all files that may be written."""
 
 PUBLISHED = "published"
@@ -38,9 +39,9 @@ def write_standings(
         UserError: the folder cannot be read, nothing in it is on our data sets and resamples, or a name is of no model.
     """
     elsewhere = read_published_folder(published)
-    compared = (
-        standing(metric, our_scores(comparison, metric), elsewhere.scores.get(metric, {})) for metric in MEASURES
-    )
+    ours = {metric: our_scores(comparison, metric) for metric in MEASURES}
+    theirs = {metric: elsewhere.scores.get(metric, {}) for metric in MEASURES}
+    compared = (standing(metric, ours[metric], theirs[metric]) for metric in MEASURES)
     standings = [one for one in compared if one is not None]
     if not standings:
         raise UserError(
@@ -50,7 +51,9 @@ def write_standings(
     first = standings[0]
     own = _chosen("against", against, first.ours, first, _OURS)
     other = _chosen("scatter", scatter, first.others, first, None)
-    written = write_rivals(standings, own, elsewhere.source, folder)
+    alike = agreement(comparison, ours["accuracy"], theirs["accuracy"])
+    written = write_rivals(standings, own, elsewhere.source, folder, alike)
+    written.append(write_summary(standings, comparison, folder))
     if plot_ranks(first, folder) is None:
         written.append(f"{RANKS}.svg")
     plot_scatter(first, own, other, folder)

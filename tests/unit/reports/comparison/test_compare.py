@@ -273,6 +273,25 @@ def test_a_reference_classifier_shares_the_row_of_the_networks(fitted_on, seeds,
     assert entries([*networks, quant]) == [(data, 0, networks[0].model, 2, 0.85), (data, 0, "quant", 1, 0.7)]
 
 
+def test_what_selects_nothing_or_scales_otherwise_shares_the_row_of_what_selects(make_record, make_protocol):
+    reference = {"selection_metric": None, "fitted_on": "train_and_validation", "scaling": "none"}
+    runs = [
+        make_record(
+            model="quant",
+            config={"seed": 0, "data": {"scaling": "none"}, "model": {"fit_on": "train_and_validation"}},
+            protocol=make_protocol(**reference),
+        ),
+        make_record(model="closed_form", protocol=make_protocol(selection_metric=None)),
+        make_record(model="krontime", protocol=make_protocol()),
+    ]
+    assert [entry[1] for entry in entries(runs)] == [0, 0, 0]
+    assert [entry[1] for entry in entries(runs[:2])] == [0, 0]
+    other = make_record(
+        model="tcn", config={"seed": 0, "data": {"scaling": "none"}}, protocol=make_protocol(scaling="none")
+    )
+    assert sorted(entry[1] for entry in entries([*runs, other])) == [0, 0, 0, 1]  # of a network it is the protocol
+
+
 def test_reference_classifiers_that_saw_more_and_less_are_not_averaged(make_record, make_protocol):
     runs = [
         make_record(

@@ -15,7 +15,7 @@ Scored = Callable[..., Comparison]
 def beside(make_record, make_protocol) -> Scored:
     """A comparison from `{model: {data: accuracies of resamples 0, 1, ...}}`; None is a resample that was not run."""
 
-    def make(scores, *, seeds=(0,), train_time_s=None, classifier=None, **changes) -> Comparison:
+    def make(scores, *, seeds=(0,), train_time_s=None, train_cpu_s=None, classifier=None, **changes):
         runs = []
         for model, by_data in scores.items():
             for data, accuracies in by_data.items():
@@ -36,6 +36,7 @@ def beside(make_record, make_protocol) -> Scored:
                             config=config,
                             protocol=protocol,
                             train_time_s=(train_time_s or {}).get(model, 1.0),
+                            train_cpu_s=(train_cpu_s or {}).get(model),
                         )
                         runs.append(Stored(record, Path("nowhere")))
         return compare(runs)

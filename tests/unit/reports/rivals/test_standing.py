@@ -82,4 +82,9 @@ def test_pairings_are_wilcoxon_with_holms_correction():
     for pair, difference in zip(pairs, differences, strict=False):
         assert (pair.wins, pair.draws, pair.losses) == ((difference > 0).sum(), 0, (difference < 0).sum())
         assert pair.difference == pytest.approx(difference.mean(), abs=1e-4)
+        normal = 1.96 * difference.std() / np.sqrt(12)
+        assert (pair.low, pair.high) == pytest.approx(
+            (difference.mean() - normal, difference.mean() + normal), abs=0.03
+        )
     assert (pairs[2].wins, pairs[2].draws, pairs[2].losses, pairs[2].p_holm) == (0, 12, 0, 1.0)
+    assert (pairs[2].low, pairs[2].high) == (0, 0)

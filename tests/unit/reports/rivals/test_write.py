@@ -33,6 +33,7 @@ def test_tables_hold_ours_above_the_rule_and_others_below(ours, published, tmp_p
     written = write_standings(ours, published, tmp_path)
     assert set(written) == {
         *(f"rivals.{suffix}" for suffix in ("md", "tex", "csv")),
+        "rivals_summary.md",
         "rivals_critical_difference.svg",
         "rivals_scatter.svg",
     }
@@ -84,3 +85,12 @@ def test_a_profile_counts_data_sets_on_which_the_accuracy_was_reached(beside):
     factors = time_to_accuracy(comparison)
     assert factors == {reference: [1.0, 1.0, 1.0], "fast": [0.25, float("inf"), 0.25]}
     assert time_to_accuracy(beside({"fast": {"D": [0.9]}})) == {}
+
+
+def test_times_are_the_processors_where_all_runs_have_them(beside):
+    reference = "aeon_multirocket_hydra"
+    scores = {reference: {"D": [0.8]}, "fast": {"D": [0.9]}}
+    times = {"train_time_s": {reference: 8.0, "fast": 2.0}, "train_cpu_s": {reference: 4.0, "fast": 2.0}}
+    assert time_to_accuracy(beside(scores, **times))["fast"] == [0.5]
+    times["train_cpu_s"].pop("fast")
+    assert time_to_accuracy(beside(scores, **times))["fast"] == [0.25]
