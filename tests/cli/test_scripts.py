@@ -70,8 +70,12 @@ def calls(
 
 
 def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Jobs of a sweep in which each value of each override occurs."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    """Jobs of a sweep in which each value of each override occurs; those of a suite on its first data set."""
+    named = [text.removeprefix("+suite=") for text in overrides if text.startswith("+suite=")]
+    suites = [OmegaConf.load(config_dir() / "suite" / f"{name}.yaml") for name in named]
+    first = [text.replace("{name}", next(iter(suite.data_sets))) for suite in suites for text in suite.overrides]
+    typed = [text for text in overrides if not text.startswith("+suite=")]
+    parsed = OverridesParser.create().parse_overrides([*first, *typed])
     values = [[text for ((text,),) in BasicSweeper.split_arguments([each], 1)] for each in parsed]
     for chosen in zip_longest(*values):
         yield [value or every[0] for value, every in zip(chosen, values, strict=True)]
