@@ -438,7 +438,7 @@ def test_committed_tables_are_those_of_what_was_measured(folder, tmp_path):
     assert stale(results, made_again(results), texts=(".md",)) == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/benchmark.md"])
 def test_the_blocks_of_the_pages_are_the_committed_tables(page, tmp_path):
     if not COMMITTED:
         pytest.skip("no results are committed")
