@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from krontime.console.streams import safe
+from krontime.console.streams import SafeStream, safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,12 +27,16 @@ EXIT_USER_ERROR = 2
 EVERY_S = 10.0
 """Seconds between two lines of progress where there is no terminal to draw on."""
 
+_LOOKED_S = 1.0
+"""Seconds between two looks at whether something was printed."""
+
 _VARIABLE = "KRONTIME_OUTPUT"
 """Carries the choice to the processes that a command starts."""
 
 _SWEEP = "KRONTIME_SWEEP"
 
 Step = Callable[..., None]
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -113,6 +118,33 @@ def notice(text: str) -> None:
         stream.flush()
 
 
+@contextmanager
+def signs_of_life(what: str) -> Iterator[None]:
+    """Say that work continues wherever nothing at all was printed for a while, whatever is at work.
+
+    Args:
+        what: is being done.
+    """
+    if is_quiet() or not os.environ.get(_VARIABLE):
+        yield
+        return
+    began_s, ended = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_LOOKED_S):
+            now_s = time.monotonic()
+            if now_s - max(began_s, SafeStream.written_s) >= EVERY_S:
+                notice(f"{what}: still at work, {format_duration(now_s - began_s)} so far")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def begin_sweep(num_jobs: int) -> None:
     """Note how many jobs follow, for `sweep_notice`; other processes that run them know too."""
     os.environ[_SWEEP] = f"{num_jobs} {time.time()}"
@@ -173,6 +205,14 @@ def progress(title: str, total: int | None) -> Iterator[Step]:
             yield step
     else:
         yield _lines(title, total)
+
+
+def each(title: str, items: Sequence[T]) -> Iterator[T]:
+    """Each of some items, with the progress that is made; see `progress`."""
+    with progress(title, len(items)) as step:
+        for item in items:
+            yield item
+            step()
 
 
 @contextmanager

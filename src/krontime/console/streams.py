@@ -9,9 +9,10 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 
 class SafeStream:
@@ -21,7 +22,10 @@ class SafeStream:
 
     Attributes:
         lost: the first error that was met, if any.
+        written_s: when something was last written to any of these streams, on the monotonic clock.
     """
+
+    written_s: ClassVar[float] = 0.0
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -34,6 +38,7 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Write what can be written; the length of the text."""
+        SafeStream.written_s = time.monotonic()
         try:
             with self._losing():
                 self._stream.write(text)

@@ -4,7 +4,11 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from krontime.data.sources.audio import SUFFIXES as RECORDINGS
+from krontime.data.sources.columns import is_even
+from krontime.data.sources.files import files_below
 from krontime.data.sources.text import is_number
 from krontime.errors import UserError
 
@@ -63,7 +67,7 @@ def _of_folder(path: Path, key: str) -> dict[str, str]:
         trains = [file for file in files if file.suffix.lower() == suffix and _is_train(file)]
         if len(trains) == 1 and suffix != ".npz":
             return guess(trains[0], key)
-    below = itertools.islice((file for file in path.rglob("*") if file.is_file()), MAX_SEEN)
+    below = itertools.islice(files_below(path), MAX_SEEN)
     kinds = Counter(file.suffix.lower() for file in below if file.parent != path and not file.name.startswith("."))
     if any(kinds[suffix] for suffix in RECORDINGS):
         return {"data": "audio", "data.path": str(path)}
@@ -105,6 +109,8 @@ def _is_ucr_text(path: Path) -> bool:
     if len(rows) < 2 or not all(len(row) > 1 and all(map(_is_value, row)) for row in rows):
         return False
     first = [float(row[0]) for row in rows]
+    if is_even(np.array(rows[0], float)):  # numbers for names
+        return False
     whole = all(value == value and value == int(value) for value in first if abs(value) < 1e9)
     return whole and len(set(first)) <= max(2, len(rows) // 2) and len(set(first)) > 0
 

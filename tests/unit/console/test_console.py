@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +220,28 @@ class TestProgress:
         assert "fitting" in drawn
         assert "/50" in drawn
         assert "1/2" in drawn
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_command_that_prints_nothing_shows_that_it_is_at_work(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(console, "_LOOKED_S", 0.001)
+    said = ""
+    with console.output(quiet=quiet, as_json=False), console.signs_of_life("tables"):
+        for _ in range(3):  # something is printed now and then
+            now_s[0] += 9
+            console.show("a row")
+            time.sleep(0.02)
+        assert capsys.readouterr().err == ""
+        now_s[0] += 10
+        for _ in range(5 if quiet else 1000):
+            time.sleep(0.01)
+            if said := said + capsys.readouterr().err:
+                break
+    assert said == ("" if quiet else "tables: still at work, 37.0 s so far\n")
 
 
 @pytest.mark.parametrize(

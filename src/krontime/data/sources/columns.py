@@ -54,6 +54,9 @@ LONG_RATIO = 20
 MIN_ROWS = 3
 """Fewest rows in which a column that counts them is told from one that does not."""
 
+MIN_TWIN_ROWS = 12
+"""Fewest series in which a column that goes with the class does so by more than chance."""
+
 MAX_SHOWN = 10
 
 
@@ -194,6 +197,47 @@ def counting_problems(
     return problems
 
 
+def label_twins(
+    rows: Sequence[np.ndarray],
+    labels: Sequence[str],
+    names: Sequence[str],
+    points: Sequence[int],
+    options: TableOptions,
+) -> list[str]:
+    """A line for each of a few columns that say the class in other words, whatever they are called.
+
+    Such a column has few values, each of which stands in series of one class alone; the columns around it are not like
+    that.
+
+    Args:
+        rows: the values of each series, in the order of `points`.
+        labels: of each series.
+        names: of all columns.
+        points: positions of the columns that would be points.
+        options: as given.
+    """
+    classes, codes = np.unique(np.asarray(labels), return_inverse=True)
+    width = min((len(row) for row in rows), default=0)
+    if len(rows) < MIN_TWIN_ROWS or len(classes) < 2:
+        return []
+    head = np.sort([row[:width] for row in rows[: 2 * MIN_TWIN_ROWS]], axis=0)
+    few = np.flatnonzero((np.diff(head, axis=0) != 0).sum(axis=0) < 2 * len(classes))
+    if 2 * len(few) > width:
+        return []
+    problems = []
+    for j in few.tolist():
+        values, counts = np.unique([row[j] for row in rows], return_counts=True)
+        pairs = {(row[j], code) for row, code in zip(rows, codes.tolist(), strict=True)}
+        is_twin = len(pairs) == len(values) and len(classes) <= len(values) <= 2 * len(classes)
+        if is_twin and counts.min() > 1 and names[points[j]] not in options.keep:
+            name = names[points[j]]
+            problems.append(
+                f"column {name!r} has values of its own for each class, as a second label does; "
+                f"{_ways_out(name, options)}"
+            )
+    return problems
+
+
 def long_problem(
     names: Sequence[str], points: Sequence[int], rows: Sequence[Sequence[str]], num_rows: int, options: TableOptions
 ) -> str | None:
@@ -259,13 +303,21 @@ def in_order(header: Sequence[str], expected: Sequence[str], *, ragged: bool) ->
 
 def looks_like_header(first: np.ndarray, others: Sequence[np.ndarray]) -> bool:
     """Whether a first row of numbers rises as column numbers, times or frequencies do, and the rows below do not."""
+    if len(first) and np.isnan(first[0]):  # over pandas' index
+        first = first[1:]
     steps = np.diff(first)
     if len(first) < 3 or not others or not np.isfinite(first).all() or not (steps > 0).all():
         return False
-    if len(first) < 8 and not np.allclose(steps, steps[0]):
+    if len(first) < 8 and not is_even(first):
         return False
     rising = [len(row) > 1 and bool((np.diff(row[np.isfinite(row)]) > 0).all()) for row in others]
     return sum(rising) * 2 <= len(rising)
+
+
+def is_even(first: np.ndarray) -> bool:
+    """Whether numbers rise by one and the same step."""
+    steps = np.diff(first)
+    return len(steps) > 1 and bool(np.isfinite(first).all()) and bool(steps[0] > 0) and np.allclose(steps, steps[0])
 
 
 def text_column(name: str, example: str, options: TableOptions, *, has_header: bool) -> str:

@@ -1,10 +1,41 @@
 """What sources that read files share: a file's identity for the cache key, and the message where it is absent."""
 
 import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from krontime.console import progress
 from krontime.errors import UserError
+
+
+@contextmanager
+def lines_of(path: Path) -> Iterator[Iterator[str]]:
+    """The lines of a text file in UTF-8, with the progress that is made in reading it."""
+
+    def counted() -> Iterator[str]:
+        for line in file:
+            yield line
+            step(len(line))
+
+    with open(path, encoding="utf-8-sig") as file, progress(f"bytes of {path.name}", path.stat().st_size) as step:
+        yield counted()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, linked folders included, each folder once, in the order of the operating system."""
+    visited = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        here = os.path.realpath(top)
+        if here in visited:  # a link to a folder around it
+            folders.clear()
+            continue
+        visited.add(here)
+        for name in files:
+            if (file := Path(top, name)).is_file():
+                yield file
 
 
 def file_identity(path: Path, key: str) -> dict[str, Any]:

@@ -21,12 +21,15 @@ from krontime.data.sources.columns import (
     TableOptions,
     column_names,
     counting_problems,
+    is_even,
+    label_twins,
     long_problem,
     looks_like_header,
     name_problems,
     roles,
     text_column,
 )
+from krontime.data.sources.files import lines_of
 from krontime.data.sources.labelled import Labelled, LabelledFiles, label_array
 from krontime.data.sources.text import is_number, is_value, numbers
 from krontime.errors import UserError
@@ -103,7 +106,21 @@ class UcrTextSource(TableSource):
 
     def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
-        return trimmed(read_table(path, self.options))
+        read = trimmed(read_table(path, self.options))
+        rows = [np.array([float(label), *one[0]]) for one, label in _labelled(read)]
+        if rows and is_even(rows[0]) and looks_like_header(rows[0], rows[1:LOOKED_AT]):
+            raise UserError(
+                f"{path}: the first row ({', '.join(f'{value:g}' for value in rows[0][:4])}, ...) rises evenly, as "
+                "numbers for names do, and the archive's text has no such row; data=csv data.source.header=true "
+                "data.source.label=NAME reads it"
+            )
+        return read
+
+
+def _labelled(read: Labelled) -> list[tuple[np.ndarray, str]]:
+    """The first series with their labels, where these are numbers."""
+    labels = [] if read.labels is None else read.labels[:LOOKED_AT].tolist()
+    return list(zip(read.series, labels, strict=False)) if all(map(is_number, labels)) else []
 
 
 def trimmed(read: Labelled) -> Labelled:
@@ -162,8 +179,8 @@ def read_table(path: Path, options: TableOptions | None = None, *, points: tuple
     """
     options = options or TableOptions()
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return _read(path, _lines(file), options, points)
+        with lines_of(path) as lines:
+            return _read(path, _lines(lines), options, points)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as text with one series in each row ({error})") from error
     except UserError as error:
@@ -198,10 +215,14 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
         problems += name_problems(names, role.points, options)
     if problems:
         raise UserError(problems)
-    if not has_header and options.header is None and not role.label and body.series:
+    if not has_header and options.header is None and body.series:
         _refuse_unnamed_header(first, body.series, options)
     if counting := body.counting_problems():
         raise UserError(counting)
+    if points is None and role.label is not None and has_header:
+        values = [one[0] for one in body.series]
+        if twins := label_twins(values, body.labels, names, role.points, options):
+            raise UserError(twins)
     notes = [f"label column {names[role.label]!r}"] if role.label is not None else []
     if role.group is not None:
         notes.append(f"groups from column {names[role.group]!r}")
@@ -335,8 +356,14 @@ class _Body:
             f"series {i}: it has more values than the first row has names for points" for i in self._wide
         ]
         more = [f"... ({len(wrong)} in all)"] if len(wrong) > MAX_SHOWN else []
-        hint = self._decimal_hint() if wrong else []
+        hint = [*self._decimal_hint(), *self._header_hint()] if wrong else []
         return [*wrong[:MAX_SHOWN], *more, *hint]
+
+    def _header_hint(self) -> list[str]:
+        is_first_alone = self.num_wrong == 1 and self._wrong[0].startswith("series 0:") and len(self.series) > 1
+        if self.has_header or self.options.header is not None or not is_first_alone:
+            return []
+        return [f"{self.options.prefix}.header=true reads the first row as names of the columns"]
 
     def _decimal_hint(self) -> list[str]:
         commas = [text for text in self._examples.values() if re.fullmatch(r"-?\d+,\d+", text)]

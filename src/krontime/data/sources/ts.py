@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from krontime.data.sources.files import lines_of
 from krontime.data.sources.labelled import Labelled, LabelledFiles, label_array
 from krontime.data.sources.text import numbers
 from krontime.errors import UserError
@@ -34,7 +35,7 @@ def read_ts(path: Path) -> Labelled:
         UserError: names the file and what is wrong with it.
     """
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        with lines_of(path) as lines:
             header = _header(lines)
             if problem := _header_problem(header):
                 raise UserError(f"{path}: {problem}")

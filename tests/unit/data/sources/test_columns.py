@@ -263,3 +263,67 @@ def test_the_text_files_of_the_ucr_archive_are_read(tmp_path, suffix, separator,
     assert data.lengths.tolist() == [9, 9, 5, 9, 9, 9] * 2
     np.testing.assert_allclose(data.series(1)[0], values[1], rtol=1e-6)
     assert data.is_test.tolist() == [False] * 6 + [True] * 6
+
+
+NUMBERED = {"the last column, by number": (12, -1), "the last column, by its number": (12, 12), "the first": (0, 0)}
+
+
+@pytest.mark.parametrize(("place", "typed"), NUMBERED.values(), ids=NUMBERED)
+def test_a_header_of_numbers_is_no_series_where_the_label_is_a_number(tmp_path, place, typed):
+    table = frame()
+    labels = table.pop("label").map({"a": 0, "b": 1})
+    table.insert(place, "label", labels)
+    text = ",".join(map(str, range(13))) + "\n" + table.to_csv(index=False, header=False)
+    with pytest.raises(UserError, match=r"first row \(0, 1, 2, 3, ...\) rises evenly"):
+        source(tmp_path, text, label=typed).load()
+    assert len(source(tmp_path, text, header=True, label=str(place)).load()) == N
+
+
+def test_a_header_of_numbers_over_an_index_is_no_series(tmp_path):
+    numbered = frame().drop(columns="label").set_axis(range(12), axis=1).to_csv()
+    with pytest.raises(UserError, match="rises evenly"):
+        source(tmp_path, numbered).load()
+
+
+def test_a_header_of_numbers_above_the_archives_text_is_refused(tmp_path):
+    table = frame()
+    table.insert(0, "y", table.pop("label").map({"a": 0, "b": 1}))
+    text = "\t".join(map(str, range(13))) + "\n" + table.to_csv(index=False, header=False, sep="\t")
+    (tmp_path / "a_TRAIN.tsv").write_text(text)
+    with pytest.raises(UserError, match=r"rises evenly.*data=csv data\.source\.header=true"):
+        UcrTextSource(str(tmp_path / "a_TRAIN.tsv")).load()
+
+
+def test_a_header_of_numbers_and_one_word_is_told(tmp_path):
+    text = (
+        ",".join([*map(str, range(12)), "outcome"])
+        + "\n"
+        + frame().replace({"a": 0, "b": 1}).to_csv(index=False, header=False)
+    )
+    with pytest.raises(UserError, match=r"(?s)'outcome': expected a number.*header=true"):
+        source(tmp_path, text).load()
+
+
+TWINS = {
+    "the class as a number": np.repeat([0, 1], N // 2),
+    "the class as another number": np.repeat([7.5, -2.0], N // 2),
+    "kinds within a class": np.repeat([1, 2, 3, 4], N // 4),
+}
+
+
+@pytest.mark.parametrize("place", [0, 5, 12])
+@pytest.mark.parametrize("values", TWINS.values(), ids=TWINS)
+def test_a_label_in_other_words_is_no_point(tmp_path, values, place):
+    table = frame()
+    table.insert(place, "code", values)
+    with pytest.raises(UserError, match="column 'code' has values of its own for each class"):
+        source(tmp_path, table).load()
+    assert source(tmp_path, table, keep="code").load().lengths.tolist() == [13] * N
+    assert source(tmp_path, table, ignore="code").load().lengths.tolist() == [12] * N
+
+
+def test_series_of_few_values_are_no_labels_in_other_words(tmp_path):
+    table = frame()
+    for name in table.columns[:-1]:
+        table[name] = np.repeat([0, 1], N // 2)
+    assert source(tmp_path, table).load().lengths.tolist() == [12] * N
