@@ -27,7 +27,11 @@ FIT_POINTS = 2**21
 
 
 def fitted_module(
-    config: Mapping[str, Any], prepared: PreparedData, begin: Callable[[], None] = lambda: None
+    config: Mapping[str, Any],
+    prepared: PreparedData,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    is_first: bool = True,
 ) -> tuple[SeriesClassifier, HeldOut]:
     """The module of a run before its first step: what depends on training data is taken from the training series.
 
@@ -35,13 +39,14 @@ def fitted_module(
         config: resolved, in plain types.
         prepared: its data.
         begin: called once all is compiled that is kept for later runs: what comes then is a cost of this run.
+        is_first: whether this is the process that fits a closed form; the others are sent it when training begins.
 
     Returns:
         The module, and what a closed form says of the series that it was fitted to, each from a fit without it.
     """
     split, data = prepared.split, prepared.data
     closed = closed_form(config, prepared.spec)
-    if closed is not None:
+    if closed is not None and is_first:
         _compile_loops(closed)
     begin()
     weights = None
@@ -70,7 +75,7 @@ def fitted_module(
     if module.network is not None:
         with torch.no_grad():
             module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
-    if module.mixture is None:
+    if module.mixture is None or not is_first:
         return module, {}
     return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
 

@@ -175,7 +175,7 @@ class NetworkFit(Fit):
             self._memory = PeakMemory()
             began_s, began_cpu_s, began_limit_s = time.perf_counter(), time.process_time(), now_s(self.device)
 
-        module, self._held_out = fitted_module.fitted_module(self.config, self.job, begin)
+        module, self._held_out = fitted_module.fitted_module(self.config, self.job, begin, is_first=self.is_first)
         self._fitted_before_s, self._cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         self._taken_s = now_s(self.device) - began_limit_s
         self.num_parameters = sum(parameter.numel() for parameter in module.parameters())

@@ -109,6 +109,15 @@ class SeriesClassifier(pl.LightningModule):
         own = self.mixture.own(x, mask, held_out)
         return self.mixture.mixed(self.network_logits(x, mask) if asked else None, own)
 
+    def setup(self, stage: str) -> None:
+        """Send the others the closed form that the first rank alone has fitted, and what it says of held-out series."""
+        if stage != "fit" or self.mixture is None or self.trainer.world_size == 1:
+            return
+        dataset = self.trainer.datamodule.dataset  # type: ignore[attr-defined]
+        fitted: Any = (self.mixture.tensors(), dataset.held_out) if self.global_rank == 0 else None
+        tensors, dataset.held_out = self.trainer.strategy.broadcast(fitted)
+        self.mixture.load_tensors(tensors)
+
     def on_train_start(self) -> None:
         """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
         self._batch_ended_s = time.perf_counter()

@@ -120,6 +120,7 @@ class TestProcesses:
         assert process.returncode == 0, err
         assert out.count("completed") == 1
         assert err.count("epoch 1 of 2") == 1
+        assert err.count("Fitting the closed form: part 1/") == 1  # the other process is sent it
         assert "warning" not in err.lower()
         assert "recommended" not in err
         (path,) = tmp_path.rglob("record.json")

@@ -1,6 +1,7 @@
 """What a run takes from its training series before the first step."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,30 @@ class TestClosedForm:
     @staticmethod
     def module(compose: Any, job: PreparedData, *overrides: str) -> Any:
         return fitted_module.fitted_module(compose(*TINY, *overrides), job)[0]
+
+    @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
+    def test_another_process_is_sent_what_the_first_one_has_fitted(self, compose, fit_on):
+        config = compose(*TINY, f"closed_form.fit_on={fit_on}")
+        first, held_out = fitted_module.fitted_module(config, self.JOB)
+        other, nothing = fitted_module.fitted_module(config, self.JOB, is_first=False)
+        assert nothing == {}
+        sent = (first.mixture.tensors(), held_out)
+        datasets = [SeriesDataset(self.JOB.data, None, known) for known in (held_out, nothing)]
+        for rank, module in enumerate((first, other)):
+            strategy = SimpleNamespace(broadcast=lambda given, rank=rank: self.received(given, rank, sent))
+            module._trainer = SimpleNamespace(
+                world_size=2, strategy=strategy, global_rank=rank, datamodule=SimpleNamespace(dataset=datasets[rank])
+            )
+            module.setup("fit")
+        assert all(torch.equal(value, other.tensors()[name]) for name, value in first.mixture.tensors().items())
+        batches = [dataset.__getitems__([3, 4]) for dataset in datasets]
+        assert torch.equal(batches[0].held_out, batches[1].held_out)
+        assert torch.equal(*(module.mixture.own(batches[0].x, None) for module in (first, other)))
+
+    @staticmethod
+    def received(given: Any, rank: int, sent: Any) -> Any:
+        assert (given is None) == (rank > 0)
+        return sent
 
     def test_validation_series_are_judged_by_a_fit_without_them(self, compose):
         for fit_on in ("train", "train_and_validation"):

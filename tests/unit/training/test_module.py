@@ -117,6 +117,36 @@ def fit(tmp_path, module: SeriesClassifier, *callbacks: pl.Callback, num_batches
     return trainer
 
 
+def validated(module: SeriesClassifier, logits: Tensor, y: Tensor, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The validation metrics of a module whose network answered so."""
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.__setitem__(name, float(value)))
+    module._validated = [(logits, logits, y)]
+    module.on_validation_epoch_end()
+    return logged
+
+
+def test_what_selects_is_what_decides_and_scores(monkeypatch):
+    """Where classes are unlike in number, to answer the most frequent one is neither selected nor scored well."""
+    frequencies = torch.tensor([0.8, 0.15, 0.05])
+    y = torch.repeat_interleave(torch.arange(NUM_CLASSES), (100 * frequencies).round().long())
+    majority = frequencies.log().expand(100, -1)
+    right = nn.functional.one_hot(y, NUM_CLASSES).float()
+    # Evidence for the right class that the frequencies outweigh in every series, and too much of it in frequent ones.
+    evidence = majority + 1.5 * right - 2.6 * (y == 0)[:, None] * right
+    balanced = make_module(prior=frequencies)
+    plain = make_module()
+    judged = {
+        name: validated(balanced, logits, y, monkeypatch) for name, logits in (("no", majority), ("yes", evidence))
+    }
+    alike = {name: validated(plain, logits, y, monkeypatch) for name, logits in (("no", majority), ("yes", evidence))}
+    assert judged["yes"]["val/nll"] > judged["no"]["val/nll"]  # what would select without the rule
+    assert judged["yes"]["val/loss"] < judged["no"]["val/loss"]
+    assert judged["yes"]["val/balanced_accuracy"] > judged["no"]["val/balanced_accuracy"]
+    assert alike["yes"]["val/loss"] > alike["no"]["val/loss"]
+    assert alike["no"]["val/accuracy"] == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 1.0, 4.0])])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_loss_equals_the_formula(weights, smoothing, monkeypatch):
