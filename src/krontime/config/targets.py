@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -128,8 +129,17 @@ def naming_keys(config: Mapping[str, Any], key: str) -> Iterator[None]:
 
 
 def _is_refusal_of_others(cause: Exception, target: str) -> bool:
-    """Whether an error is a library's way to refuse its arguments; from our own classes it would be a bug."""
-    return not target.startswith("krontime.") and not isinstance(cause, RuntimeError | MemoryError | AssertionError)
+    """Whether an error is a library's way to refuse its arguments, or to say what it lacks.
+
+    That is an error of a class of its own, a `TypeError` (which libraries raise for a value of the wrong kind), or one
+    about a module or a file, raised where no code of ours was at work since Hydra called the library. Everything else
+    is a fault of the program, ours or theirs, and keeps its traceback.
+    """
+    is_own = type(cause).__module__.partition(".")[0] not in ("builtins", "krontime")
+    if target.startswith("krontime.") or not (is_own or isinstance(cause, TypeError | ImportError | OSError)):
+        return False
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    return not any(name.partition(".")[0] == "krontime" for name in frames)
 
 
 def _refused(message: str, config: Mapping[str, Any], key: str) -> list[str]:

@@ -87,11 +87,12 @@ def trainer(
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if isinstance(options["strategy"], Mapping):
         options["strategy"] = instantiate(options["strategy"], "trainer.strategy")
+    checkpoint_io = ChecksummedCheckpointIO()
     try:
         return Trainer(
             **options,
             callbacks=callbacks,
-            plugins=[ChecksummedCheckpointIO()],
+            plugins=[checkpoint_io],
             logger=loggers or False,
             default_root_dir=str(run_dir),
             use_distributed_sampler=False,  # the data module shards, so that a resumed run sees the same order

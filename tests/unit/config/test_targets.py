@@ -12,10 +12,12 @@ import hydra.utils
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from krontime.config import resolve, targets
 from krontime.config.files import PACKAGE, config_dir
+from krontime.config.names import nearest
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models import tcn
@@ -224,6 +226,47 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         targets.instantiate({**TCN, "channels": 8}, "model", **SIZES)
     with pytest.raises(UserError, match=r"^optim.optimizer \(torch.optim.SGD\): "):
         targets.instantiate({"_target_": "torch.optim.SGD", "params": 3, "lr": 0.1}, "optim.optimizer")
+
+
+REFUSALS = {
+    "a value of the wrong kind": TypeError("'<=' not supported between instances of 'float' and 'str'"),
+    "a value": ValueError("Invalid learning rate"),
+    "a library's own words": MisconfigurationException("mode is min or max"),
+    "a module": ModuleNotFoundError("No module named 'tensorboard'"),
+    "a file": PermissionError(13, "Permission denied"),
+}
+FAULTS = (AttributeError("no attribute"), KeyError("k"), IndexError("i"), ZeroDivisionError(), RuntimeError("r"))
+
+
+def stands_in(monkeypatch: pytest.MonkeyPatch, error: Exception) -> dict[str, Any]:
+    """The config of another library's class whose constructor raises."""
+
+    def refusing(self: object, patience: int = 1) -> None:
+        raise error
+
+    monkeypatch.setattr("lightning.pytorch.callbacks.EarlyStopping.__init__", refusing)
+    return {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "patience": 1}
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+def test_what_another_library_refuses_is_told(monkeypatch, error):
+    with pytest.raises(UserError, match=r"callbacks\.early_stopping"):
+        targets.instantiate(stands_in(monkeypatch, error), "callbacks.early_stopping")
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+def test_a_fault_in_another_library_keeps_its_traceback(monkeypatch, error):
+    with pytest.raises(InstantiationException):
+        targets.instantiate(stands_in(monkeypatch, error), "callbacks.early_stopping")
+
+
+def test_a_fault_of_ours_below_another_library_keeps_its_traceback(monkeypatch):
+    def calls_ours(self: object) -> None:
+        nearest("a", 3)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("lightning.pytorch.callbacks.Timer.__init__", calls_ours)
+    with pytest.raises(InstantiationException):
+        targets.instantiate({"_target_": "lightning.pytorch.callbacks.Timer"}, "callbacks.timer")
 
 
 def test_a_missing_target_is_said():
