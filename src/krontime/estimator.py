@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class KronTimeClassifier(BaseClassifier):
             probabilities are averaged.
         random_state: the run's seed; None for 0.
         verbose: whether to show progress and scores.
+        allow: what new series may differ in from those of training: `length` for shorter ones, and for longer ones,
+            which are cut then.
 
     Attributes:
         classes_: `(K,)` classes, sorted.
@@ -67,12 +69,14 @@ class KronTimeClassifier(BaseClassifier):
         cv: int | None = None,
         random_state: int | None = None,
         verbose: bool = False,
+        allow: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.options = options
         self.cv = cv
         self.random_state = random_state
         self.verbose = verbose
+        self.allow = allow
         super().__init__()
 
     def _preprocess_collection(self, X: Any, store_metadata: bool = True) -> Any:
@@ -120,7 +124,7 @@ class KronTimeClassifier(BaseClassifier):
 
     def _predict_proba(self, X: Any) -> np.ndarray:
         with _silent(not self.verbose):
-            probability = np.mean([model.predict_proba(X) for model in self.models_], axis=0)
+            probability = np.mean([model.predict_proba(X, self.allow) for model in self.models_], axis=0)
         return probability[:, self._columns]
 
     def _predict(self, X: Any) -> np.ndarray:

@@ -29,8 +29,7 @@ SMALL = {
 NOT_APPLICABLE = {
     "check_no_attributes_set_in_init": "aeon's base class sets classes_, is_fitted, metadata_ and n_classes_ there",
     "check_dont_overwrite_parameters": "aeon's base class changes is_fitted",
-    "check_n_features_in_after_fitting": "series of another length than in training are classified, not refused",
-    "check_classifiers_train": "the same: it expects that shorter series are refused",
+    "check_n_features_in_after_fitting": "series of another length are refused, in other words than scikit-learn's",
 }
 
 
@@ -128,7 +127,9 @@ def test_options_that_cannot_work_are_named(changes, message):
     ("X", "message"),
     [
         (np.zeros((2, 2, 60)), "2 channels"),
-        (np.zeros((2, 1, 61)), "at most 60"),
+        (np.zeros((2, 1, 61)), r"at most 60.*allow=\['length'\] cuts them"),
+        (np.zeros((2, 1, 59)), "at least 60"),
+        ([np.zeros(60), np.zeros(7)], "at least 60 points, as in training; series 1 has 7"),
         (np.full((2, 1, 60), np.inf), "infinite"),
         ([np.zeros(5), np.zeros((2, 5))], "channels"),
     ],
@@ -136,6 +137,16 @@ def test_options_that_cannot_work_are_named(changes, message):
 def test_series_that_do_not_fit_are_refused(fitted, X, message):
     with pytest.raises(ValueError, match=message):
         fitted.models_[0].predict_proba(X)
+
+
+def test_other_lengths_are_classified_where_that_is_asked_for(fitted):
+    X, _ = labelled(4)
+    longer = np.concatenate([X, np.ones((4, 1, 30))], axis=2)
+    cut = fitted.models_[0].predict_proba(longer, allow=["length"])
+    assert np.array_equal(cut, fitted.predict_proba(X))
+    shorter = KronTimeClassifier(options=SMALL, allow=["length"])
+    shorter.__dict__.update({key: value for key, value in fitted.__dict__.items() if key != "allow"})
+    assert shorter.predict([X[0, 0, :50], X[1, 0]]).shape == (2,)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

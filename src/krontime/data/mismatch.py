@@ -29,26 +29,33 @@ def mismatches(
     if data.num_channels != spec.num_channels:
         problems.append(f"expected {spec.num_channels} channels, found {data.num_channels}")
     if "length" not in allow:
-        problems += _length_problems(data, spec, names)
+        problems += length_problems(data, spec, names)
     if "rate" not in allow and (problem := rate_problem(data, spec, names)):
         problems.append(problem)
     return [f"input={given!r}: {problem}" for problem in problems]
 
 
-def _length_problems(data: SeriesData, spec: SeriesSpec, names: Sequence[str]) -> list[str]:
+def length_problems(
+    data: SeriesData, spec: SeriesSpec, names: Sequence[str], *, typed: str = "allow=[length]"
+) -> list[str]:
+    """A line where prepared series are shorter or longer than any of training.
+
+    Args:
+        data, spec, names: see `mismatches`.
+        typed: what allows it.
+    """
     lengths, low, high = data.lengths, spec.min_length, spec.length
     if spec.given_lengths is not None and data.given_lengths is not None:
         lengths, (low, high) = data.given_lengths, spec.given_lengths
     problems = []
     if (longer := np.flatnonzero(lengths > high)).size:
         problems.append(
-            f"expected at most {high} points, as in training; {_these(longer, lengths, names)}; "
-            "allow=[length] cuts them"
+            f"expected at most {high} points, as in training; {_these(longer, lengths, names)}; {typed} cuts them"
         )
     if low is not None and (shorter := np.flatnonzero(lengths < low)).size:
         problems.append(
             f"expected at least {low} points, as in training; {_these(shorter, lengths, names)}; "
-            "allow=[length] classifies them all the same"
+            f"{typed} classifies them all the same"
         )
     return problems
 

@@ -3,6 +3,7 @@
 import io
 import tempfile
 import zipfile
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from krontime.data.in_memory import unlabelled_series
+from krontime.data.mismatch import length_problems
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.metrics import decide
@@ -17,7 +19,7 @@ from krontime.runs import bundle
 from krontime.runs.decisions import Rules
 from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record
-from krontime.storage import RECORD
+from krontime.storage import RECORD, expanded
 from krontime.training.predict import Scorer
 
 
@@ -43,7 +45,7 @@ class TrainedModel:
         Raises:
             UserError: a `ValueError`: the folder is neither, or is damaged.
         """
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         return cls(bundle.load(folder), Record.read(folder / RECORD))
 
     @property
@@ -51,21 +53,22 @@ class TrainedModel:
         """See the class."""
         return np.array(self.run.spec.class_names)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
         """Class probabilities `(n, K)`, float32.
 
         Args:
             X: an array `(n, points)` or `(n, channels, points)`, or a list of arrays `(points,)` or
-                `(channels, points)` of any lengths up to that of the training series; NaN is a missing value.
+                `(channels, points)`, no shorter and no longer than the training series were; NaN is a missing value.
+            allow: `length` for shorter series, and for longer ones, which are cut then.
 
         Raises:
-            ValueError: the series can't be used, or have other channels or more points than in training.
+            ValueError: the series can't be used, or have other channels, fewer or more points than any in training.
         """
-        return self.probabilities(unlabelled_series(X, self.run.spec.class_names))
+        return self.probabilities(unlabelled_series(X, self.run.spec.class_names), allow)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
         """The class `(n,)` of each series, by `decide`; arguments and errors of `predict_proba`."""
-        return self.classes_[decide(self.predict_proba(X), self.prior_)]
+        return self.classes_[decide(self.predict_proba(X, allow), self.prior_)]
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Whether each class is in the conformal set of each series, bool `(n, K)`; see `ConformalSets`.
@@ -86,19 +89,22 @@ class TrainedModel:
         """`(K,)`, by which classes are decided; see `decide`."""
         return self.run.module.prior.cpu().numpy()
 
-    def probabilities(self, series: SeriesData) -> np.ndarray:
+    def probabilities(self, series: SeriesData, allow: Collection[str] = ()) -> np.ndarray:
         """Class probabilities `(n, K)` of series that are not prepared yet; see `predict_proba`."""
-        data = self.prepared(series)
+        data = self.prepared(series, allow)
         return Scorer.of(self.run.config).probabilities(self.run.module, data, np.arange(len(data))).numpy()
 
-    def prepared(self, series: SeriesData) -> SeriesData:
+    def prepared(self, series: SeriesData, allow: Collection[str] = ()) -> SeriesData:
         """New series as those of training were prepared; see `predict_proba` for what is refused."""
         config, spec = self.run.config, self.run.spec
-        data = Prepare(**config["data"]["prepare"]).apply(series)
+        prepare = Prepare(**config["data"]["prepare"])
+        data = prepare.apply(series)
         if data.num_channels != spec.num_channels:
             raise ValueError(f"X has {data.num_channels} channels: expected {spec.num_channels}, as in training")
-        if (longest := int(data.lengths.max())) > spec.length:
-            raise ValueError(f"X has a series of {longest} points: expected at most {spec.length}, as in training")
+        if problems := "length" not in allow and length_problems(data, spec, ["X"], typed="allow=['length']"):
+            raise ValueError(f"X: {'; '.join(problems)}")
+        if (data.lengths > spec.length).any():
+            data = Prepare(crop_length=spec.length, crop_from=prepare.crop_from).apply(data)
         # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
         return replace(data, has_missing=data.has_missing or self.run.masked)
 
