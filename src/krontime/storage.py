@@ -19,21 +19,26 @@ LEARNING_CURVES = "learning_curves.png"
 ATTENTION = "attention.png"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder for a `~` in front; as it is where nobody knows that home."""
+    return Path(os.path.expanduser(path))
+
+
 def writing_problem(path: Path) -> str | None:
     """Why a file or folder can't be made at `path`, or written to where it is a folder; None where it can.
 
     Looked at before what is to be written there is computed. Nothing is left behind.
     """
-    folder = path.expanduser().absolute()
-    while not folder.exists():
-        if folder == folder.parent:
-            return f"there is no {folder}"
-        folder = folder.parent
-    if folder.is_file() and folder == path.expanduser().absolute():
-        folder = folder.parent
-    if not folder.is_dir():
-        return f"{folder} is no folder"
+    folder = expanded(path).absolute()
     try:
+        while not folder.exists():
+            if folder == folder.parent:
+                return f"there is no {folder}"
+            folder = folder.parent
+        if folder.is_file() and folder == expanded(path).absolute():
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is no folder"
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:

@@ -40,6 +40,11 @@ def test_what_can_be_written_is_and_nothing_is_left(tmp_path: Path, name: str) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_path_that_can_not_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    assert "File name too long" in str(writing_problem(tmp_path / ("a" * 5000) / "b"))
+    assert writing_problem(Path("~no-one-of-this-name/x.csv")) is None  # a folder like any other
+
+
 @pytest.mark.parametrize("name", ["file.csv/new.csv", "file.csv/a/b", "link/new.csv"])
 def test_what_lies_in_a_file_cannot_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.csv").write_text("")

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.commands.options import folder_of
+from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.config.schema import audit_problems
 from krontime.config.targets import naming_keys
@@ -23,7 +23,8 @@ def audit(config: DictConfig) -> Path:
     options = resolve.plain(config)
     if options.get("data") is None:
         raise UserError("data=...: expected a data set, such as data=ucr; krontime data lists them")
-    if problems := audit_problems(options):
+    output = folder_of(options["output"])
+    if problems := audit_problems(options) or output_problems("output", output, is_folder=False):
         raise UserError(problems)
     import torch
 
@@ -44,7 +45,7 @@ def audit(config: DictConfig) -> Path:
             seed=options["seed"],
             num_jobs=torch.get_num_threads(),
         )
-    text, output = page.write_page(measured), folder_of(options["output"])
+    text = page.write_page(measured)
     try:
         with replacing(output) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -29,6 +29,7 @@ from krontime.commands.benchmark_process import (
     run_cell,
     write_result,
 )
+from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.config.identity import config_hash
 from krontime.errors import Problems, UserError
@@ -77,7 +78,9 @@ def benchmark(config: DictConfig) -> list[Row]:
     about = environment_json(device)
     about["code_sha256"] = _code_sha256()
     cells, jobs = cells_of(options, device, about), jobs_of(options, about)
-    output = Path(options["output"])
+    output = folder_of(options["output"])
+    if problems := output_problems("output", output, is_folder=True):
+        raise UserError(problems)
 
     def left_s() -> float:
         total_s = options["total_s"]

@@ -1,16 +1,17 @@
 """The command `data`: list the data sets, or look into one."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from krontime.commands.options import output_problems
 from krontime.config import files as config_files
 from krontime.config import resolve
 from krontime.config.schema import inspect_problems
 from krontime.console import show
 from krontime.errors import Problems, UserError
+from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def data(config: DictConfig) -> None:
     log.info("%s", what_was_read(loaded, name=chosen["name"], split=split))
     show(summary(loaded, name=chosen["name"], split=split))
     if plot_file is not None:
-        path = Path(plot_file).expanduser()
+        path = expanded(plot_file)
         try:
             plot(loaded, split, path, series_per_class=options["series_per_class"])
         except OSError as error:
@@ -51,13 +52,15 @@ def data(config: DictConfig) -> None:
 def _plot_problems(plot_file: Any) -> list[str]:
     problems = Problems()
     if isinstance(plot_file, str):
-        path = Path(plot_file).expanduser()
+        path = expanded(plot_file)
         if path.suffix.lower() != ".png":
             problems.add("plot", plot_file, "a file name that ends in .png")
         if path.exists():
             problems.add("plot", plot_file, "a new file name; this one exists")
         if not path.parent.is_dir():
             problems.add("plot", plot_file, f"a file in a folder that exists; {str(path.parent)!r} does not")
+        elif not problems.lines:
+            problems.lines += output_problems("plot", path, is_folder=False)
     return problems.lines
 
 

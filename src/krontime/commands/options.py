@@ -6,7 +6,8 @@ from typing import Any
 
 from krontime.config.cross_checks import accelerator_problem
 from krontime.config.signatures import type_problem
-from krontime.errors import UserError
+from krontime.errors import Problems, UserError
+from krontime.storage import expanded, writing_problem
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -24,8 +25,23 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise UserError(given)
 
 
+def output_problems(key: str, path: Path, *, is_folder: bool) -> list[str]:
+    """A line where what is computed could not be written in the end, of a file or a folder that `key` names."""
+    problems = Problems()
+    try:
+        if is_folder and path.is_file():
+            problems.add(key, str(path), "a folder; this is a file")
+        elif not is_folder and path.is_dir():
+            problems.add(key, str(path), "a file; this is a folder")
+        elif problem := writing_problem(path):
+            problems.add(key, str(path), f"a place that can be written to ({problem})")
+    except OSError as error:
+        problems.add(key, str(path), f"a path that can be looked at ({error.strerror})")
+    return problems.lines
+
+
 def folder_of(value: Any) -> Path:
-    return Path(str(value)).expanduser()
+    return expanded(str(value))
 
 
 def moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from krontime.commands.options import output_problems
 from krontime.config import resolve
 from krontime.console import show
 from krontime.errors import Problems, UserError
@@ -32,6 +33,7 @@ from krontime.reports.rivals.tables import RIVALS
 from krontime.reports.rivals.write import PUBLISHED, keep_published
 from krontime.runs.remarks import Remarks, read_remarks
 from krontime.runs.sweep import unrecorded
+from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,17 @@ def _problems(options: Mapping[str, Any]) -> list[str]:
     if options["refresh"] is not None and (chosen != TableOptions() or options["publish"] or options["export"]):
         keys = "metric, rows, seeds, models, published, against, scatter, export and publish"
         problems.lines.append(f"refresh: {keys} have no effect with it")
+    if not problems.lines:
+        problems.lines += _output_problems(options)
     return problems.lines + chosen.problems()
+
+
+def _output_problems(options: Mapping[str, Any]) -> list[str]:
+    key = "output" if options["refresh"] is None else "refresh"
+    problems = output_problems(key, _path(options[key]), is_folder=True)
+    for page in map(_path, _listed(options["readme"] or [])):
+        problems += output_problems("readme", page, is_folder=False)
+    return problems
 
 
 def _listed(value: Any) -> list[Any]:
@@ -160,4 +172,4 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    return expanded(text)

@@ -375,8 +375,11 @@ def test_wrong_folders_and_options_are_told(no_plots, runs, tmp_path):
     with pytest.raises(UserError, match=r"refresh='.*': expected .* one of records, benchmark\.csv, probe\.csv"):
         run(f"refresh={tmp_path / 'nowhere'}")
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UserError, match=r"file.*: cannot be written"):
-        run(f"records={runs}", f"output={tmp_path / 'file'}")
+    for output, problem in (("file", "expected a folder; this is a file"), ("file/out", "file is no folder")):
+        with pytest.raises(UserError, match=f"output=.*{problem}"):
+            run(f"records={tmp_path / 'not looked at'}", f"output={tmp_path / output}")
+    with pytest.raises(UserError, match=r"readme=.*expected a file; this is a folder"):
+        run(f"records={runs}", f"output={tmp_path / 'out'}", f"readme={tmp_path}")
     with pytest.raises(UserError, match=r"rows: 'model\.widht': expected a config key"):
         run(f"records={runs}", f"output={tmp_path / 'out'}", "rows=[model.widht]")
     run(f"records={runs}", f"output={tmp_path / 'first'}", "publish=true")
