@@ -4,6 +4,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from omegaconf import DictConfig
@@ -39,6 +40,8 @@ class Task:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from krontime.runs.signals import is_first_rank
+
         self.begun = True
         sys.argv = self.command_line
         try:
@@ -46,7 +49,8 @@ class Task:
                 logging.getLogger().setLevel(logging.WARNING)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 console.sweep_notice(int(HydraConfig.get().job.num))
-            returned = function(self.command)(config)
+            with console.signs_of_life(self.command) if is_first_rank() else nullcontext():
+                returned = function(self.command)(config)
             if HydraConfig.get().mode == RunMode.RUN and returned is not None and not console.has_result():
                 console.result(result=returned)
             return returned

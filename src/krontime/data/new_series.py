@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from krontime.console import progress
 from krontime.data.assemble import class_texts, composed, flatten, value_problems
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
 from krontime.data.sources import audio
 from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
 from krontime.data.sources.columns import TableOptions
-from krontime.data.sources.files import file_identity
+from krontime.data.sources.files import file_identity, files_below
 from krontime.data.sources.labelled import Labelled, aligned, header_names
 from krontime.data.sources.npz import read_container
 from krontime.data.sources.table import read_table, trimmed
 from krontime.data.sources.text import is_number
 from krontime.data.sources.ts import read_ts
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def input_files(given: Path) -> tuple[list[tuple[Path, str]], str | None]:
     if given.is_file():
         return [(given, given.name)], None
     if given.is_dir():
-        every = [file for file in sorted(given.rglob("*")) if file.is_file()]
+        every = sorted(files_below(given))
         visible = [f for f in every if not any(part.startswith(".") for part in f.relative_to(given).parts)]
         kinds = Counter(_kind(file) for file in visible if file.suffix.lower() in SUFFIXES)
         if not kinds:
@@ -146,23 +148,27 @@ def read_files(
     parts: list[SeriesData] = []
     names: list[str] = []
     problems: list[str] = []
+    firsts: dict[int, str] = {}
     if len(files) > 1 and all(path.suffix.lower() in audio.SUFFIXES for path, _ in files):
         audio.require_memory_for([path for path, _ in files], mono=reading.mono)
-    for path, name in files:
-        try:
-            part = read_new(path, reading, class_names)
-        except UserError as error:
-            broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
-            problems += error.problems
-            continue
-        parts.append(part)
-        names += [name] * len(part)
+    with progress("reading files", len(files)) as step:
+        for path, name in files:
+            step()
+            try:
+                part = read_new(path, reading, class_names)
+            except UserError as error:
+                broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
+                problems += error.problems
+                continue
+            parts.append(part)
+            firsts.setdefault(part.num_channels, name)
+            names += [name] * len(part)
     if broken and (not skip or not parts):
         if len(files) > 1:
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
         raise UserError(problems)
-    if len(channels := {part.num_channels: name for part, (_, name) in zip(parts, files, strict=False)}) > 1:
-        listed = ", ".join(f"{count} (such as {name})" for count, name in channels.items())
+    if len(firsts) > 1:
+        listed = ", ".join(f"{count} (such as {name})" for count, name in firsts.items())
         raise UserError(f"input: expected files of the same number of channels, found {listed}")
     return NewSeries(_joined(parts), names, broken)
 
@@ -205,7 +211,7 @@ def read_series(path: str | Path, *, class_names: Sequence[str], **reading: Any)
     Raises:
         UserError: names all problems of the file.
     """
-    return read_new(Path(path).expanduser(), Reading(**reading), class_names)
+    return read_new(expanded(path), Reading(**reading), class_names)
 
 
 def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> SeriesData:

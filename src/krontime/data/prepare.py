@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from krontime.console import each
 from krontime.data.assemble import flatten
 from krontime.data.series import SeriesData
 
@@ -58,7 +59,8 @@ class Prepare:
             lengths = data.lengths
             equal = lengths.size > 0 and bool((lengths == lengths[0]).all())
             rate = rate * self.resample_length / int(lengths[0]) if rate is not None and equal else None
-        values, offsets = flatten([self._one(data.series(i), ratios[i]) for i in range(len(data))])
+        every = each("resampling and cropping", range(len(data)))
+        values, offsets = flatten([self._one(data.series(i), ratios[i]) for i in every])
         changed = self.resample_length is not None or self.crop_length is not None
         return replace(
             data,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from krontime.config import targets
+from krontime.console import progress
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer, Scaling
 from krontime.data.series import SeriesData
@@ -143,9 +144,11 @@ class ClassicalFit(Fit):
         self._warm_up_s = self._warmed_up(fitted_on)
         self._memory = PeakMemory()
         self._began_s, cpu_s = time.perf_counter(), time.process_time()
+        log.info("Fitting to %d series", len(fitted_on))
+        series, labels = self._arrays.read(fitted_on), self.job.data.labels[fitted_on]
         try:
             with _contained():
-                self._estimator.fit(self._arrays.read(fitted_on), self.job.data.labels[fitted_on])
+                self._estimator.fit(series, labels)
         except _REFUSALS as error:
             raise UserError(f"model.classifier={reference.classifier!r}: {error}") from error
         self._ended_s, self._cpu_s = time.perf_counter(), time.process_time() - cpu_s
@@ -181,11 +184,13 @@ class ClassicalFit(Fit):
         """See `Fit`; 0 and 1 where the classifier only names a class."""
         answers = np.zeros((len(indices), self.job.spec.num_classes), np.float32)
         batch_size = self._arrays.batch_size
-        for start in range(0, len(indices), batch_size):
-            rows = slice(start, start + batch_size)
-            with _contained():
-                probability = self._estimator.predict_proba(self._arrays.read(indices[rows]))
-            answers[rows, self._estimator.classes_] = probability
+        with progress("predicting", len(indices)) as step:
+            for start in range(0, len(indices), batch_size):
+                rows = slice(start, start + batch_size)
+                with _contained():
+                    probability = self._estimator.predict_proba(self._arrays.read(indices[rows]))
+                answers[rows, self._estimator.classes_] = probability
+                step(len(probability))
         return torch.from_numpy(answers)
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:

@@ -20,7 +20,12 @@ def is_first_rank() -> bool:
     """Whether this process is the one that writes, as far as its launcher has said."""
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
     # A launcher that knows no global rank gives that within the node, and which node it is.
-    return int(rank) == 0 and ("RANK" in os.environ or int(os.environ.get("NODE_RANK", 0)) == 0)
+    return _number(rank) == 0 and ("RANK" in os.environ or _number(os.environ.get("NODE_RANK", "0")) == 0)
+
+
+def _number(rank: str) -> int:
+    """A rank; 0 for what is none."""
+    return int(rank) if rank.isdecimal() else 0
 
 
 @contextmanager

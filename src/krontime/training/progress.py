@@ -42,28 +42,37 @@ class EpochLines(pl.Callback):
     """One line for each epoch, and now and then within a long one, where there is no terminal to draw a bar on."""
 
     def __init__(self) -> None:
-        self._began_s = self._said_s = 0.0
+        self._began_s = self._validation_s = self._said_s = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The time that is left is estimated from that of this epoch's batches."""
         self._began_s = self._said_s = time.monotonic()
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same for validation."""
+        self._validation_s = self._said_s = time.monotonic()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A line, if the last is long enough ago."""
-        now_s, done, total = time.monotonic(), batch_idx + 1, trainer.num_training_batches
+        self._say(trainer, "batch", batch_idx + 1, int(trainer.num_training_batches), self._began_s)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """A line, if the last is long enough ago."""
+        self._say(trainer, "validation batch", batch_idx + 1, int(sum(trainer.num_val_batches)), self._validation_s)
+
+    def _say(self, trainer: pl.Trainer, what: str, done: int, total: int, began_s: float) -> None:
+        now_s = time.monotonic()
         if not trainer.is_global_zero or now_s - self._said_s < EVERY_S or done >= total:
             return
         self._said_s = now_s
-        left_s = (now_s - self._began_s) * (total - done) / done
+        left_s = (now_s - began_s) * (total - done) / done
         log.info(
-            "epoch %d of %s: batch %d of %d, about %s left of it",
-            trainer.current_epoch + 1,
-            trainer.max_epochs,
-            done,
-            total,
-            format_duration(left_s),
+            "epoch %d of %s: %s %d of %d, about %s left of it",
+            *(trainer.current_epoch + 1, trainer.max_epochs, what, done, total, format_duration(left_s)),
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -39,6 +39,18 @@ def test_a_long_epoch_is_told_of_every_ten_seconds(
         assert caplog.messages[0] == "epoch 1 of 3: batch 10 of 100, about 1 min 30 s left of it"
 
 
+def test_a_long_validation_is_told_of_too(now_s: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines, module = EpochLines(), SimpleNamespace()
+    now_s[0] = 1000.0
+    lines.on_validation_start(trainer(), module)
+    for batch in range(40):
+        now_s[0] += 1.0
+        lines.on_validation_batch_end(trainer(num_val_batches=[40]), module, None, None, batch, 0)
+    assert caplog.messages[0] == "epoch 1 of 3: validation batch 10 of 40, about 30.0 s left of it"
+    assert len(caplog.messages) == 3
+
+
 def test_other_ranks_say_nothing(now_s: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     lines = EpochLines()

@@ -13,11 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from krontime.console import progress
 from krontime.data.assemble import labelled_data
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
 from krontime.data.sources.folders import Found, Layout, Part, lay_out
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class AudioSource:
         ignore: list[str] | None = None,
         on_error: Literal["refuse", "skip"] = "refuse",
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.mono = mono
         self.splits = splits
         folders: dict[Part, str | None] = {"train": train_folder, "validation": validation_folder, "test": test_folder}
@@ -177,13 +179,15 @@ def read_recordings(files: Sequence[Path], *, mono: bool) -> tuple[list[Recordin
     """
     broken = require_memory_for(files, mono=mono)
     recordings = []
-    for file in files:
-        if file in broken:
-            continue
-        try:
-            recordings.append(read_recording(file, mono=mono))
-        except ValueError as error:
-            broken[file] = str(error)
+    with progress("decoding recordings", len(files)) as step:
+        for file in files:
+            step()
+            if file in broken:
+                continue
+            try:
+                recordings.append(read_recording(file, mono=mono))
+            except ValueError as error:
+                broken[file] = str(error)
     return recordings, {file: broken[file] for file in files if file in broken}
 
 
@@ -199,14 +203,16 @@ def require_memory_for(files: Sequence[Path], *, mono: bool) -> dict[Path, str]:
     soundfile = _library()
     broken: dict[Path, str] = {}
     num_bytes = 0
-    for file in files:
-        try:
-            about = soundfile.info(file)
-        except (OSError, RuntimeError, TypeError) as error:
-            broken[file] = f"cannot be decoded ({error})"
-            continue
-        frames = min(about.frames, file.stat().st_size * MAX_FRAMES_PER_BYTE)
-        num_bytes += frames * (1 if mono else about.channels) * np.dtype(np.float32).itemsize
+    with progress("reading headers", len(files)) as step:
+        for file in files:
+            step()
+            try:
+                about = soundfile.info(file)
+            except (OSError, RuntimeError, TypeError) as error:
+                broken[file] = f"cannot be decoded ({error})"
+                continue
+            frames = min(about.frames, file.stat().st_size * MAX_FRAMES_PER_BYTE)
+            num_bytes += frames * (1 if mono else about.channels) * np.dtype(np.float32).itemsize
     try:
         require_memory(COPIES * num_bytes)
     except ValueError as error:

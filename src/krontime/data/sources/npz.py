@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from krontime.console import each
 from krontime.data.assemble import Labels, checked, encode_groups, encode_labels, label_texts, unseen_problems
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import Layout, channels_first, read_npz, shape_notes
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 BYTES_OF_A_SERIES = 512
 """Memory that a series takes besides its values while it is read: its label as text, its place, its number."""
@@ -48,7 +50,7 @@ class NpzSource:
         test_group: str | int | None = None,
         layout: Layout | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.missing_value = missing_value
         self.missing_channels = None if missing_channels is None else [int(c) for c in missing_channels]
         self.group_name = group_name
@@ -312,7 +314,8 @@ def _scaled(
     """Values times `scale` (in float64) as flat float32, each series one `(C, L_i)` block, with NaN where missing."""
     out = np.empty(num_channels * int(offsets[-1]), np.float32)
     factors = np.broadcast_to(scale, (num_channels,)).astype(np.float64)[:, None]
-    for i, (start, stop) in enumerate(itertools.pairwise(offsets.tolist())):
+    borders = list(itertools.pairwise(offsets.tolist()))
+    for i, (start, stop) in enumerate(each("reading series", borders)):
         raw = values[i] if values.ndim == 3 else values[:, start:stop]
         block = out[start * num_channels : stop * num_channels].reshape(num_channels, -1)
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: becomes infinite and is reported as such
