@@ -52,3 +52,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     assert ran >= 3
     classes = (tmp_path / "classes.csv").read_text().splitlines()
     assert len(classes) == 41
+    by_file = (tmp_path / "by_file.csv").read_text().splitlines()
+    assert by_file[0] == "index,file,label,predicted,p_beep,p_hum"
+    named = {row.split(",")[1]: row.split(",")[3] for row in by_file[1:]}
+    assert sorted(named) == sorted(f"{('hum', 'beep')[number % 2]}{number}.wav" for number in range(40, 48))
+    assert all(name.startswith(predicted) for name, predicted in named.items())
