@@ -47,7 +47,7 @@ def spin_briefly() -> None:
 
 def _main(arguments: list[str], *, is_last: bool) -> None:
     if arguments[:1] and arguments[0] in HELP:  # `help train` is `train --help`
-        arguments = [*arguments[1:], "--help"] if arguments[1:2] and arguments[1] in COMMANDS else []
+        arguments = [*arguments[1:], "--help"] if arguments[1:] else []
     if not arguments:
         sys.stdout.write(overview())
         return

@@ -111,6 +111,7 @@ def test_version_however_it_is_asked_for(arguments: list[str], capsys: pytest.Ca
         (["-v"], "-v: there is no such option; expected --help, --version, or a command"),
         (["model=tcn"], "model=tcn: expected a command before it, such as krontime train model=tcn"),
         (["Train"], "(did you mean train?)"),
+        (["help", "trian"], "'trian' is not a command: expected one of"),
         (["sweepstatus"], "(did you mean sweep-status?)"),
         (["train", "--quiet"], "--quiet: there is no such option; expected quiet=true"),
         (["data", "-q"], "-q: there is no such option; expected quiet=true"),

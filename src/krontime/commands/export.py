@@ -12,7 +12,7 @@ from krontime.metrics import METRICS
 from krontime.runs import load
 from krontime.runs.bundle import CARD, SUMS, files_of, is_bundle, write_bundle
 from krontime.runs.record import Record, Status
-from krontime.storage import RECORD, writing_problem
+from krontime.storage import RECORD, expanded, writing_problem
 
 
 def export(config: DictConfig) -> Path:
@@ -22,7 +22,7 @@ def export(config: DictConfig) -> Path:
         UserError: the run is not completed or can't be read, or the folder exists.
     """
     options = resolve.plain(config)
-    run_dir, output = (Path(str(options[key])).expanduser() for key in ("run", "output"))
+    run_dir, output = (expanded(str(options[key])) for key in ("run", "output"))
     problems = Problems()
     if output.exists():
         problems.add("output", str(output), "the name of a new folder; it exists")

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -224,6 +223,6 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     for key, value in (options.get("source") or {}).items():
         if value is not None and key != "separator":
             problems.add(f"source.{key}", value, "null with follow=true, where a line is one time point")
-    if Path(str(options["input"])).expanduser().is_dir():
+    if folder_of(options["input"]).is_dir():
         problems.add("input", options["input"], "a file, or - for standard input, with follow=true")
     return problems.lines

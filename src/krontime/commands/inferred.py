@@ -1,12 +1,12 @@
 """A data set that is given by its path alone: `krontime train data.path=sounds`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from krontime.config import files as config_files
 from krontime.config.overrides import is_multirun
 from krontime.console import notice
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 KEYS = ("data.path", "data.train")
 
@@ -27,9 +27,11 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     from krontime.data.guess import guess
 
     value = given[keys[0]]
+    if not value:
+        raise UserError(f"{keys[0]}='': expected a file or a folder")
     if value[:1] in "'\"" and value[-1:] == value[:1]:
         value = value[1:-1]
-    path = Path(value).expanduser()
+    path = expanded(value)
     if keys[0] == "data.train" and path.is_dir():
         raise UserError(f"data.train={value!r}: is a folder; expected a file, or data.path={value}")
     options = guess(path, keys[0])

@@ -32,7 +32,7 @@ from krontime.runs import fitted_module, prepare
 from krontime.runs.environment import environment_json
 from krontime.runs.prepare import load_data
 from krontime.runs.screen import format_bytes
-from krontime.storage import replacing, writing_problem
+from krontime.storage import expanded, replacing, writing_problem
 from krontime.training import equipment
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
@@ -73,7 +73,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     show(_screen(measured))
     if own["output"]:
         about = environment_json("cpu")
-        with replacing(Path(own["output"]).expanduser()) as temporary:
+        with replacing(expanded(own["output"])) as temporary:
             temporary.write_text(json.dumps({**measured, **about}, indent=2) + "\n", encoding="utf-8")
     return measured
 

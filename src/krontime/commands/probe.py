@@ -6,7 +6,6 @@ features of one level alone shows whether that level has kept either of them.
 Shape letters: n series, C channels, D model width, h depth.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
 from krontime.reports.probes import CSV, PLOT, Probe, write_probes
 from krontime.runs import load, prepare
+from krontime.storage import expanded
 from krontime.training.predict import Scorer
 
 
@@ -31,7 +31,7 @@ def probe(config: DictConfig) -> list[Probe]:
         UserError: the run is none of KronTime on the synthetic data set.
     """
     options = resolve.plain(config)
-    run_dir = Path(str(options["run"])).expanduser()
+    run_dir = expanded(str(options["run"]))
     problems = Problems()
     for key, minimum in (("num_folds", 2), ("seed", 0)):
         if not isinstance(options[key], int) or options[key] < minimum:

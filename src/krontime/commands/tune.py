@@ -10,7 +10,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -28,7 +27,7 @@ from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, was_terminated
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
-from krontime.storage import writing_problem
+from krontime.storage import expanded, writing_problem
 from krontime.training import equipment
 from krontime.training.quiet import quiet_lightning
 
@@ -77,7 +76,7 @@ class Search:
         options = resolve.plain(config)
         self.overrides = overrides
         self.options = {"space": {}, **options["search"]}  # there is none for a model without a file of its own
-        self.folder = Path(str(options["folder"])).expanduser()
+        self.folder = expanded(str(options["folder"]))
         self.base = {key: value for key, value in options.items() if key not in OWN_KEYS}
         self._check(options)
 

@@ -154,6 +154,9 @@ def _length_problems(config: Mapping[str, Any]) -> list[str]:
                 f"trainer.{key}={trainer[key]!r}: expected none, since its scores would be recorded as those of a run; "
                 "for a short one use trainer.max_epochs=1"
             )
+    for key in ("limit_test_batches", "limit_predict_batches"):
+        if trainer.get(key) is not None:
+            problems.append(f"trainer.{key}={trainer[key]!r}: has no effect; every series is scored and predicted")
     if trainer.get("limit_train_batches") in (0, False):
         problems.append(f"trainer.limit_train_batches={trainer['limit_train_batches']!r}: expected some to train on")
     validated = [

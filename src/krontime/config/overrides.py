@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from krontime.config.files import config_dir, default_groups, options
 from krontime.config.names import nearest
-from krontime.config.text_keys import is_list_of_text, is_text
+from krontime.config.text_keys import is_list_of_text, is_never_null, is_text
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def quoted(argument: str, *, is_sweep: bool = False) -> str:
         return argument
     if is_list_of_text(key) and re.fullmatch(r"\[[^\[\]{}'\"]*\]", value):
         return f"{key}=[{','.join(_text(item.strip()) for item in value[1:-1].split(',') if item.strip())}]"
-    if value != "null" and (is_text(key) or (is_list_of_text(key) and value[0] != "[")):
+    if (value != "null" or is_never_null(key)) and (is_text(key) or (is_list_of_text(key) and value[0] != "[")):
         if is_sweep and re.match(_SWEEP, value):
             return argument
         parts = value.split(",") if is_sweep and value[0] not in "[{" else [value]

@@ -25,8 +25,10 @@ def check_train(config: Mapping[str, Any], *, is_multirun: bool) -> None:
     problems = _schema_problems(Train, config)
     problems += target_problems(config)
     if not problems:
-        problems += argument_problems(config)
-        problems += cross_problems(config, is_multirun=is_multirun)
+        ours = cross_problems(config, is_multirun=is_multirun)
+        told = {problem.partition("=")[0] for problem in ours}
+        problems += [problem for problem in argument_problems(config) if problem.partition("=")[0] not in told]
+        problems += ours
     if problems:
         raise UserError(problems)
 

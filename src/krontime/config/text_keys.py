@@ -21,6 +21,9 @@ OF_LOGGERS = (
 OF_CALLBACKS = ("dirpath", "filename", "monitor", "mode")
 OF_NEW_FILES = ("label", "group", "separator", "decimal")
 
+NEVER_NULL = ("run", "input", "data.path", "data.train", "records", "outputs")
+"""What is read and has to be there, so that `null` is a name like any other; elsewhere it stands for none."""
+
 LISTS = ("records", "outputs", "ignore", "keep")
 """Last parts of keys that hold lists of text, or one text."""
 
@@ -43,6 +46,11 @@ def is_text(key: str) -> bool:
 def is_list_of_text(key: str) -> bool:
     """Whether a key holds a list of names or paths."""
     return key.lstrip("+").rpartition(".")[2] in LISTS
+
+
+def is_never_null(key: str) -> bool:
+    """Whether `null` is a name there."""
+    return key.lstrip("+") in NEVER_NULL
 
 
 @cache

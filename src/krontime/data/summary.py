@@ -1,5 +1,6 @@
 """What a data set holds, as text and as a picture."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,15 @@ def what_was_read(data: SeriesData, *, name: str, split: Split | None = None) ->
     if data.has_missing:
         parts.append("some values missing")
     if split is not None:
+        alike = Counter(name.casefold() for name in data.class_names)
+        same = [name for name in data.class_names if alike[name.casefold()] > 1]
         names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..." for name in data.class_names]
         more = ", ..." if len(names) > MAX_NAMES else ""
         parts.append(f"{_count(len(names), 'class', 'classes')} ({', '.join(names[:MAX_NAMES])}{more})")
         sizes = (("train", split.train), ("validation", split.validation), ("test", split.test))
         parts.append(", ".join(f"{len(indices):,} {part}" for part, indices in sizes))
+        if same:
+            parts.append(f"classes that differ in case alone: {', '.join(same[:MAX_NAMES])}")
     return f"{name}: " + "; ".join([*parts, *data.notes])
 
 

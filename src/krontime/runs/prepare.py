@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from krontime.data.summary import what_was_read
 from krontime.metrics import StatedScore
 from krontime.runs.record import Protocol, configured_protocol
 from krontime.runs.signals import is_first_rank
+from krontime.storage import expanded
 
 if TYPE_CHECKING:
     from krontime.data.datamodule import SeriesDataModule
@@ -128,7 +128,7 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
         UserError: it cannot be read or split so, or the cache cannot be written.
     """
     options = config["data"]
-    cache = Path(config["paths"]["cache"]).expanduser()
+    cache = expanded(config["paths"]["cache"])
     source = instantiate(options["source"], "data.source")
     with naming_keys(options, "data"):
         data = load_cached(source, Prepare(**options["prepare"]), cache)

@@ -8,7 +8,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +52,7 @@ def read_chunks(given: str, stopping: Stopping) -> Iterator[bytes]:
         UserError: the file is not there, can't be read, or was cut short.
     """
     try:
-        descriptor = os.dup(sys.stdin.fileno()) if given == STDIN else os.open(Path(given).expanduser(), os.O_RDONLY)
+        descriptor = os.dup(sys.stdin.fileno()) if given == STDIN else os.open(os.path.expanduser(given), os.O_RDONLY)
     except OSError as error:
         raise UserError(f"input={given!r}: can't be read ({error.strerror})") from error
     with open(descriptor, "rb", buffering=0) as file:

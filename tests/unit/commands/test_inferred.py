@@ -55,6 +55,19 @@ BAD = {
 }
 
 
+def test_a_folder_of_links_and_one_named_like_somebodys_home_are_read(site, monkeypatch):
+    (site / "~no-one-of-this-name").mkdir()
+    (site / "~no-one-of-this-name" / "cat").symlink_to(site / "sounds" / "cat")
+    monkeypatch.chdir(site)
+    assert with_data("train", ["data.path=~no-one-of-this-name"]) == ["data=audio", "data.path=~no-one-of-this-name"]
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.train"])
+def test_an_empty_path_is_told(key):
+    with pytest.raises(UserError, match=f"{key}='': expected a file or a folder"):
+        with_data("train", [f"{key}="])
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_not_read_is_told(site, name):
     with pytest.raises(UserError, match=BAD[name]):

@@ -34,9 +34,22 @@ def test_text_is_text_whatever_it_looks_like(key):
         assert isinstance(override.value(), str)
 
 
+@pytest.mark.parametrize("key", ["data.path", "data.train", "run", "input", "records"])
+def test_null_is_a_name_where_there_has_to_be_one(key):
+    assert quoted(f"{key}=null") == f"{key}='null'"
+
+
 @pytest.mark.parametrize(
     "argument",
-    ["seed=3", "model.d_model=1_0", "data.batch_size=16", "force=true", "data.test=null", "model.level_sizes=[2,3]"],
+    [
+        "seed=3",
+        "model.d_model=1_0",
+        "data.batch_size=16",
+        "force=true",
+        "data.test=null",
+        "paths.cache=null",
+        "model.level_sizes=[2,3]",
+    ],
 )
 def test_numbers_and_null_stay_what_they_are(argument):
     assert quoted(argument) == argument

@@ -65,6 +65,7 @@ def test_the_envelope_of_a_missing_stretch_is_missing():
         ({"sampling_rate_hz": 100.0}, "30 to 2,000 points (0.3 to 20 s at 100 Hz), 2 channels"),
         ({"rates_hz": np.linspace(8000, 16000, 24)}, "points (8,000 to 16,000 Hz), 2 channels"),
         ({"notes": ("3 files beside", "and more")}, " test; 3 files beside; and more"),
+        ({"class_names": ("Dog", "dog", "cat")}, " test; classes that differ in case alone: Dog, dog"),
         ({"class_names": ("a" * 99, "b", "c")}, f"({'a' * 27}..., b, c)"),
     ],
 )

@@ -7,6 +7,7 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.npz import NpzSource
 from krontime.data.sources.ts import TsSource
 from krontime.data.sources.ucr import UcrSource
+from krontime.storage import expanded
 
 
 class ArchiveSource:
@@ -20,7 +21,7 @@ class ArchiveSource:
 
     def __init__(self, name: str, path: str, downloads: str) -> None:
         self.name = name
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.downloads = downloads
 
     def describe(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from krontime.data.sources.files import files_below
 from krontime.errors import UserError
 
 Part = Literal["train", "validation", "test"]
@@ -217,9 +218,7 @@ def _refuse_nested(path: Path, top: Sequence[Path], suffixes: Sequence[str]) -> 
 def _recordings(folder: Path, suffixes: Sequence[str], counted: _Beside | None = None) -> list[Path]:
     """The recordings below a folder; what else there is goes to `counted`."""
     files = []
-    for file in sorted(folder.rglob("*")):
-        if not file.is_file():
-            continue
+    for file in sorted(files_below(folder)):
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             if counted is not None:
                 counted.hidden.append(file)

@@ -14,6 +14,7 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.columns import in_order
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 MAX_LABEL = 1_000
 """Longest label in characters: NumPy gives every label of a file the room of the longest."""
@@ -59,8 +60,8 @@ class LabelledFiles(ABC):
     """What a file with labels looks like, for the message where there are none."""
 
     def __init__(self, train: str, test: str | None = None) -> None:
-        self.train = Path(train).expanduser()
-        self.test = None if test is None else Path(test).expanduser()
+        self.train = expanded(train)
+        self.test = None if test is None else expanded(test)
 
     @abstractmethod
     def read(self, path: Path, trained: Labelled | None = None) -> Labelled:

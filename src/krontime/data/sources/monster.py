@@ -15,6 +15,7 @@ from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npy
 from krontime.data.sources.files import file_identity
 from krontime.errors import Problems, UserError
+from krontime.storage import expanded
 
 OWNER = "monster-monash"
 NUM_FOLDS = 5
@@ -31,7 +32,7 @@ class MonsterSource:
 
     def __init__(self, name: str, folder: str, fold: int = 0) -> None:
         self.name = name
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self.fold = fold
 
     def describe(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from krontime.data.sources.files import file_identity
 from krontime.data.sources.labelled import series_of_files
 from krontime.data.sources.ts import TsSource, read_ts
 from krontime.errors import UserError
+from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class UcrSource:
 
     def __init__(self, name: str, folder: str) -> None:
         self.name = name
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
 
     def describe(self) -> dict[str, Any]:
         """Identity of the two files, after downloading them where they are nowhere on this machine.

@@ -29,6 +29,16 @@ def tree(root: Path, parts: tuple[str, ...]) -> None:
                 write(root / part / label / f"{i}.wav")
 
 
+def test_linked_folders_are_read_once_and_a_loop_ends(tmp_path):
+    tree(tmp_path / "real", ("a",))
+    for label in ("cat", "dog"):
+        (tmp_path / "top" / label).mkdir(parents=True)
+        (tmp_path / "top" / label / f"more {label}").symlink_to(tmp_path / "real" / "a" / label)
+        (tmp_path / "top" / label / "again").symlink_to(tmp_path / "top" / label)
+    data = AudioSource(str(tmp_path / "top")).load()
+    assert len(data) == 4
+
+
 SPLITS = {
     "capitals": (("Train", "Test"), {"Test": "test"}),
     "shouted": (("TRAINING", "TESTING"), {"TESTING": "test"}),
