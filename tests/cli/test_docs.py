@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,31 @@ def test_the_python_of_the_docs_runs(compose, tmp_path):
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # what a reader would paste
     assert len(names["classifier"].predict(names["X"])) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "own_audio",
+        pytest.param("reading_an_ecg", marks=pytest.mark.thorough),
+        pytest.param("a_papers_table", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_notebook_runs(name):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", 4)
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+
+
+def test_every_notebook_is_linked_and_stored_with_what_it_printed():
+    page = (ROOT / "docs" / "notebooks.md").read_text()
+    notebooks = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 3
+    for path in notebooks:
+        assert f"(notebooks/{path.name})" in page
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in cells)
+        assert any(cell["outputs"] for cell in cells)
