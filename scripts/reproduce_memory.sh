@@ -7,4 +7,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 SIZE=${1:-cpu}
 make setup
-.venv/bin/krontime benchmark size="$SIZE" rounds=0 output="docs/results/$SIZE/memory" cells=outputs/benchmark
+.venv/bin/krontime benchmark size="$SIZE" rounds=0 jobs=[] output="docs/results/$SIZE/memory" cells=outputs/benchmark

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step times of every model at every length: tables (runtime.md, .tex, .csv) and plots (runtime.svg), and memory's
+# Step times of every model at every length, and whole trainings: tables (runtime.md, .tex, .csv) and plots (runtime.svg), and memory's
 # beside them, into docs/results/SIZE. A command that was interrupted resumes where it stopped.
 #
 # usage: bash scripts/reproduce_runtime.sh [smoke|cpu|full]
