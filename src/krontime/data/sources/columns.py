@@ -221,7 +221,7 @@ def label_twins(
     if len(rows) < MIN_TWIN_ROWS or len(classes) < 2:
         return []
     head = np.sort([row[:width] for row in rows[: 2 * MIN_TWIN_ROWS]], axis=0)
-    few = np.flatnonzero((np.diff(head, axis=0) != 0).sum(axis=0) < 2 * len(classes))
+    few = np.flatnonzero((head[1:] != head[:-1]).sum(axis=0) < 2 * len(classes))
     if 2 * len(few) > width:
         return []
     problems = []

@@ -322,6 +322,14 @@ def test_a_label_in_other_words_is_no_point(tmp_path, values, place):
     assert source(tmp_path, table, ignore="code").load().lengths.tolist() == [12] * N
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e308, -1e308])
+def test_values_without_bounds_are_told_as_such(tmp_path, value):
+    table = frame()
+    table.loc[5:8, "t3"] = value
+    with pytest.raises(UserError, match="series 5, 6, 7, 8 holds infinite values"):
+        source(tmp_path, table).load()
+
+
 def test_series_of_few_values_are_no_labels_in_other_words(tmp_path):
     table = frame()
     for name in table.columns[:-1]:
