@@ -4,7 +4,7 @@ COMMANDS = {
     "train": ("krontime.commands.train:train", "train a model on a data set and score it on the test split"),
     "evaluate": ("krontime.commands.evaluate:evaluate", "score a finished run on its test split again"),
     "predict": ("krontime.commands.predict:predict", "classify new files with a finished run"),
-    "export": ("krontime.commands.export:export", "write a finished run as a bundle that can be handed on"),
+    "export": ("krontime.commands.export:export", "hand a finished run on: as a bundle, ONNX or torch.export"),
     "report": ("krontime.commands.report:report", "a finished run, or all runs below a folder, as one HTML page"),
     "explain": ("krontime.commands.explain:explain", "which parts of new series decided how they are classified"),
     "plan": (

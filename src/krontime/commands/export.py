@@ -1,34 +1,48 @@
-"""The command `export`: a finished run as a bundle, with its model card."""
+"""The command `export`: a finished run as a bundle, with its model card, and as graphs that run without krontime."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from krontime.commands.options import folder_of, moved
 from krontime.config import resolve
 from krontime.console import result, show
 from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.metrics import METRICS
-from krontime.runs import load
-from krontime.runs.bundle import CARD, SUMS, files_of, is_bundle, write_bundle
+from krontime.runs import bundle, load
+from krontime.runs.exported import files
+from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record, Status
-from krontime.storage import RECORD, expanded, writing_problem
+from krontime.storage import RECORD, writing_problem
+
+_FORMATS = {"bundle": [], "onnx": ["onnx"], "torch": ["torch"], "all": ["onnx", "torch"]}
 
 
 def export(config: DictConfig) -> Path:
     """Write the selected model of a run, and all that is needed to use and to judge it, into a new folder.
 
+    Returns:
+        The folder, or that which was checked.
+
     Raises:
-        UserError: the run is not completed or can't be read, or the folder exists.
+        UserError: the run is not completed or can't be read, or the folder exists, or a format answers otherwise than
+            the trained model.
     """
     options = resolve.plain(config)
-    run_dir, output = (expanded(str(options[key])) for key in ("run", "output"))
+    _check_options(options)
+    if options.get("check") is not None:
+        return _check(options)
+    run_dir, output = folder_of(options["run"]), folder_of(options["output"])
     problems = Problems()
     if output.exists():
         problems.add("output", str(output), "the name of a new folder; it exists")
     elif problem := writing_problem(output):
         problems.lines.append(f"output={str(output)!r}: can't be written ({problem})")
-    if is_bundle(run_dir):
+    if bundle.is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()
     run = load.load_run(run_dir)
@@ -38,14 +52,110 @@ def export(config: DictConfig) -> Path:
             f"run={str(run_dir)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}, until the "
             "training command has been run to its end"
         )
+    if "onnx" in _FORMATS[options.get("format", "bundle")] and run.module.mixture is not None:
+        raise UserError(
+            f"format={options['format']!r}: expected torch or bundle for a run with a closed form, which ONNX can't "
+            "hold (closed_form=none trains a network alone)"
+        )
     published = record.published()
+    names = _FORMATS[options.get("format", "bundle")]
+    reports: list[dict[str, Any]] = []
+
+    def more(folder: Path) -> str:
+        from krontime.runs.exported import formats
+
+        formats.write(run, names, folder)
+        text, report = _compared(run, names, folder, run_dir, options)
+        reports.append(report)
+        return text
+
     try:
-        write_bundle(run, published, model_card(published, run.spec), output)
+        bundle.write_bundle(run, published, model_card(published, run.spec), output, more=more if names else None)
     except OSError as error:
         raise UserError(f"output={str(output)!r}: can't be written ({error.strerror or error})") from error
-    result(run=run_dir, output=output)
-    show(f"{run_dir} exported: {output} ({', '.join((*files_of(output), SUMS))})")
+    result(run=run_dir, output=output, **(reports[0] if reports else {}))
+    written = (*bundle.files_of(output), *(name for it in names for name in files.FILES[it]), bundle.SUMS)
+    show(f"{run_dir} exported: {output} ({', '.join(written)})")
     return output
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what can't work before anything is read.
+
+    Raises:
+        UserError: with every problem.
+    """
+    problems = Problems()
+    checks = options.get("check") is not None
+    for key in ("run", "output"):
+        if checks and options.get(key) is not None:
+            problems.add(key, options[key], "null where check=FOLDER asks for a check alone")
+        elif not checks and options.get(key) is None:
+            problems.add(key, None, "the folder of a run" if key == "run" else "the name of a new folder")
+    chosen, series = options.get("format", "bundle"), options.get("series", 32)
+    if chosen not in _FORMATS:
+        problems.add("format", chosen, f"one of {', '.join(_FORMATS)}")
+    elif missing := [it for name in _FORMATS[chosen] for it in files.missing_packages(name)]:
+        problems.add("format", chosen, f"bundle or torch, or {', '.join(missing)} (pip install 'krontime[onnx]')")
+    if series is not None and (isinstance(series, bool) or not isinstance(series, int) or series < 1):
+        problems.add("series", series, "a number of series of at least 1, or null for all")
+    if not isinstance(options.get("latency", False), bool):
+        problems.add("latency", options["latency"], "true or false")
+    elif options.get("latency") and not checks and chosen == "bundle":
+        problems.add("latency", True, "false where format=bundle, which has no other format to compare")
+    problems.raise_if_any()
+
+
+def _check(options: Mapping[str, Any]) -> Path:
+    """Compare the formats in a folder with the trained model in it.
+
+    Raises:
+        UserError: the folder is none that was exported, is damaged, or a format answers otherwise.
+    """
+    folder = folder_of(options["check"])
+    if not bundle.is_bundle(folder):
+        raise UserError(f"check={str(folder)!r}: expected a folder that export wrote")
+    names = [name for name in files.FILES if (folder / files.FILES[name][0]).exists()]
+    if not names:
+        raise UserError(
+            f"check={str(folder)!r}: expected a folder with {' or '.join(it[0] for it in files.FILES.values())}"
+        )
+    problems = Problems()
+    for name in names:
+        if missing := files.missing_packages(name):
+            problems.add("check", str(folder), f"{', '.join(missing)} to be installed (pip install 'krontime[onnx]')")
+    problems.raise_if_any()
+    bundle.check_sums(folder, [name for it in names for name in files.FILES[it]])
+    text, report = _compared(bundle.load(folder), names, folder, folder, options)
+    result(check=folder, **report)
+    show(text.strip())
+    return folder
+
+
+def _compared(
+    run: LoadedRun, names: list[str], folder: Path, trained: Path, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The part of the model card on formats, and the same for programs.
+
+    Raises:
+        UserError: one answers otherwise than the trained model.
+    """
+    from krontime.runs.exported import card, parity
+
+    paths = options.get("paths") or {}
+    series = parity.sample(run, moved(run.config, paths), options.get("series", 32))
+    results = parity.compared(run, names, folder, series)
+    if problems := parity.problems(results, series):
+        raise UserError(problems)
+    report: dict[str, Any] = {"parity": {it.name: it.difference for it in results}, "on": series.source}
+    text = card.of_formats(run, results, series)
+    if options.get("latency"):
+        from krontime.runs.exported import latency
+
+        costs = latency.measured(names, folder, trained, run.spec)
+        report["latency"] = [asdict(cost) for cost in costs]
+        text += latency.table(costs, run.spec)
+    return text, report
 
 
 def model_card(record: Record, spec: SeriesSpec) -> str:
@@ -96,8 +206,8 @@ recorded in another way.
 
 krontime {record.versions.get("krontime", "")}{commit}, torch {record.versions.get("torch", "")}, on
 {record.device.name} ({record.device.kind}); {record.num_parameters:,} parameters, {record.train_time_s or 0:.0f} s of
-training. `{RECORD}` has the whole config (hash {record.config_hash}) and every version; `{SUMS}` the checksums
-(`sha256sum -c {SUMS}`). This `{CARD}` was generated from the record.
+training. `{RECORD}` has the whole config (hash {record.config_hash}) and every version; `{bundle.SUMS}` the checksums
+(`sha256sum -c {bundle.SUMS}`). This `{bundle.CARD}` was generated from the record.
 """
 
 

@@ -262,7 +262,7 @@ class KronTime(SeriesNetwork):
         Returns:
             Logits `(B, num_classes)`.
         """
-        batch_size = len(x)
+        batch_size = x.shape[0]  # `len` would be a number of its own for a tracer
         tokens, token_mask = self.tokenizer(*self._rows(x, mask))
         observed = None if token_mask is None else token_mask.any(dim=1)
         tokens, token_mask, sizes = self._pad(tokens, token_mask)

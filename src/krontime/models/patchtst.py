@@ -219,7 +219,7 @@ class PatchTST(SeriesNetwork):
         keys_RN = None if mask_RN is None else mask_RN | ~mask_RN.any(dim=1, keepdim=True)
         for layer in self.layers:
             hidden_RND = layer(hidden_RND, mask_RN, keys_RN)
-        channels = (len(x), x.shape[1])
+        channels = x.shape[:2]
         return Encoded(
             hidden=hidden_RND.unflatten(0, channels),
             mask=None if mask_RN is None else mask_RN.unflatten(0, channels),

@@ -95,8 +95,13 @@ class DiagonalSSM(nn.Module):
 @torch.library.custom_op("krontime::long_convolution", mutates_args=())
 def long_convolution(u: Tensor, kernel: Tensor) -> Tensor:
     """The first L points of the circular convolution of `u` `(B, D, L)`, zeros appended, with `kernel` `(D, T)`."""
+    return convolved(u, kernel)
+
+
+def convolved(u: Tensor, kernel: Tensor) -> Tensor:
+    """`long_convolution` in operators that other programs know."""
     size = kernel.shape[-1]
-    spectrum = torch.fft.rfft(u, n=size).mul_(torch.fft.rfft(kernel))
+    spectrum = torch.fft.rfft(u, n=size) * torch.fft.rfft(kernel)
     return torch.fft.irfft(spectrum, n=size)[..., : u.shape[-1]].contiguous()
 
 

@@ -37,7 +37,7 @@ class Windowed(SeriesNetwork):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(B, C, L)` and its mask to logits `(B, num_classes)`."""
         windows, window_mask, counts_BW = self._cut(x, mask)
-        logits_BWK = self.network(windows, window_mask).unflatten(0, (len(x), -1))
+        logits_BWK = self.network(windows, window_mask).unflatten(0, (x.shape[0], -1))
         return masked_mean(logits_BWK, counts_BW)
 
     def _cut(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -53,7 +53,7 @@ def mix_and_project(
 
 def _for_each(x: Tensor, weight: Tensor) -> Tensor:
     """The weight once for each series of a batch, as a view."""
-    return weight.expand(len(x), -1, -1)
+    return weight.expand(x.shape[0], -1, -1)
 
 
 def autocast(*operands: Tensor) -> tuple[Tensor, ...]:

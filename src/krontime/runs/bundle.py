@@ -3,13 +3,15 @@
 `model.safetensors` holds the selected weights with the statistics of the normaliser, `bundle.json` what the model is
 built from (config, sizes, class names), `record.json` the run's record without the folders of its machine,
 `held_out_predictions.parquet` what decisions are calibrated on, `README.md` the model card, and `SHA256SUMS` the
-checksum of each, as `sha256sum -c` reads them. Nothing in it is a pickle.
+checksum of each, as `sha256sum -c` reads them. Nothing in it is a pickle. Other formats of the model may lie beside
+these (see `krontime.runs.exported`); a bundle is read without them.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -46,8 +48,18 @@ def load(folder: Path) -> LoadedRun:
     return read_bundle(folder) if is_bundle(folder) else load_run(folder)
 
 
-def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> None:
-    """Write a bundle, whole or not at all; `folder` must not exist."""
+def write_bundle(
+    run: LoadedRun, record: Record, card: str, folder: Path, *, more: Callable[[Path], str] | None = None
+) -> None:
+    """Write a bundle, whole or not at all.
+
+    Args:
+        run: what it is made of.
+        record: the run's, without the folders of its machine.
+        card: the model card.
+        folder: must not exist.
+        more: writes further files into the folder that it is given, and returns what the card says of them.
+    """
     from safetensors.torch import save_file
 
     about = {
@@ -67,11 +79,13 @@ def write_bundle(run: LoadedRun, record: Record, card: str, folder: Path) -> Non
         shutil.copymode(building / ABOUT, building / WEIGHTS)  # safetensors leaves it to its owner, whatever the umask
         if run.held_out is not None:
             write_predictions(run.held_out, building / HELD_OUT)
-        (building / CARD).write_text(card, encoding="utf-8")
         record.write(building / RECORD)
-        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in files_of(building))
+        (building / CARD).write_text(card + ("" if more is None else more(building)), encoding="utf-8")
+        own = files_of(building)
+        names = (*own, *sorted({path.name for path in building.iterdir()} - set(own)))
+        sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in names)
         (building / SUMS).write_text(sums, encoding="utf-8")
-        for name in (*files_of(building), SUMS):
+        for name in (*names, SUMS):
             with (building / name).open("rb+") as file:
                 os.fsync(file.fileno())
         building.rename(folder)
@@ -88,7 +102,7 @@ def read_bundle(folder: Path) -> LoadedRun:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _check_sums(folder)
+    check_sums(folder)
     about = _about(folder / ABOUT)
     try:
         spec = SeriesSpec.from_plain(about["spec"])
@@ -108,8 +122,12 @@ def files_of(folder: Path) -> tuple[str, ...]:
     return (*CONTENT, *([HELD_OUT] if (folder / HELD_OUT).exists() else []))
 
 
-def _check_sums(folder: Path) -> None:
-    """Compare every file with the checksum noted for it; files that are not part of a bundle are none of its business.
+def check_sums(folder: Path, needed: Sequence[str] | None = None) -> None:
+    """Compare files with the checksums noted for them; all others are left alone.
+
+    Args:
+        folder: of a bundle.
+        needed: names of the files; None for those of the bundle itself.
 
     Raises:
         UserError: with all that is missing or differs.
@@ -122,7 +140,9 @@ def _check_sums(folder: Path) -> None:
             f"{folder / SUMS}: a bundle has its checksums here, and they can't be read ({error})"
         ) from error
     noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in dict.fromkeys((*files_of(folder), *([HELD_OUT] if HELD_OUT in noted else []))):
+    if needed is None:
+        needed = tuple(dict.fromkeys((*files_of(folder), *([HELD_OUT] if HELD_OUT in noted else []))))
+    for name in needed:
         path = folder / name
         if not path.is_file():
             problems.append(f"{path}: is missing from this bundle")

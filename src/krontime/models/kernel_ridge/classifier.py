@@ -69,8 +69,11 @@ class ClosedForm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logarithms of class probabilities `(B, K)`, float32, of raw series `(B, C, L)`, 0 where not observed."""
-        kept = self.kept.tolist()
-        return average([part(x, mask) for part, is_kept in zip(self.parts.values(), kept, strict=True) if is_kept])
+        return average([part(x, mask) for part in self.kept_parts()])
+
+    def kept_parts(self) -> list[Part]:
+        """Those whose probabilities are averaged."""
+        return [part for part, is_kept in zip(self._parts().values(), self.kept.tolist(), strict=True) if is_kept]
 
     @torch.no_grad()
     def embedding(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -78,7 +81,7 @@ class ClosedForm(nn.Module):
 
         Scaled so that the distance of two series is the root mean square difference of a feature, parts alike.
         """
-        kept = [part for part, is_kept in zip(self._parts().values(), self.kept.tolist(), strict=True) if is_kept]
+        kept = self.kept_parts()
         rows = [part.standardized(x, mask) for part in kept]
         return torch.cat([row / (row.shape[1] * len(kept)) ** 0.5 for row in rows], dim=1)
 

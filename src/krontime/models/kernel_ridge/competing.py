@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krontime.models.kernel_ridge import reference
+from krontime.models.kernel_ridge import reference, traced
 from krontime.models.kernel_ridge.features import Features, Scaling
 from krontime.models.kernel_ridge.rows import Rows, in_threads
 from krontime.models.layers.kernels import dilations_within
@@ -47,12 +47,14 @@ class CompetingKernels(Features):
 
     def _features(self, rows: Rows) -> Tensor:
         counted = []
-        for view, weight in zip((rows, rows.difference()), self.weight, strict=True):
+        for i, view in enumerate((rows, rows.difference())):
             points = view.seen.sum(dim=1).clamp(min=1)
-            counted.append((self._competed(view, weight).flatten(1) / points[:, None]).clamp(min=0).sqrt())
+            counted.append((self._competed(view, self.weight[i]).flatten(1) / points[:, None]).clamp(min=0).sqrt())
         return torch.cat(counted, dim=1)
 
     def _competed(self, rows: Rows, weight: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return traced.compete(rows.x, rows.seen, weight, self.dilations)
         if rows.x.device.type != "cpu":
             return reference.compete(rows.x, rows.seen, weight, self.dilations)
         from krontime.models.kernel_ridge.compiled import compete

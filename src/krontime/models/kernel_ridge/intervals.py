@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features, Scaling
 from krontime.models.kernel_ridge.rows import Rows
+from krontime.models.kernel_ridge.traced import at_intervals, for_each, spectra
 
 _DEPTH = 6
 """Halvings of the series: intervals of its whole, halves, ..., and these shifted by half an interval."""
@@ -50,6 +51,8 @@ class IntervalQuantiles(Features):
         self.num_features = num_channels * self.num_of_row
 
     def _features(self, rows: Rows) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.traced(rows)
         out = rows.x.new_zeros(len(rows.x), self.num_of_row)
         ends = rows.ends
         for end in ends.unique().tolist():
@@ -69,6 +72,32 @@ class IntervalQuantiles(Features):
             parts += self._quantiles(view)
         spectrum = torch.fft.rfft(rows.x, norm="ortho").abs()
         parts += self._quantiles(Rows(spectrum, None, rows.channel))
+        return torch.cat(parts, dim=1)
+
+    def traced(self, rows: Rows) -> Tensor:
+        """Features `(R, P / C)` of rows, without any operation or shape that depends on where they end."""
+
+        def of_one(row: Tensor) -> Tensor:
+            x, seen, channel = (part.index_select(0, row) for part in (rows.x, rows.seen, rows.channel))
+            return self._of_any_length(Rows(x, seen, channel))[0]
+
+        return for_each(of_one, torch.arange(rows.x.shape[0]))
+
+    def _of_any_length(self, rows: Rows) -> Tensor:
+        end = rows.ends.clamp(min=1)
+        first = rows.difference()
+        spectrum = spectra(rows.x, end)
+        views = (
+            (rows.x, rows.seen, end),
+            (_smooth(first).x, first.seen, (end - 1).clamp(min=1)),
+            (first.difference().x, first.difference().seen, (end - 2).clamp(min=1)),
+            (spectrum, torch.ones_like(spectrum, dtype=torch.bool), end // 2 + 1),
+        )
+        parts = []
+        for x, seen, lengths in views:
+            for level in range(self.depth):
+                values, inside = at_intervals(x, seen, lengths, level)
+                parts.append(_interval_quantiles(values, inside, self._num_quantiles(self.length, level)).flatten(1))
         return torch.cat(parts, dim=1)
 
     def _quantiles(self, rows: Rows) -> list[Tensor]:
@@ -117,20 +146,28 @@ def _smooth(rows: Rows) -> Rows:
 
 
 def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
-    """Evenly spaced quantiles `(R, M, Q)` of seen points of `(R, M, L)`, 0 without any; every second less the mean."""
-    count = torch.full((*x.shape[:2], 1), x.shape[2]) if seen is None else seen.sum(dim=2, keepdim=True)
-    count = count.to(x.device)
-    ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=2).values
-    at = torch.linspace(0, 1, num_quantiles, device=x.device) if num_quantiles > 1 else x.new_tensor([0.5])
+    """Evenly spaced quantiles `(..., Q)` of the seen points of `(..., L)`; every second less the mean.
+
+    What is not seen is 0 in `x`, and so are the quantiles where nothing is seen.
+    """
+    if seen is None:
+        count = torch.full((*x.shape[:-1], 1), x.shape[-1], device=x.device)
+    else:
+        count = seen.sum(dim=-1, keepdim=True)
+    ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=-1).values
+    at = (
+        torch.linspace(0, 1, num_quantiles, device=x.device)
+        if num_quantiles > 1
+        else torch.full((1,), 0.5, device=x.device)
+    )
     position = (count - 1).clamp(min=0) * at
     low = position.floor().long()
     high = torch.minimum(low + 1, (count - 1).clamp(min=0))
-    lower, upper = ordered.gather(2, low), ordered.gather(2, high)
+    lower, upper = ordered.gather(-1, low), ordered.gather(-1, high)
     values = torch.where(count > 0, lower + (upper - lower) * (position - low), 0.0)
-    mean = x.sum(dim=2, keepdim=True) / count.clamp(min=1)
-    if num_quantiles > 1:
-        values[..., 1::2] -= mean
-    return values
+    mean = x.sum(dim=-1, keepdim=True) / count.clamp(min=1)
+    is_second = torch.arange(num_quantiles, device=x.device) % 2 == 1
+    return torch.where(is_second, values - mean, values)
 
 
 def _bounds(start: float, width: float, length: int) -> tuple[int, int]:

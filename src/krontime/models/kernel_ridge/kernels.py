@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krontime.models.kernel_ridge import reference
+from krontime.models.kernel_ridge import reference, traced
 from krontime.models.kernel_ridge.features import Features, Scaling
 from krontime.models.kernel_ridge.rows import Rows, in_threads
 
@@ -69,6 +69,7 @@ class KernelPoolings(Features):
         self.first = [0, *itertools.accumulate(num_kernels * n for n in num_biases)]
         self.register_buffer("biases", torch.zeros(num_views, num_channels, self.first[-1]))
         self.num_features = num_channels * poolings * num_views * self.first[-1]
+        self.steps = traced.Steps.of(self.dilations, self.first, num_kernels)
 
     def _fit(self, rows: Rows) -> None:
         """Draw each bias from the quantiles of the responses to one training series."""
@@ -91,25 +92,19 @@ class KernelPoolings(Features):
                         bias[own] = torch.from_numpy(np.quantile(response.double().numpy(), quantiles[own].numpy()))
 
     def _features(self, rows: Rows) -> Tensor:
-        pooled = [self._pooled(view, biases) for view, biases in zip(self._views(rows), self.biases, strict=True)]
+        pooled = [self._pooled(view, self.biases[i]) for i, view in enumerate(self._views(rows))]
         return torch.cat([part.flatten(1) for part in pooled], dim=1)
 
     def _views(self, rows: Rows) -> list[Rows]:
         return [rows, rows.difference()] if self.difference else [rows]
 
     def _pooled(self, rows: Rows, biases: Tensor) -> Tensor:
+        of_rows = rows.x, rows.seen, rows.channel
+        if torch.compiler.is_compiling():
+            return traced.pool_kernels(*of_rows, self.steps, biases, self.taps, poolings=self.poolings)
         if rows.x.device.type == "cpu":
             return self._compiled(rows, biases)
-        return reference.pool_kernels(
-            rows.x,
-            rows.seen,
-            rows.channel,
-            self.dilations,
-            self.first,
-            biases,
-            self.taps,
-            poolings=self.poolings,
-        )
+        return reference.pool_kernels(*of_rows, self.dilations, self.first, biases, self.taps, poolings=self.poolings)
 
     def _compiled(self, rows: Rows, biases: Tensor) -> Tensor:
         from krontime.models.kernel_ridge.compiled import pool_kernels

@@ -1,4 +1,4 @@
-"""The poolings of `compiled` in torch: for GPUs, for export, and to hold the compiled loops against.
+"""The poolings of `compiled` in torch: for GPUs, and to hold the compiled loops against.
 
 Shape letters: R rows (series of one channel), L time points, D dilations, K kernels, F features, G groups.
 """

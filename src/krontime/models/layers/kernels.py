@@ -136,7 +136,7 @@ class KernelFeatures(nn.Module):
             kernels = self.kernels.to(x)
             num_kernels = len(kernels)
             views = self._views(x, mask)
-            for rows in (slice(start, start + step) for start in range(0, num_rows, step)):
+            for rows in _at_once(num_rows, step):
                 weight = (count_R1N if observed_R1L is None else count_R1N[rows]).clamp(min=1)
                 column = 0
                 for view, biases in zip(views, self.biases, strict=True):
@@ -176,6 +176,13 @@ class KernelFeatures(nn.Module):
             return last
         whole = x.unfold(-1, self.patch_length, self.stride)[..., :num_whole, :]
         return torch.cat([whole.sum(dim=-1), last], dim=-1)
+
+
+def _at_once(num_rows: int, step: int) -> list[slice]:
+    """Rows whose responses are held at once: all in a graph, which has no loop over them."""
+    if torch.compiler.is_compiling():
+        return [slice(None)]
+    return [slice(start, start + step) for start in range(0, num_rows, step)]
 
 
 _BIAS_POINTS = 10_000

@@ -22,7 +22,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         """
         flat_MD = x.flatten(0, 1)  # a view, a third of the time of (R, D, N) (docs/performance.md)
         # One token has no variance: nn.BatchNorm1d raises, the masked form gives it the bias.
-        if not self.training or (mask is None and len(flat_MD) > 1):
+        if not self.training or (mask is None and flat_MD.shape[0] > 1):
             return super().forward(flat_MD).view_as(x)
         weight_M1 = flat_MD.new_ones(len(flat_MD), 1) if mask is None else mask.reshape(-1, 1).to(flat_MD.dtype)
         count = weight_M1.sum()

@@ -1,0 +1,241 @@
+"""What the closed form computes, for a graph: loops are scans, and no shape depends on a value.
+
+A graph with the operations of every dilation and bias written out would have ten thousands of them, and one for any
+number of series is traced several times slower than one for a single row; so that rows and dilations are scanned over,
+one of each at a time. Responses are computed with the operations, and in the order, of the reference implementation:
+counts are equal.
+
+Shape letters: R rows (series of one channel), C channels, L time points, D dilations, K kernels, F features, G groups,
+S steps, Q biases of a kernel in a step, P poolings.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.scan import scan
+from torch.nn import functional as F
+
+
+def for_each(function: Callable[..., Tensor], *numbers: Tensor) -> Tensor:
+    """What a function gives, stacked: a scan in a graph, and a loop elsewhere.
+
+    Args:
+        function: takes one `(1,)` int64 for each of `numbers`.
+        numbers: `(n,)` int64 each.
+    """
+    over = tuple(number[:, None] for number in numbers)
+    if not torch.compiler.is_compiling():
+        return torch.stack([function(*number) for number in zip(*over, strict=True)])
+
+    def step(carry: Tensor, number: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return carry.clone(), function(*number)
+
+    return scan(step, torch.zeros(1), over)[1]
+
+
+def _pairs(num_rows: int, num_steps: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the row and of the step of each pair, a row's steps one after the other."""
+    row = torch.arange(num_rows)[:, None].expand(-1, num_steps)
+    step = torch.arange(num_steps)[None].expand(num_rows, -1)
+    return row.reshape(-1), step.reshape(-1)
+
+
+class Steps(NamedTuple):
+    """Each dilation once for every few of its biases, so that no step computes many that are not there.
+
+    Attributes:
+        largest: dilation.
+        dilation: `(S,)` that of each step.
+        is_inner: `(S, K)` whether a kernel is pooled only where none of its taps lies outside of the series.
+        columns: `(S, K, Q)` the features whose biases are those of a step; F where there is none.
+        order: `(F,)` where each feature is in what the steps give.
+    """
+
+    largest: int
+    dilation: Tensor
+    is_inner: Tensor
+    columns: Tensor
+    order: Tensor
+
+    @classmethod
+    def of(cls, dilations: list[int], first: list[int], num_kernels: int) -> "Steps":
+        """For the arguments of `reference.pool_kernels`."""
+        each = [(first[d + 1] - first[d]) // num_kernels for d in range(len(dilations))]
+        at_once = statistics.mode(each)
+        steps = [(d, start) for d, num in enumerate(each) for start in range(0, num, at_once)]
+        kernel = torch.arange(num_kernels)
+        columns = torch.full((len(steps), num_kernels, at_once), first[-1])
+        order = torch.zeros(first[-1], dtype=torch.long)
+        for s, (d, start) in enumerate(steps):
+            for q in range(min(at_once, each[d] - start)):
+                feature = first[d] + kernel * each[d] + start + q
+                columns[s, :, q] = feature
+                order[feature] = (s * num_kernels + kernel) * at_once + q
+        number = torch.tensor([d for d, _ in steps])
+        is_inner = (number[:, None] + kernel) % 2 == 1
+        return cls(max(dilations), torch.tensor(dilations)[number], is_inner, columns, order)
+
+
+def _taps(x: Tensor, dilation: Tensor, largest: int) -> Tensor:
+    """What the nine taps of a kernel see at each point of a row `(L,)`: `(9, L)`, 0 outside.
+
+    Args:
+        x: the row.
+        dilation: `(1,)`, at most `largest`.
+        largest: the largest dilation.
+    """
+    padded = F.pad(x, (4 * largest, 4 * largest))
+    point = torch.arange(x.shape[0])
+    tap = torch.arange(-4, 5)
+    return padded[4 * largest + point + tap[:, None] * dilation]
+
+
+def pool_kernels(
+    x: Tensor, observed: Tensor, channel: Tensor, steps: Steps, biases: Tensor, taps: Tensor, *, poolings: int
+) -> Tensor:
+    """See `reference.pool_kernels`; the dilations and their features are those of the steps."""
+    point = torch.arange(x.shape[1])
+    nothing = torch.full_like(biases[:, :1], torch.inf)  # no response is above it
+    biases_CSKQ = torch.cat([biases, nothing], dim=1)[:, steps.columns]
+    dilations_S, is_inner_SK = steps.dilation.clone(), steps.is_inner.clone()  # a tracer's own, as a scan wants
+
+    def pooled(row: Tensor, step: Tensor) -> Tensor:
+        seen = observed.index_select(0, row)[0]
+        end = torch.where(seen, point + 1, 0).amax(dim=0)
+        dilation = dilations_S.index_select(0, step)
+        bias_KQ = biases_CSKQ.index_select(0, channel.index_select(0, row))[0].index_select(0, step)[0]
+        responses_KL = _kernel_responses(_taps(x.index_select(0, row)[0], dilation, steps.largest), taps)
+        border = torch.where(end > 8 * dilation, 4 * dilation, 0)
+        inside = seen & (point >= border) & (point < end - border)
+        pooled_KL = seen & (inside | ~is_inner_SK.index_select(0, step)[0][:, None])
+        points = pooled_KL.float().sum(dim=-1).clamp(min=1)
+        responses_KL = torch.where(pooled_KL, responses_KL, -torch.inf)
+        features = [
+            _pooled(responses_KL, bias_KQ[:, q, None], points, point, end, poolings) for q in range(bias_KQ.shape[1])
+        ]
+        return torch.stack(features, dim=-1)
+
+    num_steps = steps.dilation.shape[0]
+    pooled_RSPKQ = for_each(pooled, *_pairs(x.shape[0], num_steps)).unflatten(0, (-1, num_steps))
+    return pooled_RSPKQ.transpose(1, 2).flatten(2)[..., steps.order]
+
+
+def _kernel_responses(seen_9L: Tensor, taps: Tensor) -> Tensor:
+    """See `reference.kernel_responses`."""
+    total = seen_9L[0]
+    for tap in range(1, 9):
+        total = total + seen_9L[tap]
+    thrice = 3 * seen_9L
+    a, b, c = (thrice[taps[:, i]] for i in range(3))
+    return ((a - total) + b) + c
+
+
+def _pooled(responses: Tensor, bias: Tensor, points: Tensor, point: Tensor, end: Tensor, poolings: int) -> Tensor:
+    """Features `(P, K)` of responses `(K, L)`, which are infinitely low where they are not pooled."""
+    above = responses > bias
+    number = above.float()
+    count = number.sum(dim=-1)
+    features = [count / points]
+    if poolings > 1:
+        features.append(_longest_run(number) / points)
+    if poolings == 4:
+        safe = count.clamp(min=1)
+        features.append(torch.where(above, responses - bias, 0).sum(dim=-1) / safe)
+        position = torch.where(above, point, 0).sum(dim=-1) / safe
+        features.append(torch.where(count > 0, (position + 0.5) / end.clamp(min=1), 0.5))
+    return torch.stack(features)
+
+
+def _longest_run(above: Tensor) -> Tensor:
+    """The longest run of ones among zeros, over the last axis.
+
+    Neighbours are joined again and again: of each stretch, the ones that it begins with, those that it ends with, and
+    its longest run are enough to know these of two stretches together. All work is that of twice the points.
+    """
+    num_levels = (above.shape[-1] - 1).bit_length()
+    begin = F.pad(above, (0, 2**num_levels - above.shape[-1]))
+    end, longest = begin, begin
+    for level in range(num_levels):
+        size = 2**level
+        (begin_a, begin_b), (end_a, end_b), (longest_a, longest_b) = (
+            part.unflatten(-1, (-1, 2)).unbind(dim=-1) for part in (begin, end, longest)
+        )
+        longest = torch.maximum(torch.maximum(longest_a, longest_b), end_a + begin_b)
+        begin = torch.where(begin_a == size, begin_a + begin_b, begin_a)
+        end = torch.where(end_b == size, end_a + end_b, end_b)
+    return longest[..., 0]
+
+
+def compete(x: Tensor, observed: Tensor, weight: Tensor, dilations: list[int]) -> Tensor:
+    """See `reference.compete`."""
+    kernel = torch.arange(weight.shape[2])[:, None]
+    dilation = torch.tensor(dilations)
+
+    def competed(row: Tensor, step: Tensor) -> Tensor:
+        seen_9L = _taps(x.index_select(0, row)[0], dilation.index_select(0, step), max(dilations))
+        weight_GK9 = weight.index_select(0, step)[0]
+        responses = weight_GK9[..., 0, None] * seen_9L[0]
+        for tap in range(1, 9):
+            responses = responses + weight_GK9[..., tap, None] * seen_9L[tap]
+        largest_GL, winner_GL = responses.max(dim=1)
+        loser_GL = responses.argmin(dim=1)
+        seen = observed.index_select(0, row)
+        won = torch.where((winner_GL[:, None] == kernel) & seen, largest_GL[:, None], 0).sum(dim=-1)
+        lost = ((loser_GL[:, None] == kernel) & seen).float().sum(dim=-1)
+        return torch.stack([won, lost])
+
+    competed_RD2GK = for_each(competed, *_pairs(x.shape[0], len(dilations))).unflatten(0, (-1, len(dilations)))
+    return competed_RD2GK.transpose(1, 2)
+
+
+def spectra(x: Tensor, end: Tensor) -> Tensor:
+    """Magnitudes `(R, L // 2 + 1)` of the discrete Fourier transform of each row up to its own end.
+
+    By a convolution with a chirp (Bluestein 1970), so that one size of transform serves every end, in float64.
+
+    Args:
+        x: `(R, L)`, 0 from each row's end on.
+        end: `(R,)` int64, at least 1; the transform is divided by its square root.
+    """
+    num_points = x.shape[1]
+    size = 2 ** (2 * num_points - 1).bit_length()
+    point = torch.arange(num_points)
+    end = end[:, None]
+    angle = (point * point % (2 * end)).double() * (torch.pi / end.double())
+    chirp_cos, chirp_sin = angle.cos(), angle.sin()
+    # Complex numbers where there is no other way: ONNX has them in few operations.
+    signal = torch.complex(*(F.pad(part, (0, size - num_points)) for part in (x * chirp_cos, -(x * chirp_sin))))
+    gap = torch.zeros(x.shape[0], size - 2 * num_points + 1, dtype=torch.float64)
+    chirp = torch.complex(*(torch.cat([part, gap, part[:, 1:].flip(1)], dim=1) for part in (chirp_cos, chirp_sin)))
+    magnitude = torch.fft.ifft(torch.fft.fft(signal) * torch.fft.fft(chirp)).abs()[:, : num_points // 2 + 1]
+    return (magnitude / end.double().sqrt()).to(x.dtype)
+
+
+def at_intervals(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """The points of the intervals of one level, which are fractions of each row's own length.
+
+    Args:
+        x: `(R, L)`.
+        seen: `(R, L)` bool.
+        lengths: `(R,)` int64, at least 1.
+        level: the intervals are `2 ** level` equal ones, and all but the last of these shifted by half an interval.
+
+    Returns:
+        `(R, I, W)` values, 0 where they are not seen, and where they are.
+    """
+    number = torch.arange(2**level, dtype=torch.float64)  # a scan takes no constants that are written out
+    width = 2.0**-level
+    start = width * (torch.cat([number, number[:-1] + 0.5]) if level else number)
+    length = lengths[:, None]
+    low = (start * length).round().long()
+    high = torch.maximum(low + 1, ((start + width) * length).round().long())
+    is_beyond = high > length
+    low, high = torch.where(is_beyond, length - 1, low), torch.where(is_beyond, length, high)
+    num_points = x.shape[1]
+    at = low[..., None] + torch.arange(num_points // 2**level + 2)
+    flat = at.clamp(max=num_points - 1).flatten(1)
+    inside = (at < high[..., None]) & seen.gather(1, flat).view(at.shape)
+    return torch.where(inside, x.gather(1, flat).view(at.shape), 0), inside

@@ -1,0 +1,133 @@
+"""The formats of an exported model beside its bundle: what writes each, and what runs it.
+
+All are made from one program that `torch.export` traces; its input is `x`, `(batch, channels, length)` float32, raw
+series with NaN where nothing is observed, and its output `probabilities`, `(batch, classes)` float32.
+"""
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from krontime import __version__
+from krontime.models.s4d import convolved
+from krontime.runs.exported import predict
+from krontime.runs.exported.files import ABOUT, ONNX, PREDICT, TORCH
+from krontime.runs.load import LoadedRun
+from krontime.training.answer import Answer
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Probabilities `(B, K)` of series `(B, C, L)`."""
+
+SHORTEST = 16
+"""Points that a graph is given at least: shorter series are padded, which changes no answer."""
+
+_EXAMPLE_LENGTH = 200
+
+
+def write(run: LoadedRun, names: list[str], folder: Path) -> None:
+    """Write the files of some formats into a folder."""
+    if not names:
+        return
+    program = traced(run)
+    about = described(run)
+    if "torch" in names:
+        with _quiet():
+            torch.export.save(program, folder / TORCH, extra_files={ABOUT: json.dumps(about)})
+    if "onnx" in names:
+        _write_onnx(program, about, folder)
+
+
+def described(run: LoadedRun) -> dict[str, Any]:
+    """What a program has to know that runs a graph: it travels in the file."""
+    prepare = {key: value for key, value in run.config["data"]["prepare"].items() if value is not None}
+    return {
+        "krontime": __version__,
+        "class_names": list(run.spec.class_names),
+        "prior": run.module.prior.cpu().double().tolist(),
+        "num_channels": run.spec.num_channels,
+        "length": run.spec.length,
+        "sampling_rate_hz": run.spec.sampling_rate_hz,
+        "preparation": {key: value for key, value in prepare.items() if key != "crop_from" or len(prepare) > 1},
+    }
+
+
+def traced(run: LoadedRun) -> torch.export.ExportedProgram:
+    """The program of a run's answer, for any number of series of any length up to that of training."""
+    answer = Answer(run.module.cpu().eval(), run.spec.length).eval()
+    longest = run.spec.length
+    example = torch.randn(2, run.spec.num_channels, min(longest, _EXAMPLE_LENGTH))
+    axes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if longest > SHORTEST:
+        axes[2] = torch.export.Dim("length", min=SHORTEST, max=longest)
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(answer, (example,), dynamic_shapes={"x": axes}, strict=False)
+        own = torch.ops.krontime.long_convolution.default
+        if any(node.target is own for node in program.graph.nodes):  # it would be unknown to who loads the program
+            program = program.run_decompositions({own: convolved})
+        return program
+
+
+def loaded(name: str, folder: Path, num_threads: int | None = None) -> Predict:
+    """What predicts with a format's file.
+
+    Args:
+        name: of the format.
+        folder: where it lies.
+        num_threads: of ONNX Runtime; None for as many as torch has.
+    """
+    if name == "onnx":
+        return predict.Classifier(folder / ONNX, num_threads or torch.get_num_threads()).probabilities
+    program = torch.export.load(folder / TORCH).module()
+
+    def of(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return program(torch.from_numpy(predict.padded(x, SHORTEST))).numpy()
+
+    return of
+
+
+def of_run(run: LoadedRun) -> Predict:
+    """What predicts with the trained module itself, as the command `predict` does."""
+    module = run.module.cpu().eval()
+
+    def of(x: np.ndarray) -> np.ndarray:
+        values = torch.from_numpy(x)
+        mask = ~values.isnan()
+        with torch.no_grad():
+            is_masked = run.masked or not bool(mask.all())
+            return module(values.nan_to_num(), mask if is_masked else None).softmax(dim=-1).numpy()
+
+    return of
+
+
+def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, Any], folder: Path) -> None:
+    with _quiet(), torch.no_grad():
+        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["probabilities"])
+    assert made is not None
+    made.model.metadata_props["krontime"] = json.dumps(about)
+    made.save(folder / ONNX)
+    shutil.copyfile(predict.__file__, folder / PREDICT)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of its own parts."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            yield
+        finally:
+            log.setLevel(level)

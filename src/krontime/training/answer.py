@@ -1,0 +1,57 @@
+"""What a trained module answers, as one graph from raw series to class probabilities: for export.
+
+Shape letters: B batch, C channels, L time points, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from krontime.models.kernel_ridge.mixture import average, mixed
+from krontime.training.module import SeriesClassifier
+
+
+class Answer(nn.Module):
+    """Scaling, network, closed form, mixture and calibration in one module, whose operations depend on no value.
+
+    All is computed on as many points as the longest training series has, whatever the length of the input: the levels,
+    positions and windows of a network follow from the length of what it is given. No answer depends on padding.
+
+    Args:
+        module: trained.
+        length: of the longest training series, in time points.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, module: SeriesClassifier, length: int) -> None:
+        super().__init__()
+        self.length = length
+        mixture = module.mixture
+        self.mixing = None if mixture is None else mixture.mixing
+        has_network = module.network is not None and (self.mixing is None or self.mixing.weight > 0)
+        self.network = module.network if has_network else None
+        self.normalizer = module.normalizer if has_network else None
+        self.register_buffer("class_weights", module.class_weights if has_network else None)
+        kept = [] if mixture is None else mixture.closed_form.kept_parts()
+        self.parts = nn.ModuleList(kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class probabilities `(B, K)` of raw series `(B, C, L)`, float32, NaN where not observed."""
+        x = F.pad(x, (0, self.length - x.shape[2]), value=torch.nan)
+        mask = ~x.isnan()
+        x = torch.where(mask, x, 0.0)
+        own = average([part(x, mask) for part in self.parts]) if self.parts else None
+        logits = None if self.network is None else self._network_logits(x, mask)
+        if own is None:
+            assert logits is not None
+            return logits.softmax(dim=-1)
+        if logits is not None and self.mixing is not None:
+            own = mixed(logits, own, self.mixing.factor, self.mixing.weight)
+        return own.softmax(dim=-1)
+
+    def _network_logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        assert self.network is not None
+        assert self.normalizer is not None
+        logits: Tensor = self.network(self.normalizer(x, mask), mask)
+        return logits if self.class_weights is None else logits - self.class_weights.log()

@@ -1,0 +1,205 @@
+"""A run as graphs: they answer as the trained module does, anywhere, and a check sees where they do not."""
+
+import contextlib
+import importlib.util
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import krontime
+from krontime import cli
+from krontime.commands.export import export
+from krontime.errors import UserError
+from krontime.runs import run
+from krontime.runs.exported import files, latency, latency_cell
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+pytestmark = pytest.mark.usefixtures("quick_plots")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, compose: Callable[..., dict[str, Any]]) -> Path:
+    """`data/two.npz` of unequal, incomplete series, a finished run in `run` and all of its formats in `all`."""
+    folder = tmp_path_factory.mktemp("formats")
+    rng = np.random.default_rng(0)
+    y = np.arange(36) % 2
+    lengths = np.where(np.arange(36) % 3 == 0, 30, 50)
+    series = [
+        rng.standard_normal((2, length)).astype(np.float32) + label for length, label in zip(lengths, y, strict=True)
+    ]
+    series[1][:, 3:5] = np.nan
+    (folder / "data").mkdir()
+    np.savez(
+        folder / "data" / "two.npz",
+        X_flat=np.concatenate(series, axis=1),
+        offsets=np.concatenate([[0], lengths.cumsum()]),
+        y=y,
+        split=(np.arange(36) >= 24).astype(int),
+        classes=np.array(["ja", "nö"]),
+    )
+    options = compose(
+        *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "model=tcn"),
+        *("model.channels=4", "model.num_levels=2", "loss.class_weights=balanced"),
+        *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
+    )
+    run.train_in(options, folder / "run")
+    export(OmegaConf.create({"run": str(folder / "run"), "output": str(folder / "all"), "format": "all", "series": 5}))
+    return folder
+
+
+def checked(folder: Path, **options: Any) -> Path:
+    return export(OmegaConf.create({"check": str(folder), "series": 3, **options}))
+
+
+@pytest.fixture
+def predict(folder: Path) -> ModuleType:
+    """The file that lies beside the graph, imported from there."""
+    spec = importlib.util.spec_from_file_location("predict_beside_graph", folder / "all" / "predict.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_folder_is_a_bundle_with_the_formats_beside_it(folder: Path) -> None:
+    names = {path.name for path in (folder / "all").iterdir()}
+    assert names >= {"model.safetensors", "bundle.json", "model.onnx", "predict.py", "model.pt2", "SHA256SUMS"}
+    card = (folder / "all" / "README.md").read_text(encoding="utf-8")
+    for text in ("## Formats", "5 test series of", "| onnx | `model.onnx` |", "(batch, 2, length)", "16 to 50 points"):
+        assert text in card
+
+
+def test_the_graph_answers_as_the_model_without_krontime(folder: Path, predict: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    X = [rng.standard_normal((2, length)).astype(np.float32) for length in (50, 1, 17, 33)]
+    X[2][0] = np.nan
+    model, trained = predict.Classifier(folder / "all" / "model.onnx"), krontime.load(folder / "all")
+    assert model.classes_.tolist() == ["ja", "nö"]
+    np.testing.assert_allclose(model.predict_proba(X, batch_size=3), trained.predict_proba(X), atol=1e-6)
+    assert model.predict(X).tolist() == trained.predict(X).tolist()
+    assert model.predict_proba([]).shape == (0, 2)
+
+
+def test_series_that_do_not_fit_are_refused(folder: Path, predict: ModuleType) -> None:
+    model = predict.Classifier(folder / "all" / "model.onnx")
+    with pytest.raises(ValueError, match="series 1 has shape"):
+        model.predict([np.zeros((2, 9)), np.zeros((3, 9))])
+    with pytest.raises(ValueError, match="has 51 points: expected 1 to 50"):
+        model.predict(np.zeros((1, 2, 51)))
+
+
+def test_predictions_are_printed(
+    folder: Path, predict: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "new.npy", np.zeros((2, 2, 20), np.float32))
+    predict.main([str(tmp_path / "new.npy")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "predicted,ja,nö"
+    assert len(lines) == 3
+    with pytest.raises(SystemExit, match="usage"):
+        predict.main([])
+
+
+def test_needs_numpy_and_the_runtime_alone() -> None:
+    from krontime.runs.exported import predict
+
+    source = Path(predict.__file__).read_text(encoding="utf-8")
+    imported = {
+        line.split()[1].split(".")[0] for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))
+    }
+    assert imported - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "predict"}
+
+
+def test_a_check_finds_the_formats_and_the_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked(folder / "all", paths={"data": str(folder / "data"), "cache": str(folder / "cache")})
+    said = capsys.readouterr().out
+    assert "3 test series of" in said
+    assert "| torch | `model.pt2` |" in said
+
+
+def test_a_check_times_each_format(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_this_process(command: list[str], *, input: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+            latency_cell.main()
+        return subprocess.CompletedProcess(command, 0, out.getvalue(), "")
+
+    monkeypatch.setattr(latency_cell, "_MEASURE_S", 0.0)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(latency.subprocess, "run", in_this_process)
+    checked(folder / "all", latency=True)
+    table = capsys.readouterr().out.partition("## Latency")[2]
+    assert "Series of 50 points" in table
+    assert "| format | start, s | 1 series, ms | 32 series, ms | memory, MiB |" in table
+    for name in ("krontime (torch, compiled closed form)", "torch.export", "ONNX Runtime"):
+        assert f"| {name} |" in table
+
+
+def test_a_check_generates_series_where_the_data_are_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked(folder / "all")
+    assert "generated series, since the run's data can't be read" in capsys.readouterr().out
+
+
+def test_a_check_sees_another_graph(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from krontime.runs.exported import formats
+
+    def shifted(name: str, folder: Path) -> formats.Predict:
+        del name, folder
+        return lambda x: np.tile(np.float32([0.5, 0.5]), (len(x), 1))
+
+    monkeypatch.setattr(formats, "loaded", shifted)
+    with pytest.raises(UserError, match=r"format=onnx: its probabilities differ by .* expected at most 0\.0001"):
+        checked(folder / "all")
+    with pytest.raises(UserError, match="format=torch: its probabilities differ"):
+        export(OmegaConf.create({"run": str(folder / "run"), "output": str(tmp_path / "new"), "format": "torch"}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_check_refuses_what_is_damaged_or_no_export(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a folder that export wrote"):
+        checked(folder / "run")
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for path in (folder / "all").iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    (copied / "model.onnx").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"model\.onnx: is not the file that was exported"):
+        checked(copied)
+    for name in ("model.onnx", "model.pt2"):
+        (copied / name).unlink()
+    with pytest.raises(UserError, match=r"expected a folder with model\.onnx or model\.pt2"):
+        checked(copied)
+
+
+def test_options_that_cannot_work_are_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"run": None, "output": None, "format": "tensor", "series": 0, "latency": 1}
+    with pytest.raises(UserError) as refused:
+        export(OmegaConf.create(given))
+    assert [problem.partition("=")[0] for problem in refused.value.problems] == [
+        *("run", "output", "format", "series", "latency")
+    ]
+    with pytest.raises(UserError, match="null where check=FOLDER"):
+        export(OmegaConf.create({"check": str(folder / "all"), "run": "x"}))
+    monkeypatch.setattr(files, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"onnx, onnxscript, onnxruntime \(pip install 'krontime\[onnx\]'\)"):
+        export(OmegaConf.create({"run": "a", "output": "b", "format": "onnx"}))
+
+
+def test_is_a_check_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", f"check={folder}"])
+    assert stopped.value.code == 2
+    assert "expected a folder that export wrote" in capsys.readouterr().err
