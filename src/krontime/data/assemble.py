@@ -1,6 +1,8 @@
 """From what a file holds (raw labels, a list of arrays) to a checked `SeriesData`; shared by all sources."""
 
+import csv
 import hashlib
+import io
 import itertools
 import unicodedata
 from collections.abc import Sequence
@@ -258,6 +260,13 @@ def also_trained_on(data: SeriesData, digests: np.ndarray | None = None) -> np.n
     digests = series_digests(data) if digests is None else digests
     tested = np.flatnonzero(data.is_test)
     return tested[np.isin(digests[tested], digests[~data.is_test])]
+
+
+def header_line(names: Sequence[str]) -> str:
+    """Names of columns as a line of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def _these(indices: np.ndarray) -> str:

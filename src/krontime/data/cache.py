@@ -20,7 +20,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from krontime.data.assemble import also_trained_on, checked, series_digests
+from krontime.data.copies import refuse_copies
 from krontime.data.prepare import Prepare
+from krontime.data.recordings import Stored, Streams, store
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 
@@ -37,12 +39,17 @@ ARRAYS = {
     "groups": np.int64,
     "is_validation": np.bool_,
     "given_lengths": np.int64,
+    "annotations": np.int64,
+    "scale": np.float64,
 }
 DIGESTS = "digests"
-"""`series_digests`, beside the arrays of `SeriesData`."""
+"""`series_digests`, or `fingerprints` of recordings, beside the arrays of `SeriesData`."""
 
 PLAIN = ("num_channels", "has_missing", "group_name", "sampling_rate_hz", "header")
 TEXTS = ("class_names", "group_names", "notes")
+LATER_PLAIN, LATER_TEXTS = ("missing_code",), ("recording_names",)
+"""Those that folders of earlier versions don't have."""
+
 NOT_CONTENT = ("given_lengths", DIGESTS)
 
 
@@ -79,12 +86,12 @@ class _DamagedError(Exception):
     """The folder is there but cannot be trusted."""
 
 
-def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> SeriesData:
+def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Path) -> SeriesData:
     """Open the data set's memory maps, after parsing it if that was not done before.
 
-    Processes that ask at the same time share one parse. Opening reads the labels and offsets but no values, however
-    large they are; sizes and modification times are compared with those noted, and the arrays are hashed only if
-    these differ. A damaged folder is reported as a warning and built again.
+    Processes that ask at the same time share one parse; a source that streams is stored as it is read. Opening reads
+    the labels and offsets but no values, however large they are; sizes and modification times are compared with those
+    noted, and the arrays are hashed only if these differ. A damaged folder is reported as a warning and built again.
 
     Args:
         source: where the series come from.
@@ -119,9 +126,15 @@ def load_cached(source: Source, prepare: Prepare, cache_dir: str | Path) -> Seri
         except _DamagedError as error:
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
-        data = checked(prepare.apply(_loaded(source, prepare)), kind)
+        if isinstance(source, Streams):
+            with _cache_errors(cache_dir), _building(folder) as building:
+                data, digests, sha256 = _streamed(source, building, prepare, kind)
+                _write(building, data, digests, identity, values_sha256=sha256)
+        else:
+            data = checked(prepare.apply(_loaded(source, prepare)), kind)
+            with _cache_errors(cache_dir), _building(folder) as building:
+                _write(building, data, series_digests(data), identity)
         with _cache_errors(cache_dir):
-            _build(folder, data, identity)
             opened = _open(folder, refresh=False)
     finally:
         lock.release()
@@ -136,12 +149,23 @@ def _loaded(source: Source, prepare: Prepare) -> SeriesData:
     return source.load()
 
 
-def _chosen(source: Source, data: SeriesData, meta: dict[str, Any], digests: np.ndarray) -> SeriesData:
+def _streamed(source: Streams, building: Path, prepare: Prepare, kind: str) -> Stored:
+    scratch = building / "scratch"
+    scratch.mkdir()
+    try:
+        return store(source.stream(scratch), building / "values.npy", prepare, where=kind, group_name=source.group_name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any], digests: np.ndarray) -> SeriesData:
     """The opened data set with the test series that its source chooses, and a warning where some were trained on."""
-    if isinstance(source, ChoosesTest) and (is_test := source.test_series(data)) is not None:
+    if isinstance(source, ChoosesTest | Streams) and (is_test := source.test_series(data)) is not None:
         meta["arrays"]["is_test"]["sha256"] = _sha256(is_test)
         data = replace(data, is_test=is_test, sha256=_content_sha256(meta))
-    if (shared := also_trained_on(data, digests)).size:
+    if data.annotations is not None:
+        refuse_copies(data, digests)
+    elif (shared := also_trained_on(data, digests)).size:
         log.warning(
             "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
             *(meta["identity"]["source"].get("name", "data"), len(shared), data.is_test.sum()),
@@ -162,36 +186,62 @@ def _cache_errors(cache_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _build(folder: Path, data: SeriesData, identity: dict[str, Any]) -> None:
-    """Write the folder under a temporary name, `meta.json` last, and rename it. The caller holds the lock."""
+@contextlib.contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `folder` when the block ends well; the caller holds the lock."""
     for stale in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
         shutil.rmtree(stale, ignore_errors=True)
     building = folder.with_name(f".{folder.name}-{os.getpid()}")
     building.mkdir()  # unlike tempfile's, readable to whom the user's umask allows
     try:
-        arrays = {}
-        fields: dict[str, tuple[Any, Any]] = {name: (getattr(data, name), dtype) for name, dtype in ARRAYS.items()}
-        for name, (field, dtype) in {**fields, DIGESTS: (series_digests(data), np.uint64)}.items():
-            if field is None:
-                continue
-            array = np.ascontiguousarray(field, dtype=dtype)
-            with open(building / f"{name}.npy", "wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            arrays[name] = {
-                "sha256": _sha256(array),
-                "dtype": array.dtype.str,
-                "shape": list(array.shape),
-                **_stat(building / f"{name}.npy"),
-            }
-        meta = {"identity": identity, "arrays": arrays, **{name: getattr(data, name) for name in (*PLAIN, *TEXTS)}}
-        _write_meta(building, {**meta, "sha256": _content_sha256(meta)})
+        yield building
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _write(
+    building: Path,
+    data: SeriesData,
+    digests: np.ndarray,
+    identity: dict[str, Any],
+    *,
+    values_sha256: str | None = None,
+) -> None:
+    """Write what a data set consists of, `meta.json` last.
+
+    Args:
+        building: folder.
+        data: the data set.
+        digests: of its series.
+        identity: of what was read.
+        values_sha256: of the values, where they were written while they were read; None to write them.
+    """
+    arrays = {}
+    fields: dict[str, tuple[Any, Any]] = {name: (getattr(data, name), dtype) for name, dtype in ARRAYS.items()}
+    for name, (field, dtype) in {**fields, DIGESTS: (digests, np.uint64)}.items():
+        if field is None:
+            continue
+        if name == "values" and values_sha256 is not None:
+            array, sha256 = field, values_sha256
+        else:
+            array = np.ascontiguousarray(field, dtype=dtype)
+            with open(building / f"{name}.npy", "wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            sha256 = _sha256(array)
+        arrays[name] = {
+            "sha256": sha256,
+            "dtype": array.dtype.str,
+            "shape": list(array.shape),
+            **_stat(building / f"{name}.npy"),
+        }
+    plain = {name: getattr(data, name) for name in (*PLAIN, *TEXTS, *LATER_PLAIN, *LATER_TEXTS)}
+    meta = {"identity": identity, "arrays": arrays, **plain}
+    _write_meta(building, {**meta, "sha256": _content_sha256(meta)})
 
 
 def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], np.ndarray]:
@@ -229,7 +279,9 @@ def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], n
             noted.update(state)
             arrays[name] = array
         plain = {name: meta[name] for name in PLAIN}
-        plain |= {name: None if meta[name] is None else tuple(meta[name]) for name in TEXTS}
+        plain |= {name: meta.get(name) for name in LATER_PLAIN}
+        texts = {**{name: meta[name] for name in TEXTS}, **{name: meta.get(name) for name in LATER_TEXTS}}
+        plain |= {name: None if text is None else tuple(text) for name, text in texts.items()}
         digests = arrays.pop(DIGESTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error

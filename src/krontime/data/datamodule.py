@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from krontime.data.series import HeldOut, SeriesBatch, SeriesData
+from krontime.data.series import HeldOut, SeriesBatch, SeriesData, unscaled
 from krontime.data.split import Split
 from krontime.errors import UserError
 
@@ -24,7 +24,8 @@ from krontime.errors import UserError
 class SeriesDataset(Dataset[SeriesBatch]):
     """Gathers whole batches: `__getitems__` takes positions in the data and gives one `SeriesBatch`.
 
-    Equal lengths are read in one indexed copy; unequal lengths are padded to the longest of the batch.
+    Equal lengths are read in one indexed copy, windows one by one; unequal lengths are padded to the longest of the
+    batch.
 
     Args:
         data: the series.
@@ -36,7 +37,7 @@ class SeriesDataset(Dataset[SeriesBatch]):
     def __init__(self, data: SeriesData, masked: bool | None = None, held_out: HeldOut | None = None) -> None:
         self.data = data
         self.held_out = held_out or {}
-        self.equal_length = data.equal_length and data.read_length is None
+        self.equal_length = data.equal_length and data.read_length is None and data.windows is None
         self.masked = data.has_missing or not data.equal_length if masked is None else masked
 
     def __len__(self) -> int:
@@ -51,10 +52,16 @@ class SeriesDataset(Dataset[SeriesBatch]):
         if self.equal_length:
             # `asarray` drops the memory-map subclass, whose every view costs extra.
             all_series = np.asarray(data.values).reshape(len(data), data.num_channels, -1)
-            x = torch.from_numpy(all_series[index])
+            stored = all_series[index]
+            data.pages.read(data.values, stored.nbytes)
+            if data.scale is not None:
+                stored = unscaled(stored, data.scale[index], data.missing_code)
+            x = torch.from_numpy(stored)
         else:
             lengths = data.lengths[index]
-            padded = np.full((len(index), data.num_channels, int(lengths.max())), np.nan, np.float32)
+            is_full = bool((lengths == lengths[0]).all())
+            shape = (len(index), data.num_channels, int(lengths.max()))
+            padded = np.empty(shape, np.float32) if is_full else np.full(shape, np.nan, np.float32)
             for row, (i, length) in enumerate(zip(index, lengths, strict=True)):
                 padded[row, :, :length] = data.series(i)
             x = torch.from_numpy(padded)

@@ -73,6 +73,19 @@ class Prepare:
             sha256=None,
         )
 
+    def one(self, x: np.ndarray, rate: float | None) -> tuple[np.ndarray, Fraction, float | None]:
+        """One recording `(C, L)` of a rate, how many new points each old one became, and the new rate.
+
+        Raises:
+            UserError: `resample_hz` is set and the sampling rate is not known.
+        """
+        ratio = Fraction(1)
+        if self.resample_hz is not None:
+            ratio = self._ratio(rate)
+        elif self.resample_length is not None:
+            ratio = Fraction(self.resample_length, x.shape[-1])
+        return self._one(x, ratio), ratio, None if rate is None else float(rate * ratio)
+
     def _ratio(self, rate: float | None) -> Fraction:
         """New points for each old one, of series of `rate` points per second."""
         assert self.resample_hz is not None

@@ -1,10 +1,11 @@
 """What every data source yields (`SeriesData`), what a model needs to know of it (`SeriesSpec`), and a batch.
 
-Shape letters: B batch, C channels, L time points, n series.
+Shape letters: B batch, C channels, L time points, n series, R recordings, m annotations.
 """
 
+import mmap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,16 +68,56 @@ class _MappedFile(NamedTuple):
     path: str
     offset: int
     shape: tuple[int, ...]
+    dtype: str
+
+
+class Windows(NamedTuple):
+    """Series that are windows of recordings: an index over what is stored, of which nothing is copied.
+
+    Attributes:
+        recording: int64 `(n,)`, position of each window's recording.
+        start: int64 `(n,)`, its first time point in the recording.
+        length: int64 `(n,)`, its time points.
+    """
+
+    recording: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+
+RELEASED_BYTES = 1 << 26
+"""Bytes read of a memory map after which its pages are given back to the system, which keeps them while it has room."""
+
+
+class Pages:
+    """Counts what was read of a memory map, and lets go of its pages now and then.
+
+    Else a process that passes over a data set would be said to hold all of it, and be ended where memory is limited.
+    """
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+    def read(self, values: np.ndarray, num_bytes: int) -> None:
+        """Note that `num_bytes` of `values` are read now."""
+        self.num_bytes += num_bytes
+        if self.num_bytes > RELEASED_BYTES:
+            self.num_bytes = 0
+            if isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                values.base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class SeriesData:
     """Labelled series of one data set, as flat arrays that may be memory maps.
 
+    Series are stored one by one, or they are `windows` of recordings, which are stored so. Recordings with
+    `annotations` are no series until they are cut into windows.
+
     Attributes:
-        values: float32, 1-D: each series is one contiguous `(C, L_i)` block, one after the other. NaN marks a
-            missing value.
-        offsets: int64 `(n + 1)`, in time points: series i spans `offsets[i]:offsets[i + 1]`.
+        values: 1-D, float32, or small integers with their `scale`: each series or recording is one contiguous
+            `(C, L_i)` block, one after the other. NaN marks a missing value.
+        offsets: int64 `(n + 1)` or `(R + 1)`, in time points: block i spans `offsets[i]:offsets[i + 1]`.
         labels: int64 `(n,)`, index into `class_names`, or `UNKNOWN_LABEL`.
         is_test: bool `(n,)`, true where a series belongs to the test split.
         class_names: one name per label.
@@ -92,6 +133,13 @@ class SeriesData:
             `resample_length`; None where neither was done.
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
         read_length: points of each series that are read, from its start; longer ones end there. None for all.
+        windows: which stretches of recordings the series are; None where they are stored one by one.
+        recording_names: of the blocks that are stored, where they have names; None else.
+        annotations: int64 `(m, 4)` rows of recording, start, stop (in time points) and label; None for series.
+        scale: float64 `(R, C, 2)`, factor and summand that make the numbers of a block out of stored integers; None
+            for float32.
+        missing_code: the integer that stands for a missing value; None where there is none.
+        pages: see `Pages`.
         notes: what the reader left out, took for granted or put in order, for the line that says what was read.
         sha256: checksum of the content (values, labels, split, names), wherever it is stored; None outside the cache.
     """
@@ -112,8 +160,14 @@ class SeriesData:
     given_lengths: np.ndarray | None = None
     header: str | None = None
     read_length: int | None = None
+    windows: Windows | None = None
+    recording_names: tuple[str, ...] | None = None
+    annotations: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    missing_code: int | None = None
     notes: tuple[str, ...] = ()
     sha256: str | None = None
+    pages: Pages = field(default_factory=Pages, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,19 +176,21 @@ class SeriesData:
         """A pickled memory map would carry all of its values along; another process reopens the file instead."""
         state = dict(self.__dict__)
         if isinstance(self.values, np.memmap):
-            state["values"] = _MappedFile(str(self.values.filename), self.values.offset, self.values.shape)
+            state["values"] = _MappedFile(
+                str(self.values.filename), self.values.offset, self.values.shape, self.values.dtype.str
+            )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(mapped := state["values"], _MappedFile):
-            values = np.memmap(mapped.path, np.float32, mode="r", offset=mapped.offset, shape=mapped.shape)
+            values = np.memmap(mapped.path, mapped.dtype, mode="r", offset=mapped.offset, shape=mapped.shape)
             state = {**state, "values": values}
         self.__dict__.update(state)
 
     @property
     def lengths(self) -> np.ndarray:
         """int64 `(n,)`: time points of each series, as far as they are read."""
-        lengths = np.diff(self.offsets)
+        lengths = np.diff(self.offsets) if self.windows is None else self.windows.length
         return lengths if self.read_length is None else np.minimum(lengths, self.read_length)
 
     @property
@@ -160,9 +216,23 @@ class SeriesData:
         )
 
     def series(self, index: int) -> np.ndarray:
-        """Series `index` as `(C, L_i)` float32, a view where the values are a memory map."""
-        start, stop = self.offsets[index] * self.num_channels, self.offsets[index + 1] * self.num_channels
-        return self.values[start:stop].reshape(self.num_channels, -1)[:, : self.read_length]
+        """Series `index` as `(C, L_i)` float32, a view where the values are a memory map of such."""
+        if self.windows is None:
+            return self.stretch(index, 0, self.read_length)
+        start = int(self.windows.start[index])
+        return self.stretch(int(self.windows.recording[index]), start, start + int(self.lengths[index]))
+
+    def stretch(self, block: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The points from `start` to `stop` of one stored series or recording, as `(C, stop - start)` float32."""
+        first, last = (int(self.offsets[block + i]) * self.num_channels for i in (0, 1))
+        stored = self.values[first:last].reshape(self.num_channels, -1)[:, start:stop]
+        self.pages.read(self.values, stored.nbytes)
+        return stored if self.scale is None else unscaled(stored, self.scale[block], self.missing_code)
+
+    @property
+    def recording(self) -> np.ndarray:
+        """int64 `(n,)`: position of the stored block that each series is, or is a window of."""
+        return np.arange(len(self)) if self.windows is None else self.windows.recording
 
     def needs_mask(self, indices: np.ndarray) -> bool:
         """Whether a batch of these series may hold what is not observed: missing values, or padding."""
@@ -170,6 +240,16 @@ class SeriesData:
         if (lengths != lengths[:1]).any():
             return True
         return self.has_missing and any(bool(np.isnan(self.series(index)).any()) for index in indices)
+
+
+def unscaled(stored: np.ndarray, scale: np.ndarray, missing_code: int | None) -> np.ndarray:
+    """Stored integers `(..., C, L)` as the numbers that they stand for, float32; `scale` is `(..., C, 2)`."""
+    values = stored.astype(np.float32)
+    values *= scale[..., :1].astype(np.float32)
+    values += scale[..., 1:].astype(np.float32)
+    if missing_code is not None:
+        values[stored == missing_code] = np.nan
+    return values
 
 
 HeldOut = Mapping[int, torch.Tensor]

@@ -118,7 +118,10 @@ def summary(data: SeriesData, *, name: str, split: Split) -> "Group":
 def missing_share(data: SeriesData) -> float:
     """Fraction of values that are NaN, read in chunks so that a large memory map is never held at once."""
     step = 1 << 22
-    missing = sum(int(np.isnan(data.values[i : i + step]).sum()) for i in range(0, len(data.values), step))
+    missing = 0
+    for start in range(0, len(data.values), step):
+        chunk = data.values[start : start + step]
+        missing += int((np.isnan(chunk) if data.scale is None else chunk == data.missing_code).sum())
     return missing / len(data.values)
 
 

@@ -1,15 +1,14 @@
 """Sources of labelled files, one to train on and one to test on; how one file is read is up to the format."""
 
 import csv
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from krontime.data.assemble import encode_groups, labelled_data
+from krontime.data.assemble import encode_groups, header_line, labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.columns import in_order
 from krontime.data.sources.files import file_identity
@@ -156,13 +155,6 @@ def _groups(parts: list[Labelled]) -> dict[str, Any]:
     if len(groups) < len(parts):
         return {}
     return {"groups": encode_groups(np.concatenate(groups)), "group_name": "group"}
-
-
-def header_line(names: Sequence[str]) -> str:
-    """Names of columns as a line of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
 
 
 def header_names(line: str) -> tuple[str, ...]:
