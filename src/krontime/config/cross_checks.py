@@ -90,6 +90,7 @@ def cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str]
 
 def _networks_only_problems(config: Mapping[str, Any]) -> list[str]:
     """What of a run is for networks alone, and so has no effect on one without: it has to be the default."""
+    window = config["data"]["window"]
     trainer, default = config["trainer"], OmegaConf.load(config_dir() / "train.yaml")
     assert isinstance(default, DictConfig)
     unused = {
@@ -99,7 +100,7 @@ def _networks_only_problems(config: Mapping[str, Any]) -> list[str]:
             for group in ("augment", "loss")
             for key, value in config[group].items()
         },
-        "data.window.length": (config["data"]["window"]["length"], None),
+        **({} if window.get("label") else {"data.window.length": (window["length"], None)}),
         "trainer.accelerator": (trainer["accelerator"], "cpu"),
         "trainer.devices": (trainer["devices"], 1),
     }

@@ -10,6 +10,8 @@ _NOT_IDENTITY = frozenset({"paths", "hydra", "force", "logger", "checkpoint_ever
 
 _DEVICE_KEYS = frozenset({"accelerator", "devices", "num_nodes", "strategy"})
 
+_OF_CUT_WINDOWS = frozenset({"label", "min_overlap", "unlabelled"})
+
 _NO_PATHS = frozenset({"name", "monitor"})
 """Keys whose strings are names, whatever they look like."""
 
@@ -38,8 +40,9 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that distinguishes one job from another.
 
     Left out are the top-level keys `paths`, `hydra`, `force`, `logger` and `checkpoint_every_n_steps`, and
-    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`; and `data.resample` where it is 0, the official
-    split, which configs from before there were others do not name. A path that starts with one of the folders of
+    `accelerator`, `devices`, `num_nodes` and `strategy` of `trainer`; and, since earlier configs do not name them,
+    `data.resample` where it is 0, the official split, and `label`, `min_overlap` and `unlabelled` of `data.window`
+    where `label` is null. A path that starts with one of the folders of
     `paths` counts as relative to it, so that a data set that lies elsewhere is still the same job.
 
     Args:
@@ -48,8 +51,11 @@ def job_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     identity = {key: value for key, value in without_folders(config).items() if key not in _NOT_IDENTITY}
     if isinstance(trainer := identity.get("trainer"), dict):
         identity["trainer"] = {key: value for key, value in trainer.items() if key not in _DEVICE_KEYS}
-    if isinstance(data := identity.get("data"), dict) and data.get("resample") == 0:
-        identity["data"] = {key: value for key, value in data.items() if key != "resample"}
+    if isinstance(data := identity.get("data"), dict):
+        data = {key: value for key, value in data.items() if key != "resample" or value != 0}
+        if isinstance(window := data.get("window"), dict) and window.get("label") is None:
+            data["window"] = {key: value for key, value in window.items() if key not in _OF_CUT_WINDOWS}
+        identity["data"] = data
     return identity
 
 

@@ -44,17 +44,34 @@ class Prepare(Section):
 class Window(Section):
     length: int | None = Field(
         ge=1,
-        description="cut each series into windows of this many points and average their logits; null: whole series",
+        description="cut each series into windows of this many points; null: whole series",
     )
     stride: int | None = Field(
         ge=1, description="points from one window's start to the next; null: window.length (no overlap)"
     )
+    label: Literal["majority", "any", "start", "center", "end"] | None = Field(
+        default=None,
+        description="null: a series' logits are the mean over its windows | majority | any | start | center | end: "
+        "each window is a series with a class of its own, by that rule",
+    )
+    min_overlap: float = Field(
+        default=0.0, ge=0, le=1, description="fraction of a window that its class has to cover, where label is set"
+    )
+    unlabelled: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of a class of the windows without one, where label is set; null: left out",
+    )
 
     @model_validator(mode="after")
     def _stride_fits(self) -> "Window":
+        if self.label is not None and self.length is None:
+            raise ValueError(f"label={self.label!r} has no effect without length")
+        if self.label is None and (self.min_overlap or self.unlabelled is not None):
+            raise ValueError("min_overlap and unlabelled have no effect without label")
         if self.stride is not None and self.length is None:
             raise ValueError("stride has no effect without length")
-        if self.stride is not None and self.length is not None and self.stride > self.length:
+        if self.label is None and self.stride and self.length and self.stride > self.length:
             raise ValueError(f"stride={self.stride} would skip points between windows of length={self.length}")
         return self
 

@@ -74,10 +74,16 @@ def split_indices(
         raise ValueError(
             "method='given': the data has no validation part of its own; expected auto, stratified, group or kfold"
         )
+    if data.windows is not None and method in ("stratified", "kfold"):
+        raise ValueError(
+            f"method={method!r}: expected auto, group or given, since windows of one recording would "
+            "be trained on and validate"
+        )
     if method == "auto" and data.is_validation is not None:
         method = "given"
     if method == "auto":
-        method = "group" if data.groups is not None and not _groups_straddle(data) else "stratified"
+        is_grouped = data.groups is not None and not _groups_straddle(data)
+        method = "group" if is_grouped or data.windows is not None else "stratified"
     if method == "given":
         assert data.is_validation is not None
         validates = np.flatnonzero(data.is_validation[train])

@@ -15,6 +15,7 @@ from krontime.data.resample import resample_method, resampled
 from krontime.data.series import HeldOut, SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
 from krontime.data.summary import what_was_read
+from krontime.data.windows import cut_as
 from krontime.metrics import StatedScore
 from krontime.runs.record import Protocol, configured_protocol
 from krontime.runs.signals import is_first_rank
@@ -80,7 +81,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
         UserError: the data cannot be read, or cannot be split as asked.
     """
     options = config["data"]
-    data = load_data(config) if data is None else data
+    data = load_data(config) if data is None else cut_as(data, options["window"])
     split = split_of(config, data)
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
@@ -122,7 +123,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
 
 
 def load_data(config: Mapping[str, Any]) -> SeriesData:
-    """The data set of a plain config, from `paths.cache`, or parsed into it, in the split that it asks for.
+    """The data set of a plain config, from `paths.cache`, or parsed into it, in the windows and split that it asks for.
 
     Raises:
         UserError: it cannot be read or split so, or the cache cannot be written.
@@ -132,7 +133,7 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
     source = instantiate(options["source"], "data.source")
     with naming_keys(options, "data"):
         data = load_cached(source, Prepare(**options["prepare"]), cache)
-        return resampled(data, options.get("resample", 0))
+        return resampled(cut_as(data, options["window"]), options.get("resample", 0))
 
 
 def split_of(config: Mapping[str, Any], data: SeriesData) -> Split:

@@ -20,7 +20,9 @@ from pydantic import (
     FiniteFloat,
     JsonValue,
     NonNegativeInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -126,15 +128,28 @@ Score = Annotated[FiniteFloat | None, BeforeValidator(_none_unless_finite)]
 
 
 class Metrics(_Strict):
-    """Scores of the selected checkpoint on each split; empty where the run did not get there."""
+    """Scores of the selected checkpoint on each split; empty where the run did not get there.
+
+    Attributes:
+        val, test: by metric.
+        recordings: of the same windows as `test`, or as `val` without a test split, gathered by recording; empty where
+            series are no windows of recordings, or a recording has windows of several classes.
+        accuracy_over_time: fraction of the labelled time of these recordings that is predicted right; likewise None.
+    """
 
     val: dict[MetricName, Score] = {}
     test: dict[MetricName, Score] = {}
+    recordings: dict[MetricName, Score] = {}
+    accuracy_over_time: Score = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value or name in ("val", "test")}
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         problems = []
-        for split, scores in (("val", self.val), ("test", self.test)):
+        for split, scores in (("val", self.val), ("test", self.test), ("recordings", self.recordings)):
             for name, score in scores.items():
                 highest = math.inf if name == "nll" else 1 + _ROUNDING
                 if score is not None and not -_ROUNDING <= score <= highest:
@@ -335,7 +350,7 @@ def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
             if value is not None and (key != "crop_from" or prepare.get("crop_length"))
         }
     if window := _mapping(data, "window"):
-        fields["windowing"] = dict(window) if window.get("length") else None
+        fields["windowing"] = _windowing(window) if window.get("length") else None
     if model:
         fields["fitted_on"] = model.get("fit_on")  # which references have
     if config.get("score", "auto") != "auto":
@@ -344,6 +359,13 @@ def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
         monitor = _mapping(_mapping(config, "callbacks"), "checkpoint").get("monitor")
         fields["selection_metric"] = None if model.get("fit_on") or "_target_" not in model else monitor
     return fields
+
+
+def _windowing(window: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the cut into windows that have an effect."""
+    if window.get("label") is None:
+        return {key: value for key, value in window.items() if key in ("length", "stride")}
+    return dict(window)
 
 
 def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:

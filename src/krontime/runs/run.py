@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from krontime.config import targets
 from krontime.config.identity import config_hash
@@ -21,9 +23,10 @@ from krontime.runs.environment import environment
 from krontime.runs.fit import Fit
 from krontime.runs.lock import run_lock
 from krontime.runs.network_fit import NetworkFit
-from krontime.runs.predictions import named, write_predictions
+from krontime.runs.predictions import named, write_predictions, write_table
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import Metrics, Record, Status
+from krontime.runs.recordings import Gathered, gather, plot_recordings, recording_table, segment_table
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
 from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
@@ -34,10 +37,16 @@ from krontime.storage import (
     LEARNING_CURVES,
     PREDICTIONS,
     RECORD,
+    RECORDINGS,
+    RECORDINGS_PLOT,
+    SEGMENTS,
     VALIDATION_PREDICTIONS,
 )
 from krontime.training import equipment
 from krontime.training.quiet import quiet_lightning
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -252,10 +261,31 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
         predictions = named(probability_val, job.data, split.validation, prior)
         write_predictions(predictions, run_dir / VALIDATION_PREDICTIONS)
         plot_confusion_matrix(predictions, run_dir / CONFUSION_MATRIX)
+    metrics = Metrics(val=validation, test=test)
+    if job.data.windows is not None and (test or validation):
+        gathered = _write_recordings(
+            job, split.test if test else split.validation, probability if test else probability_val, run_dir
+        )
+        of_recordings: dict[MetricName, float | None] = {}
+        if gathered.are_of_one_class:
+            of_recordings = fit.scores(torch.from_numpy(gathered.probability).float(), gathered.labels)
+        metrics = Metrics(
+            val=validation, test=test, recordings=of_recordings, accuracy_over_time=gathered.accuracy_over_time
+        )
     if attention := fit.attention():
         plot_attention(attention, run_dir / ATTENTION)
     for logger in of_wandb(fit.loggers):
         log_run(logger, run_dir, attention)
     if fit.history:
         plot_learning_curves(fit.history, run_dir / LEARNING_CURVES, selection_metric=job.protocol.selection_metric)
-    return Metrics(val=validation, test=test), inference_ms
+    return metrics, inference_ms
+
+
+def _write_recordings(job: PreparedData, indices: np.ndarray, probability: "Tensor", run_dir: Path) -> Gathered:
+    """Gather what is said of windows by recording and by time, in tables and a plot."""
+    prior = np.array(job.protocol.prior)
+    gathered = gather(job.data, indices, probability.numpy(), prior)
+    write_table(recording_table(job.data, gathered, prior), run_dir / RECORDINGS)
+    write_table(segment_table(job.data, gathered), run_dir / SEGMENTS)
+    plot_recordings(job.data, gathered, run_dir / RECORDINGS_PLOT)
+    return gathered

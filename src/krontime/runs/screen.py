@@ -19,6 +19,9 @@ from krontime.storage import (
     LEARNING_CURVES,
     PREDICTIONS,
     RECORD,
+    RECORDINGS,
+    RECORDINGS_PLOT,
+    SEGMENTS,
     VALIDATION_PREDICTIONS,
 )
 
@@ -48,6 +51,9 @@ _FILES = (
     (PREDICTIONS, "class probabilities of every test series"),
     (VALIDATION_PREDICTIONS, "class probabilities of every validation series"),
     (HELD_OUT, "class probabilities of series by fits without them"),
+    (RECORDINGS, "each recording's class, from its windows of the test split"),
+    (SEGMENTS, "stretches of one predicted class of each recording"),
+    (RECORDINGS_PLOT, "recordings, with true and predicted classes over time"),
     (CONFUSION_MATRIX, "confusion matrix of the test split"),
     (LEARNING_CURVES, "loss and accuracy over epochs"),
     (ATTENTION, "mean attention map of each layer and level"),
@@ -76,7 +82,12 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     if record.protocol is not None:
         _paragraph(screen, "Data", _data_line(record.protocol))
         _paragraph(screen, "Protocol", _protocol_line(record.protocol))
-    _scores(screen, validation=record.metrics.val, test=record.metrics.test)
+    by_recording = {"recordings": record.metrics.recordings} if record.metrics.recordings else {}
+    _scores(screen, validation=record.metrics.val, test=record.metrics.test, **by_recording)
+    if record.metrics.accuracy_over_time is not None:
+        _paragraph(
+            screen, "Over time", f"{record.metrics.accuracy_over_time:.1%} of the labelled time is predicted right"
+        )
     _paragraph(screen, "Cost", _cost_line(record))
     _paragraph(screen, "Computed", _device_line(record))
     _line(screen, "Folder", str(run_dir))

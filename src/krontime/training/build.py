@@ -29,8 +29,9 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
         raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier without one")
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
-    length = window.get("length") or spec.length
-    if window.get("length") and length >= spec.length:
+    is_cut = window.get("label") is not None  # into series, which the sizes are of
+    length = spec.length if is_cut else window.get("length") or spec.length
+    if window.get("length") and not is_cut and length >= spec.length:
         raise UserError(
             f"data.window.length={length}: expected less than the {spec.length} points of the longest series, or null"
         )

@@ -1,0 +1,156 @@
+"""Recordings cut into windows: their classes, and that no split divides a recording."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from krontime.data.datamodule import SeriesDataset
+from krontime.data.series import UNKNOWN_LABEL, SeriesData, Windows
+from krontime.data.split import split_indices
+from krontime.data.windows import cut, cut_as, index_of, labels_of
+from krontime.errors import UserError
+
+
+def recordings(num: int, *, points: int = 100, groups: list[int] | None = None, is_test: int = 0) -> SeriesData:
+    """Recordings of two channels whose first half is of class a, the second of class b, but for ten points between."""
+    rng = np.random.default_rng(0)
+    half = points // 2
+    rows = [row for i in range(num) for row in ((i, 0, half - 5, 0), (i, half + 5, points, 1))]
+    return SeriesData(
+        values=rng.standard_normal(num * 2 * points).astype(np.float32),
+        offsets=np.arange(num + 1) * points,
+        labels=np.full(num, UNKNOWN_LABEL),
+        is_test=np.arange(num) >= num - is_test,
+        class_names=("a", "b"),
+        num_channels=2,
+        has_missing=False,
+        groups=np.arange(num) if groups is None else np.array(groups),
+        group_name="machine",
+        annotations=np.array(rows),
+    )
+
+
+@pytest.mark.parametrize("rule", ["majority", "any", "start", "center", "end"])
+def test_the_class_of_a_window_is_that_of_its_points(rule):
+    """Against a count of every point, for windows and annotations anywhere, overlapping ones among them."""
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        length, points, stride = int(rng.integers(1, 12)), int(rng.integers(12, 40)), int(rng.integers(1, 9))
+        rows = []
+        for recording in (0, 1):
+            for label in (0, 1):  # of one class they overlap; of several they follow each other
+                low, high = (0, points // 2) if label else (points // 2, points)
+                for _ in range(3):
+                    start = int(rng.integers(low, high))
+                    rows.append((recording, start, int(rng.integers(start + 1, high + 1)), label))
+        windows = index_of(np.array([points, points]), length=length, stride=stride)
+        dense = np.full((2, points), UNKNOWN_LABEL)
+        for recording, start, stop, label in rows:
+            dense[recording, start:stop] = label
+        labels = labels_of(windows, np.array(rows), 2, rule=rule, rarest_first=[1, 0])
+        for recording, start, n, label in zip(*windows, labels, strict=True):
+            seen = dense[recording, start : start + n]
+            counts = [int((seen == k).sum()) for k in (0, 1)]
+            most = int(np.argmax(counts))
+            expected = {
+                "majority": most if counts[most] >= max(1, int((seen < 0).sum())) else UNKNOWN_LABEL,
+                "any": 1 if counts[1] else 0 if counts[0] else UNKNOWN_LABEL,
+                "start": seen[0],
+                "center": seen[(n - 1) // 2],
+                "end": seen[-1],
+            }[rule]
+            assert label == expected
+
+
+def test_windows_are_views_of_what_is_stored():
+    data = recordings(3)
+    windows = cut(data, length=20, stride=10)
+    assert np.shares_memory(windows.series(0), data.values)
+    assert windows.values is data.values
+    for i in range(len(windows)):
+        start = windows.windows.start[i]
+        expected = data.series(int(windows.recording[i]))[:, start : start + 20]
+        np.testing.assert_array_equal(windows.series(i), expected)
+    batch = SeriesDataset(windows).__getitems__([5, 0, 7])
+    np.testing.assert_array_equal(batch.x[0].numpy(), windows.series(5))
+    assert batch.mask is None
+
+
+def test_windows_without_a_class_are_left_out_or_are_one():
+    data = recordings(4)
+    assert len(cut(data, length=10, stride=10)) == 4 * 10  # of the two in the middle, half has a class
+    assert len(cut(data, length=10, stride=10, min_overlap=0.9)) == 4 * 8
+    assert len(cut(data, length=10, stride=5, rule="start")) == 4 * 17
+    named = cut(data, length=10, stride=5, rule="start", unlabelled="none")
+    assert named.class_names == ("a", "b", "none")
+    assert len(named) == 4 * 19
+    assert np.bincount(named.labels).tolist() == [36, 32, 8]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_window_of_a_training_recording_validates_or_tests(seed):
+    """Nor does one of another recording of its machine, nor do points of windows that overlap."""
+    data = recordings(12, groups=[0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 6], is_test=3)
+    windows = cut(data, length=20, stride=5)
+    split = split_indices(windows, seed=seed)
+    assert split.protocol["method"] == "group"
+    parts = [split.train, split.validation, split.test]
+    assert all(len(part) for part in parts)
+    points = []
+    for part in parts:
+        seen = np.zeros(data.offsets[-1], bool)
+        for i in part:
+            start = data.offsets[windows.windows.recording[i]] + windows.windows.start[i]
+            seen[start : start + 20] = True
+        points.append(seen)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not (points[first] & points[second]).any()
+        assert not set(windows.groups[parts[first]]) & set(windows.groups[parts[second]])
+        assert not set(windows.recording[parts[first]]) & set(windows.recording[parts[second]])
+
+
+@pytest.mark.parametrize("method", ["stratified", "kfold"])
+def test_splits_by_window_are_refused(method):
+    with pytest.raises(ValueError, match="windows of one recording would"):
+        split_indices(cut(recordings(4), length=20, stride=20), method=method)
+
+
+def test_labelled_series_are_recordings_of_one_class(make_data):
+    """Where their groups are on both sides of the official split, series are what is kept apart."""
+    data = make_data(lengths=[50, 40, 9, 60], labels=[0, 1, 0, 1], is_test=[False, False, False, True])
+    windows = cut(data, length=20, stride=20)
+    assert windows.recording.tolist() == [0, 0, 1, 1, 2, 3, 3, 3]
+    assert windows.labels.tolist() == [0, 0, 1, 1, 0, 1, 1, 1]
+    assert windows.lengths.tolist() == [20, 20, 20, 20, 9, 20, 20, 20]
+    assert windows.group_name == "recording"
+    straddling = replace(data, groups=np.array([0, 1, 0, 0]), group_name="speaker")
+    assert cut(straddling, length=20, stride=20).group_name == "recording"
+    apart = replace(data, groups=np.array([0, 0, 0, 1]), group_name="speaker")
+    assert cut(apart, length=20, stride=20).group_name == "speaker"
+
+
+def test_a_class_that_is_only_tested_on_is_refused():
+    data = recordings(4, is_test=1)
+    annotations = data.annotations.copy()
+    annotations[annotations[:, 0] < 3, 3] = 0
+    with pytest.raises(UserError, match="training windows are all of class 'a'"):
+        cut(replace(data, annotations=annotations), length=20, stride=20)
+    three = replace(data, class_names=("a", "b", "c"), annotations=np.vstack([data.annotations, [[3, 45, 55, 2]]]))
+    with pytest.raises(UserError, match="class 'c' has test windows but no training windows"):
+        cut(three, length=10, stride=45, rule="start")
+
+
+def test_recordings_are_no_series():
+    with pytest.raises(UserError, match=r"data.window.label=None: expected majority, any"):
+        cut_as(recordings(2), {"length": None, "stride": None, "label": None})
+
+
+def test_a_window_at_the_end_does_not_run_over_it():
+    windows = index_of(np.array([10, 25, 3]), length=10, stride=4)
+    assert list(zip(*(column.tolist() for column in windows), strict=True)) == [
+        (0, 0, 10),
+        *((1, start, 10) for start in (0, 4, 8, 12)),
+        (2, 0, 3),
+    ]
+    assert isinstance(windows, Windows)
