@@ -16,14 +16,18 @@ READABLE = (
     "a folder of recordings with a subfolder for each class, an .npz container, .csv, .tsv or .ts tables, or the UCR "
     "archive's NAME_TRAIN.tsv"
 )
+_AS_SERIES = "numpy.savez(NEW, X=..., y=..., split=...) makes a container of series that is read"
+_RECORDS = f"data=wfdb reads records with annotations; {_AS_SERIES}"
+_ARRAYS = f"data=arrays reads recordings with labels; {_AS_SERIES}"
 OTHERS = {
-    ".parquet": "pandas.read_parquet(FILE).to_csv(NEW, index=False) makes a table of it that is read",
-    ".npy": "it has no labels; numpy.savez(FILE, X=..., y=..., split=...) makes a container of it that is read",
-    ".mat": "scipy.io.loadmat(FILE) and numpy.savez(NEW, X=..., y=..., split=...) make a container of it that is read",
-    ".edf": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
-    ".hea": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
-    ".dat": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of its windows that is read",
-    ".h5": "numpy.savez(NEW, X=..., y=..., split=...) makes a container of it that is read",
+    ".parquet": "data=long_table reads one with a row for each time point; pandas.read_parquet(FILE).to_csv(NEW, "
+    "index=False) makes a table of series that is read",
+    ".npy": _ARRAYS,
+    ".mat": _ARRAYS,
+    ".h5": _ARRAYS,
+    ".edf": f"data=edf reads recordings with annotations; {_AS_SERIES}",
+    ".hea": _RECORDS,
+    ".dat": _RECORDS,
     ".xlsx": "saved as .csv it is read",
 }
 MAX_SEEN = 20_000

@@ -19,6 +19,7 @@ from krontime.data.sources.columns import TableOptions
 from krontime.data.sources.files import file_identity, files_below
 from krontime.data.sources.labelled import Labelled, aligned, header_names
 from krontime.data.sources.npz import read_container
+from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.table import read_table, trimmed
 from krontime.data.sources.text import is_number
 from krontime.data.sources.ts import read_ts
@@ -84,17 +85,21 @@ class NewSeries:
     broken: dict[str, tuple[str, int]]
 
 
-def input_files(given: Path) -> tuple[list[tuple[Path, str]], str | None]:
+def input_files(given: Path, source: RecordingFiles | None = None) -> tuple[list[tuple[Path, str]], str | None]:
     """The files that an input stands for, with the name of each, and a note on what is left out.
 
     Args:
         given: a file, a folder (all files below it; recordings, where there are any), or a pattern such as `rec/*.wav`.
+        source: which files of a folder are recordings; None for files of series.
 
     Raises:
         UserError: there are none, or a folder has files of several kinds.
     """
     if given.is_file():
         return [(given, given.name)], None
+    if given.is_dir() and source is not None:
+        chosen = source.files(given, "input")
+        return [(file, str(file.relative_to(given))) for file in chosen], None
     if given.is_dir():
         every = sorted(files_below(given))
         visible = [f for f in every if not any(part.startswith(".") for part in f.relative_to(given).parts)]

@@ -29,6 +29,10 @@ SPEC = SeriesSpec(2, 300, 3, ("a", "b", "c"), 100.0)
 NEEDED = {
     "data=npz": ["data.path=missing/Some.npz"],
     "data=audio": ["data.path=missing/Some"],
+    **{
+        f"data={name}": ["data.path=missing/Some"]
+        for name in ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
+    },
     "data=ucr_text": ["data.train=missing/Some_TRAIN.tsv", "data.test=missing/Some_TEST.tsv"],
     "data=csv": ["data.train=missing/Some_TRAIN.csv", "data.test=missing/Some_TEST.csv"],
     "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],

@@ -9,8 +9,10 @@ from omegaconf import OmegaConf
 from krontime.config import resolve, targets
 from krontime.config.files import config_dir, options, summary
 from krontime.data.prepare import Prepare
+from krontime.data.recordings import Streams
 
 NAMES = options("data")
+RECORDINGS = ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def test_the_choices_are_those_of_the_guide():
         "monster",
         "audio",
         "synthetic",
+        *RECORDINGS,
         "bonn_eeg",
         "fsdd",
         "fsdd_speakers",
@@ -55,19 +58,21 @@ def test_a_config_opens_with_what_it_is(name):
 
 
 def test_every_shared_key_is_explained():
-    for line in (config_dir() / "data" / "base" / "common.yaml").read_text().splitlines():
-        if re.match(r"^\s*\w+: \S", line):
-            assert "  # " in line, line
+    for name in ("common", "recordings"):
+        for line in (config_dir() / "data" / "base" / f"{name}.yaml").read_text().splitlines():
+            if re.match(r"^\s*\w+: \S", line) and ": ${" not in line:
+                assert "  # " in line, line
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_composes_into_a_source(composed, name):
     train, path = "data.train=a/Some", "data.path=a/Some"
     given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}
-    given = {**given, "ucr_text": [f"{train}.tsv"]}.get(name, [])
+    given = {**given, "ucr_text": [f"{train}.tsv"], **{key: [path] for key in RECORDINGS}}
+    given = given.get(name, [])
     data = composed(f"data={name}", *given)
     source = targets.instantiate(data["source"], "data.source")
-    assert callable(source.load)
+    assert isinstance(source, Streams) or callable(source.load)
     assert isinstance(data["name"], str)
     if given:
         assert data["name"] == "Some"

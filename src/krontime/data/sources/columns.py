@@ -264,7 +264,8 @@ def long_problem(
     shown = ", ".join(names[:MAX_SHOWN])
     return (
         f"{num_rows:,} rows of {len(names)} columns ({shown}) look like a long table, with a row for each time point; "
-        "expected a row for each series (with pandas: table.pivot(index=SERIES, columns=TIME, values=VALUE)), or "
+        "expected data=long_table data.path=FILE, which cuts it into windows, a row for each series (with pandas: "
+        "table.pivot(index=SERIES, columns=TIME, values=VALUE)), or "
         f"{options.prefix}.wide=true where each row is a whole series"
     )
 

@@ -1,0 +1,90 @@
+"""Reads new recordings, for prediction, as the source of a run's own recordings read those."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from krontime.data.assemble import flatten, value_problems
+from krontime.data.new_series import NewSeries
+from krontime.data.recordings import Recording, in_order
+from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec, unscaled
+from krontime.data.sources.labelled import header_names
+from krontime.data.sources.recording_files import RecordingFiles
+from krontime.errors import UserError
+
+
+def read_new_recordings(
+    source: RecordingFiles, files: Sequence[tuple[Path, str]], spec: SeriesSpec, *, skip: bool, way: str = ""
+) -> NewSeries:
+    """Read several files, all of them before any problem is reported.
+
+    Args:
+        source: reads a file; where its recordings are to be found, and what is tested on, plays no part.
+        files: each with its name.
+        spec: what was trained on.
+        skip: leave files out that cannot be read.
+        way: what to say to do about them where there are several.
+
+    Returns:
+        The recordings, float32, by the names of their files, or by their own where a file holds several.
+
+    Raises:
+        UserError: a file cannot be read and is not to be skipped, none can, or it has other channels.
+    """
+    broken: dict[str, tuple[str, int]] = {}
+    problems: list[str] = []
+    names: list[str] = []
+    recordings: list[Recording] = []
+    trained = None if spec.header is None else header_names(spec.header)
+    with tempfile.TemporaryDirectory(prefix="krontime-") as scratch:
+        for path, name in files:
+            try:
+                read = [_checked(one, trained, path) for one in source.read(path, Path(scratch))]
+            except UserError as error:
+                broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
+                problems += error.problems
+                continue
+            recordings += read
+            names += [name] if len(read) == 1 and len(files) > 1 else [one.name for one in read]
+    if broken and (not skip or not recordings):
+        if len(files) > 1:
+            problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
+        raise UserError(problems)
+    values, offsets = flatten([one.values for one in recordings])
+    rates = np.array([one.sampling_rate_hz or np.nan for one in recordings])
+    known = np.unique(rates[~np.isnan(rates)])
+    data = SeriesData(
+        values=values,
+        offsets=offsets,
+        labels=np.full(len(recordings), UNKNOWN_LABEL, np.int64),
+        is_test=np.ones(len(recordings), bool),
+        class_names=spec.class_names,
+        num_channels=len(recordings[0].values),
+        has_missing=bool(np.isnan(values).any()),
+        sampling_rate_hz=float(known[0]) if len(known) == 1 and not np.isnan(rates).any() else None,
+        rates_hz=rates if len(known) > 1 else None,
+        recording_names=tuple(names),
+    )
+    return NewSeries(data, names, broken)
+
+
+def _checked(recording: Recording, trained: tuple[str, ...] | None, path: Path) -> Recording:
+    """A recording as float32 numbers, its channels in the order of training.
+
+    Raises:
+        UserError: it has other channels, or values that cannot be used.
+    """
+    try:
+        recording = in_order(recording, trained)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if recording.scale is not None:
+        values = unscaled(recording.values, recording.scale, recording.missing_code)
+    else:
+        values = np.ascontiguousarray(recording.values, np.float32)
+    if problems := value_problems(values.ravel(), np.array([0, values.shape[1]]), len(values)):
+        raise UserError(f"{path}: {problem}" for problem in problems)
+    return replace(recording, values=values, scale=None)

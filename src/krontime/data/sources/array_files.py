@@ -1,0 +1,139 @@
+"""Recordings as arrays, a file each: NumPy `.npy`, MATLAB `.mat` (of any version) and HDF5."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krontime.data.recordings import Recording
+from krontime.data.sources.arrays import Layout, read_npy
+from krontime.data.sources.long_table import spans_of
+from krontime.data.sources.recording_files import RecordingFiles
+from krontime.errors import UserError
+
+HDF5 = (".h5", ".hdf5")
+
+
+class ArrayFilesSource(RecordingFiles):
+    """Reads an array of each file; see `RecordingFiles` for `path`, labels and what is tested on.
+
+    Args:
+        path, test, test_groups, test_fraction, annotations, pattern, folders, group_name: see `RecordingFiles`.
+        key: name of the array in a `.mat` or HDF5 file; None for the only one that can be it.
+        label_key: name of an array of whole numbers, a label for each point, negative for none; None without one.
+        layout: `channels_first` for `(channels, points)`, `channels_last` for `(points, channels)`; None for the one
+            with more points than channels.
+        sampling_rate_hz: points per second, where known.
+    """
+
+    kind = "arrays"
+    suffixes = (".npy", ".mat", *HDF5)
+
+    def __init__(
+        self,
+        path: str,
+        test: str | None = None,
+        test_groups: list[str | int] | None = None,
+        test_fraction: float | None = None,
+        annotations: str | None = None,
+        pattern: str | None = None,
+        folders: bool = False,
+        group_name: str = "recording",
+        key: str | None = None,
+        label_key: str | None = None,
+        layout: Layout | None = None,
+        sampling_rate_hz: float | None = None,
+    ) -> None:
+        super().__init__(path, test, test_groups, test_fraction, annotations, pattern, folders, group_name)
+        self.key = key
+        self.label_key = label_key
+        self.layout = layout
+        self.sampling_rate_hz = sampling_rate_hz
+
+    def options(self) -> dict[str, Any]:
+        """See `RecordingFiles`."""
+        return {
+            "key": self.key,
+            "label_key": self.label_key,
+            "layout": self.layout,
+            "sampling_rate_hz": self.sampling_rate_hz,
+        }
+
+    def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """See `RecordingFiles`; the array of labels may be absent."""
+        try:
+            values, labels = self._arrays(file)
+            values = self._channels_first(values)
+            spans = []
+            if labels is not None:
+                if labels.shape != (values.shape[1],) or labels.dtype.kind not in "iufb":
+                    raise ValueError(
+                        f"data.source.label_key={self.label_key!r}: it has shape {labels.shape}; expected a number for "
+                        f"each of {values.shape[1]:,} points"
+                    )
+                names, codes = np.unique(labels[labels >= 0].astype(np.int64), return_inverse=True)
+                at = np.full(len(labels), -1)
+                at[labels >= 0] = codes
+                spans = spans_of(at, [str(name) for name in names.tolist()])
+        except UserError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+            raise UserError(f"{file}: cannot be read as an array of numbers ({error})") from error
+        yield Recording(name=file.stem, values=values, spans=spans, sampling_rate_hz=self.sampling_rate_hz)
+
+    def _arrays(self, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        suffix = file.suffix.lower()
+        if suffix == ".npy":
+            return read_npy(file), None
+        held = _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
+        sizes = {name: array.shape for name, array in held.items()}
+        if self.key is not None and self.key not in held:
+            raise ValueError(f"data.source.key={self.key!r}: it holds {sizes}")
+        candidates = [name for name, array in held.items() if array.size > 1 and name != self.label_key]
+        if self.key is None and len(candidates) != 1:
+            raise ValueError(f"it holds {sizes}; expected data.source.key=NAME")
+        labels = None if self.label_key is None or self.label_key not in held else held[self.label_key].ravel()
+        return held[self.key or candidates[0]], labels
+
+    def _channels_first(self, values: np.ndarray) -> np.ndarray:
+        if values.ndim == 1:
+            values = values[None]
+        if values.ndim != 2 or values.dtype.kind not in "iufb":
+            raise ValueError(f"shape {values.shape}, type {values.dtype}: expected numbers (channels, points)")
+        first = values.shape[0] <= values.shape[1] if self.layout is None else self.layout == "channels_first"
+        return values if first else values.T
+
+
+def _is_hdf5(file: Path) -> bool:
+    """Whether a `.mat` file is of MATLAB 7.3, which are HDF5 behind a header of 512 bytes."""
+    with open(file, "rb") as stream:
+        stream.seek(512)
+        return stream.read(4) == b"\x89HDF"
+
+
+def _of_matlab(file: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+
+    held = loadmat(file, squeeze_me=False)
+    return {
+        name: value
+        for name, value in held.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iufb" and not name.startswith("__")
+    }
+
+
+def _of_hdf5(file: Path) -> dict[str, np.ndarray]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("HDF5 needs the extra hdf5: expected pip install 'krontime[hdf5]'") from error
+    held: dict[str, np.ndarray] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "iufb":
+            held[name] = item[()]
+
+    with h5py.File(file, "r") as opened:
+        opened.visititems(keep)
+    return held

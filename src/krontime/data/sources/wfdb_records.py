@@ -1,0 +1,112 @@
+"""WFDB records, the format of PhysioNet: a `.hea` file, its signals, and annotations of rhythms or of beats."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from krontime.data.recordings import Recording, Span
+from krontime.data.sources.recording_files import RecordingFiles
+from krontime.errors import UserError
+
+MISSING = {"16": -(2**15), "80": -(2**7), "212": -(2**11), "310": -(2**9), "311": -(2**9)}
+"""What stands for a missing value in formats of at most 16 bits."""
+
+CODE = -(2**15)
+"""What is stored for it."""
+
+NO_BEATS = frozenset("+~|[]!x()ptu`'^s T*D=\"@")
+"""Symbols of annotations that mark no beat."""
+
+
+class WfdbSource(RecordingFiles):
+    """Reads WFDB records; see `RecordingFiles` for `path` and what is tested on.
+
+    Args:
+        path, test, test_groups, test_fraction, annotations, pattern, group_name: see `RecordingFiles`.
+        annotator: ending of the files of annotations.
+        labels: `rhythm` (each holds from where it is noted to where the next is) or `beats` (one point each).
+        channels: names of the signals, in this order; None for all.
+    """
+
+    kind = "wfdb"
+    suffixes = (".hea",)
+
+    def __init__(
+        self,
+        path: str,
+        test: str | None = None,
+        test_groups: list[str | int] | None = None,
+        test_fraction: float | None = None,
+        annotations: str | None = None,
+        pattern: str | None = None,
+        group_name: str = "recording",
+        annotator: str = "atr",
+        labels: Literal["rhythm", "beats"] = "rhythm",
+        channels: list[str] | None = None,
+    ) -> None:
+        super().__init__(path, test, test_groups, test_fraction, annotations, pattern, group_name=group_name)
+        self.annotator = annotator
+        self.labels = labels
+        self.channels = channels
+
+    def options(self) -> dict[str, Any]:
+        """See `RecordingFiles`; the signals' and annotations' files count too."""
+        return {"annotator": self.annotator, "labels": self.labels, "channels": self.channels}
+
+    def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """See `RecordingFiles`; a record need not have annotations."""
+        wfdb = _library()
+        name = str(file.with_suffix(""))
+        try:
+            record = wfdb.rdrecord(name, physical=False, return_res=16, channel_names=self.channels)
+            if record.d_signal is None:
+                raise ValueError("it has no signals" if not self.channels else f"it has no {', '.join(self.channels)}")
+            spans = self._spans(wfdb, name, record.sig_len) if self._has_annotations(file) else []
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: cannot be read as a WFDB record ({error})") from error
+        if strange := sorted(set(record.fmt) - set(MISSING)):
+            raise UserError(
+                f"{file}: its signals are in format {', '.join(strange)}; expected one of {', '.join(MISSING)}"
+            )
+        values = np.ascontiguousarray(record.d_signal.T, dtype=np.int16)
+        for channel, kind in zip(values, record.fmt, strict=True):
+            channel[channel == MISSING[kind]] = CODE
+        gain, baseline = np.array(record.adc_gain, float), np.array(record.baseline, float)
+        yield Recording(
+            name=file.stem,
+            values=values,
+            spans=spans,
+            sampling_rate_hz=float(record.fs),
+            scale=np.stack([1 / gain, -baseline / gain], axis=1),
+            missing_code=CODE,
+            channels=tuple(record.sig_name) if len(set(record.sig_name)) == len(record.sig_name) else None,
+        )
+
+    def _has_annotations(self, file: Path) -> bool:
+        return file.with_suffix(f".{self.annotator}").is_file()
+
+    def _spans(self, wfdb: Any, name: str, length: int) -> list[Span]:
+        noted = wfdb.rdann(name, self.annotator)
+        if self.labels == "beats":
+            return [
+                Span(int(place), int(place) + 1, symbol)
+                for place, symbol in zip(noted.sample, noted.symbol, strict=True)
+                if symbol not in NO_BEATS
+            ]
+        rhythms = [
+            (int(place), text.strip("(\0 "))
+            for place, text in zip(noted.sample, noted.aux_note, strict=True)
+            if text.startswith("(")
+        ]
+        ends = [place for place, _ in rhythms[1:]] + [length]
+        return [Span(start, stop, label) for (start, label), stop in zip(rhythms, ends, strict=True)]
+
+
+def _library() -> Any:
+    try:
+        import wfdb
+    except ImportError as error:
+        raise UserError("data=wfdb needs the extra wfdb: expected pip install 'krontime[wfdb]'") from error
+    return wfdb

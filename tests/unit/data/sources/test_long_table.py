@@ -1,0 +1,122 @@
+"""Long tables: any order of rows, any way of writing, even times or a message that says what is uneven."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from krontime.data.cache import load_cached
+from krontime.data.prepare import Prepare
+from krontime.data.sources.long_table import LongTableSource
+from krontime.data.sources.time_grid import TimeGrid
+from krontime.errors import UserError
+
+SECOND = 1_000_000_000
+
+
+def table(*, machines: int = 3, points: int = 60, shuffled: bool = False) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frames = []
+    for machine in range(machines):
+        frame = pd.DataFrame(rng.standard_normal((points, 2)).round(4), columns=["x", "y"])
+        frame.insert(0, "machine", f"m{machine}")
+        frame.insert(0, "timestamp", pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(points) / 4, unit="s"))
+        frame["state"] = np.where(np.arange(points) < points // 2, "idle", "run")
+        frames.append(frame)
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.sample(frac=1, random_state=0) if shuffled else whole
+
+
+def load(path: Path, tmp_path: Path, **options):
+    return load_cached(LongTableSource(str(path), **options), Prepare(), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "semicolons"])
+def test_rows_become_recordings_whatever_their_order(tmp_path, kind):
+    frame = table(shuffled=True)
+    path = tmp_path / ("plant.parquet" if kind == "parquet" else "plant.csv")
+    options = {}
+    if kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame["timestamp"] = frame.groupby("machine")["timestamp"].transform(lambda t: (t - t.min()).dt.total_seconds())
+        frame.to_csv(path, index=False, sep=";", decimal=",")
+        options = {"separator": ";", "decimal": ","}
+    data = load(path, tmp_path, group_name="machine", test_groups=["m2"], **options)
+    order = [data.recording_names.index(f"m{i}") for i in range(3)]
+    assert data.sampling_rate_hz == 4.0
+    assert data.class_names == ("idle", "run")
+    assert data.header == "x,y"
+    assert data.is_test[order].tolist() == [False, False, True]
+    for machine, number in enumerate(order):
+        expected = table().query(f"machine == 'm{machine}'")[["x", "y"]].to_numpy().T
+        np.testing.assert_allclose(data.stretch(number), expected, rtol=1e-6)
+        mine = data.annotations[data.annotations[:, 0] == number]
+        assert mine[:, 1:].tolist() == [[0, 30, 0], [30, 60, 1]]
+
+
+def test_what_is_chosen_by_name_can_be_said(tmp_path):
+    frame = table().rename(columns={"timestamp": "when", "machine": "plant", "state": "what"})
+    frame["note"] = "text"
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(UserError) as refused:
+        load(tmp_path / "a.csv", tmp_path)
+    assert "column 'note' holds string and no numbers: expected data.source.ignore=[note]" in str(refused.value)
+    data = load(tmp_path / "a.csv", tmp_path, time="when", recording="plant", label="what", ignore=["note"])
+    assert len(data) == 3
+    with pytest.raises(UserError, match=r"data.source.time='whenn': there is no such column; expected one of when"):
+        load(tmp_path / "a.csv", tmp_path, time="whenn")
+
+
+def test_a_machine_in_both_files_is_refused(tmp_path):
+    table(machines=3).to_csv(tmp_path / "a.csv", index=False)
+    table(machines=1).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(UserError, match="machine 'm0' is trained on and tested on"):
+        load(tmp_path / "a.csv", tmp_path, test=str(tmp_path / "b.csv"), group_name="machine")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"test_groups": ["m9"]}, "there is no machine 'm9'; expected some of m0, m1, m2"),
+        ({"test_groups": ["m0", "m1", "m2"]}, "all 3 groups"),
+    ],
+)
+def test_groups_to_test_on_that_cannot_be_are_refused(tmp_path, options, expected):
+    table().to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(UserError, match=expected):
+        load(tmp_path / "a.csv", tmp_path, group_name="machine", **options)
+    assert load(tmp_path / "a.csv", tmp_path, test_fraction=0.3).is_test.sum() == 1
+    with pytest.raises(ValueError, match=r"test_fraction=0.3: expected null where test_groups is set"):
+        LongTableSource("a.csv", test_groups=["m1"], test_fraction=0.3)
+
+
+def test_gaps_are_refused_split_or_missing():
+    times = np.array([0, 1, 2, 3, 7, 8, 9]) * SECOND
+    values, labels = np.arange(7, dtype=np.float32)[:, None], np.arange(7)
+    with pytest.raises(UserError, match=r"1 gaps in 7 rows, the longest of 4 s after row 3, where rows are 1 s apart"):
+        TimeGrid().parts(times, 7)
+    split = TimeGrid(gaps="split").parts(times, 7)
+    assert [part.of(values, labels)[0][0].tolist() for part in split] == [[0, 1, 2, 3], [4, 5, 6]]
+    (whole,) = TimeGrid(gaps="missing").parts(times, 7)
+    x, y = whole.of(values, labels)
+    np.testing.assert_array_equal(x[0], [0, 1, 2, 3, np.nan, np.nan, np.nan, 4, 5, 6])
+    assert y.tolist() == [0, 1, 2, 3, -1, -1, -1, 4, 5, 6]
+
+
+def test_uneven_rows_are_refused_or_brought_to_a_grid():
+    rng = np.random.default_rng(0)
+    seconds = np.cumsum(rng.uniform(0.6, 1.4, 200))
+    times = np.rint(seconds * SECOND).astype(np.int64)[::-1]
+    values = (2 * seconds[::-1, None]).astype(np.float32)
+    with pytest.raises(UserError, match=r"% of its rows are not evenly spaced: 0.6.* expected data.source.sampling_ra"):
+        TimeGrid().parts(times, 200)
+    (part,) = TimeGrid(sampling_rate_hz=2.0).parts(times, 200)
+    x, _ = part.of(values, np.zeros(200, int))
+    assert part.sampling_rate_hz == 2.0
+    np.testing.assert_allclose(x[0, :-1], 2 * (seconds[0] + np.arange(part.length - 1) / 2), rtol=1e-5)
+    with pytest.raises(UserError, match="1 of 3 rows have the time of another one"):
+        TimeGrid().parts(np.array([0, SECOND, SECOND]), 3)
