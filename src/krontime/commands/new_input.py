@@ -6,15 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.utils import get_class
+
 from krontime.commands.options import folder_of
-from krontime.config.targets import naming_keys
+from krontime.config.targets import instantiate, naming_keys
 from krontime.data.mismatch import ALLOWABLE, mismatches
+from krontime.data.new_recordings import read_new_recordings
 from krontime.data.new_series import NewSeries, Reading, input_files, read_files
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.data.sources.audio import SUFFIXES as RECORDINGS
+from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.table import table_options
 from krontime.data.summary import what_was_read
+from krontime.data.windows import cut_new, is_cut
 from krontime.errors import Problems, UserError
 from krontime.runs import bundle
 from krontime.runs.load import LoadedRun
@@ -28,7 +33,7 @@ class NewInput(NamedTuple):
     Attributes:
         run: what was trained.
         new: the series as their files hold them.
-        data: the series as the run takes them.
+        data: the series as the run takes them; windows of them where it was trained on windows.
         num_files: how many files there are, those included that can't be read.
         names_matter: whether a series is known by its file rather than by its position in one.
     """
@@ -57,20 +62,26 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
     files: list[tuple[Path, str]] = []
     note: str | None = None
     run: LoadedRun | None = None
-    with problems.collecting():
-        files, note = input_files(given)
+    source: RecordingFiles | None = None
     with problems.collecting():
         run = bundle.load(folder_of(options["run"]))
+        source = _source_of_recordings(options, run)
+    with problems.collecting():
+        files, note = input_files(given, source)
     problems.raise_if_any()
     assert run is not None
     way = "; on_error=skip marks them and classifies the others" if skip is False else ""
-    new = read_files(files, reading_of(options, run), run.spec.class_names, skip=bool(skip), way=way)
+    if source is not None:
+        new = read_new_recordings(source, files, run.spec, skip=bool(skip), way=way)
+    else:
+        new = read_files(files, reading_of(options, run), run.spec.class_names, skip=bool(skip), way=way)
     data = prepared(new, options, run)
     data = replace(data, notes=(*data.notes, *([note] if note else [])))
     log.info("%s", what_was_read(data, name=str(given)))
     # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
     data = replace(data, has_missing=data.has_missing or run.masked)
-    names_matter = len(files) > 1 or bool(new.broken) or files[0][0].suffix.lower() in RECORDINGS
+    is_recording = source is not None or files[0][0].suffix.lower() in RECORDINGS
+    names_matter = len(files) > 1 or bool(new.broken) or is_recording
     return NewInput(run, new, data, len(files), names_matter)
 
 
@@ -87,6 +98,19 @@ def _allowed(options: Mapping[str, Any]) -> list[str]:
     """What may differ from training, where one word stands for a list of it."""
     allow = options.get("allow") or []
     return [str(word) for word in allow] if isinstance(allow, list) else [str(allow)]
+
+
+def _source_of_recordings(options: Mapping[str, Any], run: LoadedRun) -> RecordingFiles | None:
+    """The source of a run that was trained on recordings, for files written as the user says; None for other runs."""
+    trained = run.config["data"]["source"]
+    if not issubclass(get_class(str(trained["_target_"])), RecordingFiles):
+        return None
+    said = {key: value for key, value in (options.get("source") or {}).items() if value is not None}
+    nowhere = dict.fromkeys(("test", "test_groups", "test_fraction", "annotations"))
+    taken = {key: value for key, value in {**trained, **said}.items() if key in trained}
+    source = instantiate({**taken, **nowhere, "path": str(options["input"])}, "source")
+    assert isinstance(source, RecordingFiles)
+    return source
 
 
 def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
@@ -136,7 +160,11 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> Seri
         )
     with naming_keys(run.config["data"], "data"):
         data = prepare.apply(data)
-    if problems := mismatches(data, run.spec, names=new.names, given=given, allow=allow):
+    names = new.names
+    if is_cut(window := run.config["data"]["window"]):
+        data = cut_new(data, length=window["length"], stride=window.get("stride") or window["length"])
+        names = [names[number] for number in data.recording]
+    if problems := mismatches(data, run.spec, names=names, given=given, allow=allow):
         raise UserError(problems)
     if run.spec.sampling_rate_hz is not None and data.sampling_rate_hz is None and data.rates_hz is None:
         note = f"sampling rate not stated, taken as the {run.spec.sampling_rate_hz:,.6g} Hz of training"

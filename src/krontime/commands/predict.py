@@ -17,6 +17,7 @@ from krontime.console import is_json, show
 from krontime.errors import Problems, UserError
 from krontime.runs.decisions import Rules
 from krontime.runs.predictions import check_output, named, prediction_table, write_table
+from krontime.runs.recordings import gather, of_recordings, segment_table
 from krontime.training.predict import Scorer
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,29 @@ def predict(config: DictConfig) -> Path | None:
     problems.lines += _option_problems(options)
     if str(options["output"]) != STDOUT:
         problems.lines += _output_problems(output, given, force=options["force"])
+    segments = folder_of(options["segments"]) if options.get("segments") is not None else None
+    if segments is not None:
+        problems.lines += [
+            line.replace("output=", "segments=", 1)
+            for line in _output_problems(segments, given, force=options["force"])
+        ]
     skip = options.get("on_error", "refuse") == "skip"
     run, new, data, num_files, names_matter = read_input(options, problems, skip=skip)
+    if problem := _windows_problem(options, is_cut=data.windows is not None):
+        raise UserError(problem)
     rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
     indices = np.arange(len(data))
     scorer = Scorer.of(run.config, options["accelerator"])
     probability = scorer.probabilities(run.module, data, indices)
+    if data.windows is not None:
+        gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
+        predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())
+    else:
+        predictions = named(probability, data, indices, run.module.prior.cpu())
+    if segments is not None:
+        write_table(segment_table(data, gathered), segments)
     table = prediction_table(
-        rules.applied(named(probability, data, indices, run.module.prior.cpu())),
+        rules.applied(predictions),
         files=new.names if names_matter else None,
         broken=list(new.broken.items()) if skip else None,
     )
@@ -61,7 +77,8 @@ def predict(config: DictConfig) -> Path | None:
         log.warning("%s: left out (%s)", name, reason)
     for sentence in rules.sentences():
         log.info("%s", sentence)
-    said = f"{len(data)} series of {given} classified"
+    what = "series" if data.windows is None else "recordings"
+    said = f"{len(predictions.index)} {what} of {given} classified"
     if str(options["output"]) == STDOUT:
         table.to_pandas().to_csv(sys.stdout, index=False, lineterminator="\n")
         log.info("%s", said)
@@ -75,6 +92,15 @@ def predict(config: DictConfig) -> Path | None:
         log.warning("%d of %d files can't be read and are marked", len(new.broken), num_files)
         sys.exit(BROKEN_FILES)
     return None if str(options["output"]) == STDOUT else output
+
+
+def _windows_problem(options: Mapping[str, Any], *, is_cut: bool) -> str | None:
+    """A line where an option is for runs that were trained on windows of recordings, or for others alone."""
+    if not is_cut and options.get("segments") is not None:
+        return f"segments={options['segments']!r}: expected null, since the run was not trained on windows"
+    if is_cut and (options.get("coverage") is not None or any((options.get("threshold") or {}).values())):
+        return "coverage, threshold: expected null, since what is known of held-out windows says nothing of recordings"
+    return None
 
 
 def _option_problems(options: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,100 @@
+"""A long table from the file to a confusion matrix, segments, and new recordings that are classified."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from krontime.commands.evaluate import evaluate
+from krontime.commands.predict import predict
+from krontime.errors import UserError
+from krontime.runs.record import Record
+from tests.cli.run.small import SMALL, call, train
+
+WINDOWS = ("data.window.length=40", "data.window.stride=20", "tokenizer.patch_length=8")
+
+
+def write_table(path: Path, machines: list[str], *, points: int = 400, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    frames = []
+    for machine in machines:
+        state = np.repeat(rng.permutation(np.arange(points // 80) % 2), 80)
+        wave = np.sin(np.cumsum(np.where(state, 1.2, 0.3)))
+        frame = pd.DataFrame({"t": np.arange(points) / 10, "machine": machine})
+        frame["a"], frame["b"] = wave + 0.1 * rng.standard_normal(points), rng.standard_normal(points)
+        frame["state"] = np.where(state, "run", "idle")
+        frames.append(frame)
+    pd.concat(frames).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compose, quick_plots) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("recordings")
+    table = write_table(folder / "plant.csv", [f"m{i}" for i in range(5)])
+    config = compose(
+        "data=long_table",
+        f"data.path={table}",
+        "data.source.test_groups=[m4]",
+        "data.source.group_name=machine",
+        "closed_form=none",
+        *WINDOWS,
+        *SMALL[:-4],
+    )
+    return folder / "run", train(config, folder / "run")
+
+
+def test_a_run_leaves_segments_and_recordings(trained):
+    folder, record = trained
+    assert (record.protocol.num_train, record.protocol.num_val, record.protocol.num_test) == (57, 19, 19)
+    assert record.protocol.group == "machine"
+    assert record.protocol.groups_in_train_and_test == 0
+    assert record.metrics.recordings == {}  # one of both classes has no class of its own
+    assert 0 <= record.metrics.accuracy_over_time <= 1
+    assert Record.read(folder / "record.json").metrics == record.metrics
+    segments = pd.read_csv(folder / "segments.csv")
+    assert set(segments["recording"]) == {"m4"}
+    assert segments["start"].iloc[0] == 0
+    assert segments["stop"].iloc[-1] == 400
+    assert (segments["start"].iloc[1:].to_numpy() == segments["stop"].iloc[:-1].to_numpy()).all()
+    assert np.allclose(segments["stop_s"], segments["stop"] / 10)
+    probability = segments[["p_idle", "p_run"]].to_numpy()
+    assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
+    assert len(pd.read_csv(folder / "recordings.csv")) == 1
+    assert (folder / "recordings.png").is_file()
+    assert (folder / "confusion_matrix.png").is_file()
+
+
+def test_it_is_scored_again(trained):
+    folder, record = trained
+    assert call(evaluate, run=folder)["accuracy"] == record.metrics.test["accuracy"]
+
+
+def test_new_recordings_are_classified_by_time(trained, tmp_path):
+    folder, _ = trained
+    table = write_table(tmp_path / "new.csv", ["x1", "x2"], points=240, seed=7)
+    new = pd.read_csv(table)
+    new.drop(columns="state")[["b", "machine", "a", "t"]].to_csv(table, index=False)  # in another order
+    output, segments = tmp_path / "out.csv", tmp_path / "segments.csv"
+    call(predict, run=folder, input=table, output=output, segments=segments)
+    rows = pd.read_csv(output)
+    assert rows["file"].tolist() == ["x1", "x2"]
+    assert set(pd.read_csv(segments)["recording"]) == {"x1", "x2"}
+    with pytest.raises(UserError, match=r"segments=.*: expected a new name, or force=true to overwrite"):
+        call(predict, run=folder, input=table, output=tmp_path / "other.csv", segments=segments)
+
+
+def test_broken_files_are_marked_and_others_classified(trained, tmp_path):
+    folder, _ = trained
+    for number in range(4):
+        write_table(tmp_path / f"{number}.csv", [f"x{number}"], points=80, seed=number)
+    (tmp_path / "2.csv").write_text("t,machine,a\n0,x,1\n")
+    output = tmp_path / "out.parquet"
+    with pytest.raises(SystemExit) as ended:
+        call(predict, run=folder, input=tmp_path, output=output, on_error="skip")
+    assert ended.value.code == 3
+    rows = pd.read_parquet(output)
+    assert rows["file"].tolist() == [f"{number}.csv" for number in range(4)]
+    assert rows["predicted"].isna().tolist() == [False, False, True, False]
+    assert "it has the channels a; expected a, b" in rows["error"][2]
