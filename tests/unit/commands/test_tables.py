@@ -338,6 +338,7 @@ def test_published_figures_stand_beside_ours_and_ours_are_exported(no_plots, run
     assert "wins/draws/losses of tcn" in page
     assert "patchtst" not in page + (folder / "scores.md").read_text()
     assert "Other" not in (folder / "published/accuracy.csv").read_text()
+    assert "patchtst" not in (folder / "records/records.jsonl").read_text()
     assert (folder / "tsml/classification/accuracy/tcn_accuracy.csv").read_text() == (
         "Resamples:,0\nA,0.7\nB,0.7\nC,0.7\n"
     )
