@@ -17,6 +17,7 @@ from krontime.data.assemble import class_order, header_line, label_texts
 from krontime.data.copies import fingerprints
 from krontime.data.prepare import Prepare
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, unscaled
+from krontime.data.sources.labelled import label_problem
 from krontime.errors import UserError
 
 STORED_AS = (np.float32, np.int16, np.int8, np.uint8)
@@ -240,6 +241,8 @@ class _About:
             names = class_order(label_texts(np.array(texts, dtype=np.str_)))
         except UserError as error:
             problems += error.problems
+        if names and (problem := label_problem(np.array(texts, dtype=np.str_))):
+            problems.append(problem)
         if len(names) < 2 and not problems:
             known = f"there is one class, {names[0]!r}" if names else "there are no labels"
             problems.append(f"{known}; expected labels of two classes at least, of stretches or of whole recordings")

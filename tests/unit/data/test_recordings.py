@@ -75,6 +75,9 @@ def test_every_problem_is_named(tmp_path):
     ]
     with pytest.raises(UserError, match="there are no labels; expected labels of two classes at least"):
         stored(some(label=None), tmp_path)
+    numbers = [Span(i, i + 1, str(i / 7)) for i in range(40)]
+    with pytest.raises(UserError, match=r"a number to predict \(regression\) is not supported"):
+        stored(some(label=None, spans=numbers), tmp_path)
     with pytest.raises(UserError, match="there is no recording"):
         stored([], tmp_path)
 
