@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import os
 import re
+import shlex
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from krontime import cli
 from krontime.runs.run import train_in
 from tests.cli.run.small import CLOSED_FORM
 
@@ -43,6 +48,37 @@ def test_the_python_of_the_docs_runs(compose, tmp_path):
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # what a reader would paste
     assert len(names["classifier"].predict(names["X"])) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+def test_the_commands_on_new_series_run(compose, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    y = np.arange(60) % 2
+    X = np.random.default_rng(0).normal(size=(60, 1, 200)).astype("f4")
+    X[y == 1] += 2 * np.sin(np.arange(200) / 3).astype("f4")
+    np.savez("new.npz", X=X, y=y, split=np.zeros(60, int), classes=np.array(["well", "fault"]), fs=100.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train_in(
+            compose("data=npz", f"data.path={tmp_path / 'new.npz'}", "model=closed_form", *CLOSED_FORM), Path("RUN")
+        )
+    os.mkfifo("sensor.txt")
+    sensor = threading.Thread(target=lambda: Path("sensor.txt").write_text("0.5\n" * 300))
+    sensor.start()
+    ran = 0
+    for page in ("predict.md", "report.md"):
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL):
+            for line in block.strip().splitlines():
+                name, *arguments = shlex.split(line)
+                assert name == "krontime"
+                Path("classes.csv").unlink(missing_ok=True)
+                with contextlib.redirect_stdout(io.StringIO()) as screen:
+                    cli.main(arguments)
+                ran += 1
+                if "follow=true" in arguments:
+                    assert len(screen.getvalue().splitlines()) == 4  # names, and windows from 0, 50 and 100
+    sensor.join()
+    assert ran >= 6
 
 
 @pytest.mark.slow

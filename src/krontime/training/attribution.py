@@ -25,7 +25,7 @@ class Attribution:
         occlusion: `(L,)`, by how much the log-odds of that class fall when a stretch around the point is hidden, mean
             over the stretches that hold the point. A probability near 1 would hardly move; its log-odds do.
         gradients: `(L,)`, what each point adds to the network's logit of the class, channels summed (integrated
-            gradients, Sundararajan, Taly, Yan 2017, arXiv 1703.01365).
+            gradients, Sundararajan, Taly, Yan 2017, arXiv 1703.01365); zeros without a network.
         attention: for each layer with a factor a level, `(N,)`: the fraction of all attention that each token gets,
             padded tokens among them; empty where the network has no such factors.
     """
@@ -96,7 +96,7 @@ def _gradients(module: SeriesClassifier, x: Tensor, mask: Tensor | None, target:
 
     network = module.network
     if network is None:
-        return torch.zeros_like(x[0])
+        return torch.zeros(x.shape[-1])
     # Each series is scaled by its own deviation, which is 0 at the baseline: so the path begins where it is scaled.
     scaled = module.normalizer(x, mask)
 

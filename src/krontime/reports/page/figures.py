@@ -166,14 +166,26 @@ def attributions(
     occlusion: np.ndarray, gradients: np.ndarray, sampling_rate_hz: float | None, x_range: Any = None
 ) -> Figure:
     """What each stretch of a series adds to the log-odds of the class, and each point to the network's logit."""
-    from bokeh.models import LinearAxis, Range1d
-
     plot = _figure("time (s)" if sampling_rate_hz else "time (points)", "log-odds (nats)", height=220)
     if x_range is not None:
         plot.x_range = x_range
     time = np.arange(len(occlusion)) / (sampling_rate_hz or 1)
     step = max(1, -(-len(time) // MAX_POINTS))
     plot.line(time[::step], occlusion[::step].astype(float), color=COLOURS[0], line_width=2, legend_label="occlusion")
+    if gradients.any():
+        _add_gradients(plot, time, gradients)
+    plot.legend.location = "top_right"
+    peak = int(np.argmax(occlusion))
+    unit = f"{peak / sampling_rate_hz:.3g} s" if sampling_rate_hz else f"point {peak:,}"
+    words = f"hiding the stretch around {unit} costs most: {float(occlusion[peak]):.3g} nats of the class's log-odds"
+    return Figure("What decided", plot, words, [], [])
+
+
+def _add_gradients(plot: Any, time: np.ndarray, gradients: np.ndarray) -> None:
+    """What each point adds to the network's logit, smoothed, on an axis of its own."""
+    from bokeh.models import LinearAxis, Range1d
+
+    step = max(1, -(-len(time) // MAX_POINTS))
     width = max(1, len(time) // 200)
     smooth = np.convolve(gradients, np.ones(width), mode="same")
     extent = float(np.abs(smooth).max()) or 1.0
@@ -183,11 +195,6 @@ def attributions(
     plot.add_layout(axis, "right")
     look = {"color": COLOURS[1], "line_dash": "dashed", "legend_label": "integrated gradients"}
     plot.line(time[::step], smooth[::step].astype(float), y_range_name="gradients", **look)
-    plot.legend.location = "top_right"
-    peak = int(np.argmax(occlusion))
-    unit = f"{peak / sampling_rate_hz:.3g} s" if sampling_rate_hz else f"point {peak:,}"
-    words = f"hiding the stretch around {unit} costs most: {float(occlusion[peak]):.3g} nats of the class's log-odds"
-    return Figure("What decided", plot, words, [], [])
 
 
 def attention(received: Sequence[np.ndarray], duration: float, unit: str, x_range: Any = None) -> Figure:
