@@ -13,7 +13,7 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import HeldOut, SeriesBatch
 from krontime.models.kernel_ridge.classifier import ClosedForm
-from krontime.models.kernel_ridge.part import Task
+from krontime.models.kernel_ridge.part import LabelledSeries
 from krontime.runs.prepare import PreparedData
 from krontime.training.build import build_module, closed_form
 from krontime.training.module import SeriesClassifier
@@ -112,14 +112,14 @@ def _fit_closed_form(
                 step(len(batch.y))
 
     by_group = data.groups is not None and prepared.protocol.split_method == "group"
-    task = Task(
+    series = LabelledSeries(
         read=read,
         labels=torch.from_numpy(data.labels[indices]),
         num_train=len(shuffled),
         fit_validation=closed.fit_on == "train_and_validation",
         groups=torch.from_numpy(data.groups[indices]) if by_group and data.groups is not None else None,
     )
-    left_out = closed.fit((sample.x, sample.mask), task).float()
+    left_out = closed.fit((sample.x, sample.mask), series).float()
     is_known = (left_out != 0).any(dim=1)
     return {position: left_out[row] for row, position in enumerate(indices.tolist()) if is_known[row]}
 

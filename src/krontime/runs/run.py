@@ -29,7 +29,7 @@ from krontime.runs.record import Metrics, Record, Status
 from krontime.runs.recordings import Gathered, gather, plot_recordings, recording_table, segment_table
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
-from krontime.runs.signals import ending_on_sigterm, is_first_rank, release
+from krontime.runs.signals import ending_on_sigterm, free_memory_of, is_first_rank
 from krontime.storage import (
     ATTENTION,
     CONFUSION_MATRIX,
@@ -85,7 +85,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
             with without_progress(not config["trainer"]["enable_progress_bar"]):
                 return _train_in(config, run_dir, sigterm, data, is_first=is_first)
         except Exception as error:
-            release(error)
+            free_memory_of(error)
             if not isinstance(error, UserError) and (explained := failures.explained(error, config, run_dir)):
                 raise explained from error  # where nothing was begun that a record could be of
             raise

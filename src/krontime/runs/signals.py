@@ -51,7 +51,7 @@ def ending_on_sigterm() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def release(error: BaseException) -> None:
+def free_memory_of(error: BaseException) -> None:
     """Free what the frames of an error hold, the network and its gradients above all, for the next job of a process."""
     chain: list[BaseException | None] = [error]
     seen: set[int] = set()  # an error that is raised again can stand in its own chain

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features
 from krontime.models.kernel_ridge.mixture import average, kept_parts
-from krontime.models.kernel_ridge.part import Part, Task
+from krontime.models.kernel_ridge.part import LabelledSeries, Part
 from krontime.models.kernel_ridge.ridge import can_be_left_out
 
 log = logging.getLogger(__name__)
@@ -85,12 +85,12 @@ class ClosedForm(nn.Module):
         rows = [part.standardized(x, mask) for part in kept]
         return torch.cat([row / (row.shape[1] * len(kept)) ** 0.5 for row in rows], dim=1)
 
-    def fit(self, sample: tuple[Tensor, Tensor | None], task: Task) -> Tensor:
+    def fit(self, sample: tuple[Tensor, Tensor | None], series: LabelledSeries) -> Tensor:
         """Fit to series, part after part, so that the features of one part at a time are held.
 
         Args:
             sample: training series `(B, C, L)` and their mask, that constants of the features are drawn from.
-            task: the series; the part decides what is fitted to those for validation.
+            series: the series; the part decides what is fitted to those for validation.
 
         Returns:
             `(n, K)`: logarithms of the probabilities of each series from a fit without it.
@@ -99,9 +99,9 @@ class ClosedForm(nn.Module):
         for i, (name, part) in enumerate(self._parts().items(), start=1):
             log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
             part.features.fit(*sample)
-            left_out.append(part.fit(task))
-        judged = can_be_left_out(task.labels, task.groups) & (left_out[0] != 0).any(dim=1)
-        kept = kept_parts([part[judged] for part in left_out], task.labels[judged])
+            left_out.append(part.fit(series))
+        judged = can_be_left_out(series.labels, series.groups) & (left_out[0] != 0).any(dim=1)
+        kept = kept_parts([part[judged] for part in left_out], series.labels[judged])
         self.kept.fill_(False)
         self.kept[kept] = True
         names = list(self.parts)

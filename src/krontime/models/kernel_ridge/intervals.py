@@ -43,17 +43,16 @@ class IntervalQuantiles(Features):
         super().__init__(num_channels=num_channels, scaling=scaling)
         del seed
         self.depth = max(1, min(_DEPTH, length.bit_length() - 1))
-        while max_quantiles > 1 and num_channels * self._count(length, max_quantiles) > num_features:
-            max_quantiles -= 1
         self.length = length
         self.max_quantiles = max_quantiles
-        self.num_of_row = self._count(length, max_quantiles)
-        self.num_features = num_channels * self.num_of_row
+        while self.max_quantiles > 1 and num_channels * self._num_row_features() > num_features:
+            self.max_quantiles -= 1
+        self.num_features = num_channels * self._num_row_features()
 
     def _features(self, rows: Rows) -> Tensor:
         if torch.compiler.is_compiling():
             return self.traced(rows)
-        out = rows.x.new_zeros(len(rows.x), self.num_of_row)
+        out = rows.x.new_zeros(len(rows.x), self._num_row_features())
         ends = rows.ends
         for end in ends.unique().tolist():
             alike = ends == end
@@ -97,7 +96,7 @@ class IntervalQuantiles(Features):
         for x, seen, lengths in views:
             for level in range(self.depth):
                 values, inside = at_intervals(x, seen, lengths, level)
-                parts.append(_interval_quantiles(values, inside, self._num_quantiles(self.length, level)).flatten(1))
+                parts.append(_interval_quantiles(values, inside, self._num_quantiles(level)).flatten(1))
         return torch.cat(parts, dim=1)
 
     def _quantiles(self, rows: Rows) -> list[Tensor]:
@@ -112,17 +111,18 @@ class IntervalQuantiles(Features):
             numbers, lows = zip(*places, strict=True)
             points = torch.tensor(lows, device=rows.x.device)[:, None] + torch.arange(width, device=rows.x.device)
             seen = None if rows.observed is None else rows.observed[:, points]
-            values = _interval_quantiles(rows.x[:, points], seen, self._num_quantiles(self.length, level))
+            values = _interval_quantiles(rows.x[:, points], seen, self._num_quantiles(level))
             for number, of_interval in zip(numbers, values.unbind(1), strict=True):
                 parts[number] = of_interval
         return parts
 
-    def _num_quantiles(self, length: int, level: int) -> int:
-        return max(1, min(self.max_quantiles, 1 + (max(1, length >> level) - 1) // 4))
+    def _num_quantiles(self, level: int) -> int:
+        """Of an interval of that level."""
+        return max(1, min(self.max_quantiles, 1 + (max(1, self.length >> level) - 1) // 4))
 
-    def _count(self, length: int, max_quantiles: int) -> int:
-        self.max_quantiles = max_quantiles
-        return 4 * sum(self._num_quantiles(length, level) for level, _, _ in _intervals(self.depth))
+    def _num_row_features(self) -> int:
+        """Features of a channel: of the series, its two differences and its spectrum."""
+        return 4 * sum(self._num_quantiles(level) for level, _, _ in _intervals(self.depth))
 
 
 def _intervals(depth: int) -> list[tuple[int, float, float]]:

@@ -30,7 +30,7 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor | None]]]
 """Reads series `(B, C, L)` and their masks, in the same order each time."""
 
 
-class Task(NamedTuple):
+class LabelledSeries(NamedTuple):
     """What a part is fitted to.
 
     Attributes:
@@ -85,27 +85,27 @@ class Part(nn.Module):
         return (self.factor * (standard @ self.weight + self.bias)).log_softmax(dim=-1)
 
     @torch.no_grad()
-    def fit(self, task: Task) -> Tensor:
+    def fit(self, series: LabelledSeries) -> Tensor:
         """Fit everything but the features' own constants.
 
         Returns:
             `(n, K)`: logarithms of the probabilities of each series from a fit without it (or without its group), and
             for series that were not fitted to, from the fit itself.
         """
-        num_fitted = len(task.labels) if task.fit_validation else task.num_train
+        num_fitted = len(series.labels) if series.fit_validation else series.num_train
         if num_fitted <= MAX_EXACT:
-            return self._fit_exactly(task, num_fitted)
-        return self._fit_streamed(task)
+            return self._fit_exactly(series, num_fitted)
+        return self._fit_streamed(series)
 
-    def _fit_exactly(self, task: Task, num_fitted: int) -> Tensor:
-        rows = torch.empty(len(task.labels), self.features.num_features)
+    def _fit_exactly(self, series: LabelledSeries, num_fitted: int) -> Tensor:
+        rows = torch.empty(len(series.labels), self.features.num_features)
         position = 0
-        for batch in task.read():
+        for batch in series.read():
             features = self.features(*batch)
             rows[position : position + len(features)] = features
             position += len(features)
-        labels = task.labels[:num_fitted]
-        groups = None if task.groups is None else task.groups[:num_fitted]
+        labels = series.labels[:num_fitted]
+        groups = None if series.groups is None else series.groups[:num_fitted]
         standardizer = Standardizer.of(rows[:num_fitted])
         standard = standardizer.in_place(rows)
         ridge = fit_dual(standard[:num_fitted], labels, self.weight.shape[1], groups)
@@ -115,37 +115,37 @@ class Part(nn.Module):
         left_out = (factor * ridge.left_out).log_softmax(dim=-1)
         return torch.cat([left_out, self._from_standard(standard[num_fitted:]).double()])
 
-    def _fit_streamed(self, task: Task) -> Tensor:
+    def _fit_streamed(self, series: LabelledSeries) -> Tensor:
         """Fit to any number of series, in memory that does not grow with the features of all of them.
 
         Strength and temperature are those that are best for the series for validation, to which the fit is extended
         then; without any, for the last tenth of the others. What is returned is of these alone: the rest is zeros.
         """
-        has_validation = task.num_train < len(task.labels)
-        num_train = task.num_train if has_validation else len(task.labels) * 9 // 10
+        has_validation = series.num_train < len(series.labels)
+        num_train = series.num_train if has_validation else len(series.labels) * 9 // 10
         ridge = StreamedRidge(*self.weight.shape)
         standardizer: Standardizer | None = None
         solved: tuple[Tensor, Tensor] | None = None
         held = []
         position = 0
-        for rows in _regrouped((self.features(*batch) for batch in task.read()), num_train):
-            labels = task.labels[position : position + len(rows)]
+        for rows in _regrouped((self.features(*batch) for batch in series.read()), num_train):
+            labels = series.labels[position : position + len(rows)]
             standardizer = standardizer or Standardizer.of(rows)
             standard = standardizer.in_place(rows)
             if position >= num_train:
                 solved = solved or ridge.solve(STREAMED_STRENGTHS)
                 held.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
-            if position < num_train or task.fit_validation or not has_validation:
+            if position < num_train or series.fit_validation or not has_validation:
                 ridge.add(standard, labels)
             position += len(rows)
         assert standardizer is not None
-        predictions, labels = torch.cat(held, dim=1).double(), task.labels[num_train:]
+        predictions, labels = torch.cat(held, dim=1).double(), series.labels[num_train:]
         errors = (predictions - indicators(labels, predictions.shape[2])).square().mean(dim=(1, 2))
         best = int(errors.argmin())
         factor = fit_factor(predictions[best], labels)
         weight, bias = ridge.solve(STREAMED_STRENGTHS[best : best + 1])
         self._set(standardizer, weight[0], bias[0], factor)
-        left_out = torch.zeros(len(task.labels), predictions.shape[2], dtype=torch.float64)
+        left_out = torch.zeros(len(series.labels), predictions.shape[2], dtype=torch.float64)
         left_out[num_train:] = (factor * predictions[best]).log_softmax(dim=-1)
         return left_out
 

@@ -12,7 +12,7 @@ from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.models.kernel_ridge.competing import CompetingKernels
 from krontime.models.kernel_ridge.intervals import IntervalQuantiles
 from krontime.models.kernel_ridge.kernels import KernelPoolings
-from krontime.models.kernel_ridge.part import Task
+from krontime.models.kernel_ridge.part import LabelledSeries
 
 PARTS = {
     "groups": functools.partial(CompetingKernels, scaling="series", num_features=600),
@@ -40,7 +40,7 @@ def fit(
     batches = [(batch, None) for batch in x.split(7)]
     num_train = len(x) if num_train is None else num_train
     fit_validation = closed_form.fit_on == "train_and_validation"
-    return closed_form.fit((x[:20], None), Task(lambda: batches, labels, num_train, fit_validation, groups))
+    return closed_form.fit((x[:20], None), LabelledSeries(lambda: batches, labels, num_train, fit_validation, groups))
 
 
 def test_it_learns_and_its_left_out_probabilities_are_honest():
@@ -99,8 +99,8 @@ def test_a_part_that_does_harm_is_not_asked(monkeypatch):
     wrong = closed_form.parts["runs"]
     original = part_module.Part.fit
 
-    def misled(self: part_module.Part, task: Task) -> Tensor:
-        left_out = original(self, task)
+    def misled(self: part_module.Part, series: LabelledSeries) -> Tensor:
+        left_out = original(self, series)
         return (-3 * left_out).log_softmax(dim=1) if self is wrong else left_out
 
     monkeypatch.setattr(part_module.Part, "fit", misled)
