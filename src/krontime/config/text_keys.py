@@ -8,7 +8,7 @@ from typing import Any
 from krontime.config.files import config_dir, options
 
 OF_COMMANDS = (
-    *("run", "input", "output", "plot", "folder", "cells", "refresh", "readme", "published", "json", "reference"),
+    *("run", "input", "output", "plot", "folder", "cells", "refresh", "published", "json", "reference"),
     *("threshold.class", "window.length", "window.stride"),
     *("model.classifier", "data.path", "data.train", "data.test"),
 )
@@ -24,7 +24,7 @@ OF_NEW_FILES = ("label", "group", "separator", "decimal")
 NEVER_NULL = ("run", "input", "data.path", "data.train", "records", "outputs")
 """What is read and has to be there, so that `null` is a name like any other; elsewhere it stands for none."""
 
-LISTS = ("records", "outputs", "ignore", "keep")
+LISTS = ("records", "outputs", "readme", "ignore", "keep")
 """Last parts of keys that hold lists of text, or one text."""
 
 

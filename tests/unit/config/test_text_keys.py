@@ -59,6 +59,7 @@ def test_lists_of_names_are_lists_of_text():
     assert quoted("data.source.ignore=[2024,id, 1_0]") == "data.source.ignore=['2024',id,'1_0']"
     assert quoted("records=[outputs,2024]") == "records=[outputs,'2024']"
     assert quoted("outputs=2024") == "outputs='2024'"
+    assert quoted("readme=[README.md,docs/1.md]") == "readme=[README.md,docs/1.md]"
 
 
 def test_a_sweep_over_names_has_a_job_for_each():
