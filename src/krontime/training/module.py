@@ -177,7 +177,7 @@ class SeriesClassifier(pl.LightningModule):
             self.mixture.fit(logits, own, y, self.prior)
             answer = self.mixture.mixed(logits, own)
             loss = loss - self.mixture.mixing.gain
-            self.log("val/network_weight", self.mixture.mixing.weight)
+            self.log("val/network_weight", self.mixture.mixing.weight, sync_dist=True)  # the same on every rank
             self._log_apart("network", self.mixture.mixing.factor * logits, y)
             self._log_apart("closed_form", own, y)
         self.val_metrics.update(answer.float().softmax(dim=-1), y)
