@@ -52,11 +52,6 @@ def export(config: DictConfig) -> Path:
             f"run={str(run_dir)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}, until the "
             "training command has been run to its end"
         )
-    if "onnx" in _FORMATS[options.get("format", "bundle")] and run.module.mixture is not None:
-        raise UserError(
-            f"format={options['format']!r}: expected torch or bundle for a run with a closed form, which ONNX can't "
-            "hold (closed_form=none trains a network alone)"
-        )
     published = record.published()
     names = _FORMATS[options.get("format", "bundle")]
     reports: list[dict[str, Any]] = []

@@ -18,8 +18,10 @@ import krontime
 from krontime import cli
 from krontime.commands.export import export
 from krontime.errors import UserError
-from krontime.runs import run
+from krontime.models.kernel_ridge.mixture import NetworkMixing
+from krontime.runs import load, run
 from krontime.runs.exported import files, latency, latency_cell
+from tests.cli.run.small import CLOSED_FORM
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -203,3 +205,29 @@ def test_is_a_check_of_the_command(folder: Path, capsys: pytest.CaptureFixture[s
         cli.main(["export", f"check={folder}"])
     assert stopped.value.code == 2
     assert "expected a folder that export wrote" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_closed_form_and_a_network_are_one_graph(
+    folder: Path, tmp_path: Path, compose: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = compose(
+        *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "tokenizer.width=6"),
+        *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", *CLOSED_FORM),
+        *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
+    )
+    run.train_in(options, tmp_path / "run")
+    load_run = load.load_run
+
+    def mixed(run_dir: Path) -> load.LoadedRun:
+        loaded = load_run(run_dir)
+        assert loaded.module.mixture is not None
+        loaded.module.mixture.mixing = NetworkMixing(1.5, 0.4, 0.1, 0.01)
+        loaded.module.mixture.closed_form.kept.fill_(True)
+        return loaded
+
+    monkeypatch.setattr(load, "load_run", mixed)
+    export(OmegaConf.create({"run": str(tmp_path / "run"), "output": str(tmp_path / "all"), "format": "all"}))
+    card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
+    assert "the scaling and the network and 4 calibrated parts of the closed form" in card
+    assert "12 test series of" in card

@@ -29,6 +29,9 @@ Predict = Callable[[np.ndarray], np.ndarray]
 SHORTEST = 16
 """Points that a graph is given at least: shorter series are padded, which changes no answer."""
 
+_OPSET = 18
+"""Of ONNX: the exporter writes Fourier transforms as this version has them."""
+
 _EXAMPLE_LENGTH = 200
 
 
@@ -110,7 +113,9 @@ def of_run(run: LoadedRun) -> Predict:
 
 def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, Any], folder: Path) -> None:
     with _quiet(), torch.no_grad():
-        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["probabilities"])
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=_OPSET, input_names=["x"], output_names=["probabilities"]
+        )
     assert made is not None
     made.model.metadata_props["krontime"] = json.dumps(about)
     made.save(folder / ONNX)
