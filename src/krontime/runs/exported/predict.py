@@ -70,8 +70,8 @@ class Classifier:
         """
         series = [self._checked(number, values) for number, values in enumerate(X)]
         batches = (series[start : start + batch_size] for start in range(0, len(series), batch_size))
-        found = [self.probabilities(_together(batch)) for batch in batches]
-        return np.concatenate(found) if found else np.empty((0, len(self.classes_)), np.float32)
+        answers = [self.probabilities(_together(batch)) for batch in batches]
+        return np.concatenate(answers) if answers else np.empty((0, len(self.classes_)), np.float32)
 
     def predict(self, X: "np.ndarray | Sequence[Any]") -> np.ndarray:
         """The class `(n,)` of each series, as krontime decides it; arguments and errors of `predict_proba`."""
