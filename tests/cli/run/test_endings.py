@@ -199,7 +199,7 @@ class TestEndings:
     def test_out_of_memory_before_the_first_step_is_recorded_too(
         self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def exhausted(*_: Any) -> None:
+        def exhausted(*_: Any, **__: Any) -> None:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
         monkeypatch.setattr(fitted_module, "fitted_module", exhausted)
