@@ -8,8 +8,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from krontime.errors import Terminated
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -61,6 +59,8 @@ def free_memory_of(error: BaseException) -> None:
             traceback.clear_frames(link.__traceback__)
             chain += (link.__cause__, link.__context__)
     gc.collect()
+    import torch
+
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

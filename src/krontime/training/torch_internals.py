@@ -1,4 +1,4 @@
-"""What is used of PyTorch and Lightning that they call private, each with the reason; nothing else imports such names.
+"""What training uses of PyTorch and Lightning that they call private, each with the reason (the networks: `models`).
 
 `tests/unit/training/test_torch_internals.py` fails when other versions are installed than these uses were checked with.
 """

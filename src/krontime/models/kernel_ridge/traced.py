@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
+
+from krontime.models.torch_internals import scan
 
 
 def for_each(function: Callable[..., Tensor], *numbers: Tensor) -> Tensor:
