@@ -6,6 +6,7 @@ import pytest
 from krontime import cli
 
 
+@pytest.mark.slow
 def test_a_page_is_written(tmp_path, capsys):
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2

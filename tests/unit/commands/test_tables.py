@@ -153,7 +153,12 @@ for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
     TAMPERING[f"a changed {name}"] = (("metrics", "test", name), 0.99, told)
 
 
-@pytest.mark.parametrize("kind", TAMPERING)
+FAST = ("other data", "a changed config", "another split", "a changed accuracy")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in FAST else pytest.mark.slow) for kind in TAMPERING]
+)
 def test_tampering_is_told_and_never_averaged_in(no_plots, runs, tmp_path, kind, caplog, capsys):
     keys, value, told = TAMPERING[kind]
     path = next((runs / "A" / "krontime").glob("seed1-*")) / "record.json"
