@@ -43,7 +43,9 @@ class Body:
         self.separator = separator
         self.options = options
         self.has_header = has_header
-        self.dropped = [i for i in range(len(names)) if i not in role.points]
+        is_dropped = np.ones(len(names), dtype=bool)
+        is_dropped[list(role.points)] = False
+        self.dropped = np.flatnonzero(is_dropped).tolist()
         self.series: list[np.ndarray] = []
         self.labels: list[str] = []
         self.groups: list[str] = []
