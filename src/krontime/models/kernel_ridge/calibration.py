@@ -7,27 +7,33 @@ import math
 
 from torch import Tensor
 
-_RANGE = (-7.0, 5.0)
-"""Natural logarithms of the factors that logits are multiplied by."""
+_LOG_FACTOR_BOUNDS = (-7.0, 5.0)
+"""Bounds of the natural logarithm of the factor that logits are multiplied by."""
 
 DEFAULT_FACTOR = 3.0
-"""Where no series could be left out."""
+"""Factor that is taken where no series could be left out, so that there is nothing to fit it to."""
 
 
 def log_loss(log_probability: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood `(n,)` of the labels."""
+    """Return the negative log-likelihood `(n,)` of the labels.
+
+    Args:
+        log_probability: `(n, K)`.
+        labels: `(n,)` int64.
+    """
     return -log_probability.gather(1, labels[:, None])[:, 0]
 
 
 def score_loss(log_probability: Tensor, labels: Tensor, prior: Tensor) -> Tensor:
-    """What each series costs, `(n,)`: its log loss, or the part of it that balanced accuracy is about.
+    """Return the loss `(n,)` of each series that fits the stated score: log loss, or log loss with balanced classes.
 
-    For the latter each class has the same weight, and probabilities are as if each had been trained on alike.
+    For balanced accuracy every class has the same weight, and probabilities are divided by the class frequencies, as if
+    every class had had the same number of training series.
 
     Args:
         log_probability: `(n, K)`.
         labels: `(n,)`.
-        prior: `(K,)` frequencies of the training classes where the score is balanced accuracy; else all alike.
+        prior: `(K,)` frequencies of the training classes where the score is balanced accuracy; else all equal.
     """
     prior = prior.to(log_probability)
     weight = 1 / prior[labels]
@@ -35,20 +41,20 @@ def score_loss(log_probability: Tensor, labels: Tensor, prior: Tensor) -> Tensor
 
 
 def fit_factor(logits: Tensor, labels: Tensor) -> float:
-    """The factor (an inverse temperature) that gives logits `(n, K)` the smallest log loss.
+    """Fit the factor (an inverse temperature) that gives logits `(n, K)` of labels `(n,)` the smallest log loss.
 
-    One series more than there are is taken to be of each class alike, so that logits which never err do not become
-    certain (after Platt's correction of targets).
+    Targets are smoothed towards all classes by `1 / (n + 2)`, so that logits which never err do not become certain
+    (after Platt's correction of targets).
     """
     from scipy.optimize import minimize_scalar
 
     if not len(labels):
         return DEFAULT_FACTOR
     logits = logits.double()
-    doubt = 1 / (len(labels) + 2)
+    smoothing = 1 / (len(labels) + 2)
 
     def loss(exponent: float) -> float:
         log_probability = (math.exp(exponent) * logits).log_softmax(dim=1)
-        return float((1 - doubt) * log_loss(log_probability, labels).mean() - doubt * log_probability.mean())
+        return float((1 - smoothing) * log_loss(log_probability, labels).mean() - smoothing * log_probability.mean())
 
-    return math.exp(float(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
+    return math.exp(float(minimize_scalar(loss, bounds=_LOG_FACTOR_BOUNDS, method="bounded").x))

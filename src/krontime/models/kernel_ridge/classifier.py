@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features
-from krontime.models.kernel_ridge.mixture import average, kept_parts
+from krontime.models.kernel_ridge.mixture import average, select_parts
 from krontime.models.kernel_ridge.part import LabelledSeries, Part
 from krontime.models.kernel_ridge.ridge import can_be_left_out
 
@@ -64,33 +64,39 @@ class ClosedForm(nn.Module):
 
     @property
     def num_fitted(self) -> int:
-        """Numbers that are fitted: weights, biases and temperatures."""
+        """Count the numbers that are fitted: weights, biases and temperatures of all parts."""
         return sum(part.weight.numel() + part.bias.numel() + 1 for part in self._parts().values())
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logarithms of class probabilities `(B, K)`, float32, of raw series `(B, C, L)`, 0 where not observed."""
+        """Return the logarithms of class probabilities `(B, K)`, float32.
+
+        Args:
+            x: raw series `(B, C, L)`, 0 where not observed.
+            mask: `(B, C, L)` bool, true where observed; None where all is.
+        """
         return average([part(x, mask) for part in self.kept_parts()])
 
     def kept_parts(self) -> list[Part]:
-        """Those whose probabilities are averaged."""
+        """List the parts whose probabilities are averaged."""
         return [part for part, is_kept in zip(self._parts().values(), self.kept.tolist(), strict=True) if is_kept]
 
     @torch.no_grad()
     def embedding(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Standardised features `(B, P)` of the parts that answer, of raw series `(B, C, L)`.
+        """Return the standardised features `(B, P)` of the kept parts, of raw series `(B, C, L)`.
 
-        Scaled so that the distance of two series is the root mean square difference of a feature, parts alike.
+        They are scaled so that the distance of two series is the root mean square difference of their features, with
+        the same weight for each part.
         """
         kept = self.kept_parts()
         rows = [part.standardized(x, mask) for part in kept]
         return torch.cat([row / (row.shape[1] * len(kept)) ** 0.5 for row in rows], dim=1)
 
     def fit(self, sample: tuple[Tensor, Tensor | None], series: LabelledSeries) -> Tensor:
-        """Fit to series, part after part, so that the features of one part at a time are held.
+        """Fit one part after the other, so that memory holds the features of one part at a time.
 
         Args:
-            sample: training series `(B, C, L)` and their mask, that constants of the features are drawn from.
-            series: the series; the part decides what is fitted to those for validation.
+            sample: training series `(B, C, L)` and their mask, from which constants of the features are drawn.
+            series: the series to fit to; its `fit_validation` says whether those for validation count too.
 
         Returns:
             `(n, K)`: logarithms of the probabilities of each series from a fit without it.
@@ -100,8 +106,9 @@ class ClosedForm(nn.Module):
             log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
             part.features.fit(*sample)
             left_out.append(part.fit(series))
+        # A series that no fit left out has zeros for all parts alike.
         judged = can_be_left_out(series.labels, series.groups) & (left_out[0] != 0).any(dim=1)
-        kept = kept_parts([part[judged] for part in left_out], series.labels[judged])
+        kept = select_parts([log_probability[judged] for log_probability in left_out], series.labels[judged])
         self.kept.fill_(False)
         self.kept[kept] = True
         names = list(self.parts)
@@ -109,9 +116,9 @@ class ClosedForm(nn.Module):
         return average([left_out[i] for i in kept])
 
     def warm_up(self) -> None:
-        """Let what is compiled for this machine be compiled, which takes seconds the first time."""
+        """Compile the loops for this processor by one call on a short series; the first time takes seconds."""
         for part in self._parts().values():
-            part.features(torch.zeros(1, len(part.features.centre), 9))
+            part.features(torch.zeros(1, len(part.features.centre), 9))  # as long as a kernel
 
     def _parts(self) -> dict[str, Part]:
         return {name: part for name, part in self.parts.items() if isinstance(part, Part)}

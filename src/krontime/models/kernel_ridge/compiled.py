@@ -1,4 +1,4 @@
-"""Loops over time points, compiled by numba for the CPU, that stay in cache; `reference` computes the same with torch.
+"""Pooling loops over time points, compiled by numba for the CPU and tiled for its cache; `reference` has them in torch.
 
 Responses are computed with the operations, and in the order, of the reference implementation, so that counts are equal.
 
@@ -17,12 +17,12 @@ TILE = 512
 
 
 def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile without the GIL; keep the result on disk where there is a place that can be written to."""
+    """Compile a function so that it runs without the GIL; cache the result on disk where a folder can be written."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             compiled: Callable[..., Any] = njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # numba's word for no folder that it may write to
+        except RuntimeError:  # what numba raises where it may write to no folder
             compiled = njit(nogil=True, **options)(function)
         return compiled
 
@@ -33,11 +33,13 @@ _REORDER = {"reassoc", "nsz"}
 """Only sums may be reordered; no multiplication is contracted with an addition, and infinity stays what it is."""
 
 _WORDS = TILE // 64
-_ALL = np.uint64(2**64 - 1)
+"""Number of 64-bit words that hold a bit for each point of a tile."""
+
+_ALL_ONES = np.uint64(2**64 - 1)
 
 
 def _bit_operation(operation: str, *flags: bool) -> Callable[..., Any]:
-    """A function of one word of 64 bits that the processor has an instruction for."""
+    """Make a compiled function of one 64-bit word from the LLVM operation of that name, one processor instruction."""
 
     @intrinsic
     def function(typing_context, word):
@@ -57,7 +59,7 @@ _num_leading_zeros = _bit_operation("ctlz", False)
 
 @_jit()
 def _pack(values, bias, words):
-    """Set the bit of each of the values of a tile that is above the bias."""
+    """Fill `words` with a bit for each value of a tile: 1 where it is above the bias."""
     for w in range(len(words)):
         part = values[64 * w : 64 * (w + 1)]
         word = np.uint64(0)
@@ -68,6 +70,7 @@ def _pack(values, bias, words):
 
 @_jit()
 def _count(words):
+    """Count the ones in the words."""
     count = np.uint64(0)
     for word in words:
         count += _num_ones(word)
@@ -76,7 +79,7 @@ def _count(words):
 
 @_jit()
 def _count_above(values, low, high, bias):
-    """As many as there are ones after `_pack`, in half the time."""
+    """Count the values in `[low, high)` above the bias, in half the time of `_pack` and `_count`."""
     count = np.int32(0)
     part = values[low:high]
     for j in range(len(part)):
@@ -86,9 +89,18 @@ def _count_above(values, low, high, bias):
 
 @_jit()
 def _longest_run(words, run, longest):
-    """The run of ones that the words end with, and the longest one, from those before."""
+    """Continue the search for the longest run of ones over further words.
+
+    Args:
+        words: the next 64 points each, lowest bit first.
+        run: length of the run that the words before end with.
+        longest: length of the longest run up to there.
+
+    Returns:
+        `run` and `longest` after these words.
+    """
     for word in words:
-        if word == _ALL:
+        if word == _ALL_ONES:
             run += 64
             longest = max(longest, run)
             continue
@@ -109,7 +121,7 @@ def _longest_run(words, run, longest):
 
 @_jit(fastmath=_REORDER)
 def _sums(values, low, high, bias):
-    """Of the values above the bias: the sum of what lies above it, and the sum of their positions."""
+    """Sum, over the values in `[low, high)` above the bias, their excess over it and their positions."""
     position = np.int32(0)
     total = np.float32(0)
     part = values[low:high]
@@ -122,17 +134,17 @@ def _sums(values, low, high, bias):
 
 @_jit()
 def _set_bits(words, low, high):
-    """Ones from `low` to `high`, zeros elsewhere."""
+    """Fill `words` with ones in `[low, high)` and zeros elsewhere."""
     for w in range(len(words)):
-        first, last = min(max(low - 64 * w, 0), 64), min(max(high - 64 * w, 0), 64)
+        start, stop = min(max(low - 64 * w, 0), 64), min(max(high - 64 * w, 0), 64)
         words[w] = np.uint64(0)
-        if last > first:
-            ones = _ALL if last - first == 64 else (np.uint64(1) << np.uint64(last - first)) - np.uint64(1)
-            words[w] = ones << np.uint64(first)
+        if stop > start:
+            ones = _ALL_ONES if stop - start == 64 else (np.uint64(1) << np.uint64(stop - start)) - np.uint64(1)
+            words[w] = ones << np.uint64(start)
 
 
 @_jit()
-def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, poolings, out):
+def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, poolings, out):
     """Pool the responses of MiniRocket's kernels over each row; see `reference.pool_kernels`.
 
     Args:
@@ -141,10 +153,10 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
         mask: `(R, L)` bool, or of no columns where every point before the end is observed.
         channel: `(R,)` int64, row of `biases`.
         dilations: `(D,)` int64.
-        first: `(D + 1,)` int64: the features of dilation d are `first[d]:first[d + 1]`, those of a kernel together.
+        offsets: `(D + 1,)` int64: the features of dilation d are `offsets[d]:offsets[d + 1]`, a kernel's together.
         biases: `(C, F)` float32.
         taps: `(K, 3)` int64, taps of weight 2.
-        poolings: 1 for the proportion, 2 for the longest run too, 4 for mean and position too.
+        poolings: how many: 1 for the proportion, 2 for the longest run too, 4 for mean and position too.
         out: `(R, poolings, F)` float32, which is filled.
     """
     num_kernels = len(taps)
@@ -152,9 +164,9 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
     alpha = np.empty(TILE, np.float32)
     response = np.empty(TILE, np.float32)
     words = np.empty(_WORDS, np.uint64)
-    kept = np.empty((2, _WORDS), np.uint64)  # of a tile: all its observed points, and the inner ones of these
+    kept = np.empty((2, _WORDS), np.uint64)  # a tile's observed points, and those whose taps all lie inside
     seen = np.empty(_WORDS, np.uint64)
-    as_numbers = np.zeros(TILE, np.float32)
+    mask_as_float = np.zeros(TILE, np.float32)
     for r in range(len(x)):
         end = ends[r]
         has_mask = mask.shape[1] > 0
@@ -163,9 +175,9 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
         thrice = np.float32(3) * once
         for d in range(len(dilations)):
             dilation = dilations[d]
-            num_biases = (first[d + 1] - first[d]) // num_kernels
+            num_biases = (offsets[d + 1] - offsets[d]) // num_kernels
             size = num_kernels * num_biases
-            bias = biases[channel[r], first[d] : first[d + 1]]
+            bias = biases[channel[r], offsets[d] : offsets[d + 1]]
             count = np.zeros(size, np.int64)
             total = np.zeros(size, np.float64)
             position = np.zeros(size, np.int64)
@@ -174,7 +186,7 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
             observed = np.zeros(2, np.int64)  # in the whole row, and where no tap lies outside
             border = 4 * dilation if end > 8 * dilation else 0
             for start in range(0, end, TILE):
-                m = min(TILE, end - start)
+                m = min(TILE, end - start)  # points of this tile
                 at = pad - 4 * dilation + start
                 alpha[:m] = once[at : at + m]
                 for tap in range(1, 9):
@@ -187,8 +199,8 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
                 _set_bits(kept[1], low, high)
                 if has_mask:
                     for j in range(TILE):
-                        as_numbers[j] = np.float32(mask[r, start + j]) if j < m else np.float32(0)
-                    _pack(as_numbers, np.float32(0), seen)
+                        mask_as_float[j] = np.float32(mask[r, start + j]) if j < m else np.float32(0)
+                    _pack(mask_as_float, np.float32(0), seen)
                     kept[0] &= seen
                     kept[1] &= seen
                 observed[0] += _count(kept[0])
@@ -203,7 +215,7 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
                     inner = (d + k) % 2
                     if has_mask and poolings != 2:
                         for j in range(m):
-                            response[j] = response[j] if as_numbers[j] > 0 else -np.inf
+                            response[j] = response[j] if mask_as_float[j] > 0 else -np.inf
                     for q in range(num_biases):
                         f = k * num_biases + q
                         if poolings == 1:
@@ -214,24 +226,24 @@ def pool_kernels(x, ends, mask, channel, dilations, first, biases, taps, pooling
                         count[f] += _count(words)
                         run[f], longest[f] = _longest_run(words, run[f], longest[f])
                         if poolings == 4:
-                            extra, places = _sums(response, low if inner else 0, high if inner else m, bias[f])
-                            total[f] += extra
-                            position[f] += places + start * _count(words)
+                            excess, positions = _sums(response, low if inner else 0, high if inner else m, bias[f])
+                            total[f] += excess
+                            position[f] += positions + start * _count(words)
             for k in range(num_kernels):
                 points = max(observed[(d + k) % 2], 1)
                 for f in range(k * num_biases, (k + 1) * num_biases):
-                    out[r, 0, first[d] + f] = count[f] / points
+                    out[r, 0, offsets[d] + f] = count[f] / points
                     if poolings > 1:
-                        out[r, 1, first[d] + f] = longest[f] / points
+                        out[r, 1, offsets[d] + f] = longest[f] / points
                     if poolings == 4:
                         above = max(count[f], 1)
-                        out[r, 2, first[d] + f] = total[f] / above
-                        out[r, 3, first[d] + f] = (position[f] / above + 0.5) / end if count[f] else 0.5
+                        out[r, 2, offsets[d] + f] = total[f] / above
+                        out[r, 3, offsets[d] + f] = (position[f] / above + 0.5) / end if count[f] else 0.5
 
 
 @_jit(fastmath=_REORDER)
 def _add_values(values, winner, seen, total):
-    """Add to each kernel the values of the points that it won."""
+    """Add to the total of each kernel the values of the observed points that it won."""
     for k in range(len(total)):
         won = np.float32(0)
         for j in range(len(values)):
@@ -241,7 +253,7 @@ def _add_values(values, winner, seen, total):
 
 @_jit()
 def _add_counts(winner, seen, count):
-    """Add to each kernel the number of points that it won."""
+    """Add to the count of each kernel the number of observed points that it won."""
     for k in range(len(count)):
         number = np.int32(0)
         for j in range(len(winner)):
@@ -275,7 +287,7 @@ def compete(x, ends, mask, weight, dilations, out):
             total = np.zeros((num_groups, num_kernels), np.float64)
             lost = np.zeros((num_groups, num_kernels), np.int64)
             for start in range(0, end, TILE):
-                m = min(start + TILE, end) - start
+                m = min(TILE, end - start)  # points of this tile
                 at = pad - 4 * dilation + start
                 seen = mask[r, start : start + m] if has_mask else all_seen[:m]
                 for g in range(num_groups):

@@ -13,12 +13,12 @@ from krontime.models.kernel_ridge.rows import Rows
 
 Scaling = Literal["series", "channel"]
 
-_RELATIVE = 1e-6
-"""A deviation below this fraction of the mean is rounding, not signal."""
+_MIN_RELATIVE_SPREAD = 1e-6
+"""A standard deviation below this fraction of the mean is rounding, not signal."""
 
 
 class Features(nn.Module, ABC):
-    """A family of features of whole series, which do not depend on padding or on the other series of a batch.
+    """Base of a family of features of whole series, which depend on neither padding nor the other series of a batch.
 
     Args:
         num_channels: C.
@@ -43,55 +43,64 @@ class Features(nn.Module, ABC):
 
     @torch.no_grad()
     def fit(self, x: Tensor, mask: Tensor | None) -> None:
-        """Take what is drawn or measured from a sample of training series `(B, C, L)`."""
+        """Fit the scaling of channels, and what the family draws from data, to a sample of training series.
+
+        Args:
+            x: raw series `(B, C, L)`, 0 where not observed.
+            mask: `(B, C, L)` bool, true where observed; None where all is.
+        """
         if self.scaling == "channel":
             mean, _ = _moments(x, mask)
             self.centre.copy_(mean.median(dim=0).values)
-            around = x - self.centre
-            spread = _root_mean_square(around if mask is None else torch.where(mask, around, 0.0), mask)
+            deviations = x - self.centre
+            spread = _root_mean_square(deviations if mask is None else torch.where(mask, deviations, 0.0), mask)
             spread = spread.median(dim=0).values
-            self.spread.copy_(torch.where(spread > _RELATIVE * self.centre.abs(), spread, 1.0))
+            self.spread.copy_(torch.where(spread > _MIN_RELATIVE_SPREAD * self.centre.abs(), spread, 1.0))
         self._fit(self._rows(x, mask))
 
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features `(B, P)`, float32, of series `(B, C, L)`, 0 at points where their mask is false."""
+        """Return the features `(B, P)`, float32, of raw series `(B, C, L)` that are 0 where their mask is false."""
         with torch.autocast(x.device.type, enabled=False):
             features = self._features(self._rows(x, mask))
         return features.unflatten(0, x.shape[:2]).flatten(1)
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> Rows:
+        """Scale series `(B, C, L)` and give each channel a row of its own."""
         x = x.float()
         if self.scaling == "series":
             centre, spread = _moments(x, mask)
-            spread = torch.where(spread > _RELATIVE * centre.abs(), spread, 1.0)
+            spread = torch.where(spread > _MIN_RELATIVE_SPREAD * centre.abs(), spread, 1.0)
         else:
             centre, spread = self.centre, self.spread
         scaled = (x - centre) / spread
         return Rows.of(scaled if mask is None else torch.where(mask, scaled, 0.0), mask)
 
     def _fit(self, rows: Rows) -> None:
-        """Take what is drawn from rows of training series; nothing for most families."""
+        """Draw constants from rows of training series; most families draw none."""
 
     @abstractmethod
     def _features(self, rows: Rows) -> Tensor:
-        """Features `(R, P / C)` of rows."""
+        """Return the features `(R, P / C)` of rows."""
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and deviation `(B, C, 1)` over observed points."""
+    """Return mean and standard deviation `(B, C, 1)` over observed points."""
     if mask is None:
         centre = x.mean(dim=-1, keepdim=True)
-        around = x - centre
+        deviations = x - centre
     else:
         count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
         centre = torch.where(mask, x, 0.0).sum(dim=-1, keepdim=True) / count
-        around = torch.where(mask, x - centre, 0.0)
-    return centre, _root_mean_square(around, mask)
+        deviations = torch.where(mask, x - centre, 0.0)
+    return centre, _root_mean_square(deviations, mask)
 
 
-def _root_mean_square(around: Tensor, mask: Tensor | None) -> Tensor:
-    """`(B, C, 1)` over observed points of what is 0 elsewhere; neither large nor small units overflow when squared."""
-    count = around.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
-    peak = around.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(around.dtype).tiny)
-    return peak * ((around / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()
+def _root_mean_square(deviations: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the root mean square `(B, C, 1)` over observed points of deviations that are 0 elsewhere.
+
+    They are divided by their peak before they are squared, so that no unit, large or small, overflows or underflows.
+    """
+    count = deviations.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    peak = deviations.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(deviations.dtype).tiny)
+    return peak * ((deviations / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()

@@ -1,4 +1,4 @@
-"""Quantiles of intervals of a series, of its differences and of its spectrum.
+"""Features that are quantiles of intervals of a series, of its differences and of its spectrum (QUANT).
 
 Shape letters: B batch, C channels, L time points, R rows, I intervals, Q quantiles.
 """
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features, Scaling
 from krontime.models.kernel_ridge.rows import Rows
-from krontime.models.kernel_ridge.traced import at_intervals, for_each, spectra
+from krontime.models.kernel_ridge.traced import for_each, interval_points, spectra
 
-_DEPTH = 6
-"""Halvings of the series: intervals of its whole, halves, ..., and these shifted by half an interval."""
+_MAX_DEPTH = 6
+"""Number of levels at most: the whole series, its halves, its quarters, ..., each also shifted by half an interval."""
 
 
 class IntervalQuantiles(Features):
-    """Quantiles of dyadic intervals of a series, its first and second difference and its spectrum.
+    """Features that are quantiles of dyadic intervals of a series, its first two differences and its spectrum.
 
     After QUANT (Dempster, Schmidt, Webb 2024, arXiv 2308.00928), with at most `max_quantiles` of an interval, and with
-    intervals that are fractions of each series' own length. From every second quantile the interval's mean is taken
-    away. Each channel has its own.
+    intervals that are fractions of each series' own length. From every second quantile the interval's mean is
+    subtracted. Each channel has its own features.
 
     Args:
         num_channels: C.
@@ -42,7 +42,7 @@ class IntervalQuantiles(Features):
     ) -> None:
         super().__init__(num_channels=num_channels, scaling=scaling)
         del seed
-        self.depth = max(1, min(_DEPTH, length.bit_length() - 1))
+        self.depth = max(1, min(_MAX_DEPTH, length.bit_length() - 1))
         self.length = length
         self.max_quantiles = max_quantiles
         while self.max_quantiles > 1 and num_channels * self._num_row_features() > num_features:
@@ -55,78 +55,86 @@ class IntervalQuantiles(Features):
         out = rows.x.new_zeros(len(rows.x), self._num_row_features())
         ends = rows.ends
         for end in ends.unique().tolist():
-            alike = ends == end
+            same_end = ends == end
             if end:
-                seen = None if rows.observed is None else rows.observed[alike, :end]
+                seen = None if rows.observed is None else rows.observed[same_end, :end]
                 if seen is not None and bool(seen.all()):
                     seen = None
-                out[alike] = self._of_one_length(Rows(rows.x[alike, :end], seen, rows.channel[alike]))
+                out[same_end] = self._equal_length_features(Rows(rows.x[same_end, :end], seen, rows.channel[same_end]))
         return out
 
-    def _of_one_length(self, rows: Rows) -> Tensor:
-        """Features of rows of one length, which is their number of columns."""
-        first = _smooth(rows.difference())
-        parts = []
-        for view in (rows, first, rows.difference().difference()):
-            parts += self._quantiles(view)
+    def _equal_length_features(self, rows: Rows) -> Tensor:
+        """Return the features `(R, P / C)` of rows that all end at the last column."""
+        difference = rows.difference()
+        quantiles = []
+        for view in (rows, _smooth(difference), difference.difference()):
+            quantiles += self._quantiles(view)
         spectrum = torch.fft.rfft(rows.x, norm="ortho").abs()
-        parts += self._quantiles(Rows(spectrum, None, rows.channel))
-        return torch.cat(parts, dim=1)
+        quantiles += self._quantiles(Rows(spectrum, None, rows.channel))
+        return torch.cat(quantiles, dim=1)
 
     def traced(self, rows: Rows) -> Tensor:
-        """Features `(R, P / C)` of rows, without any operation or shape that depends on where they end."""
+        """Return the features `(R, P / C)` of rows, without an operation or shape that depends on where they end.
 
-        def of_one(row: Tensor) -> Tensor:
-            x, seen, channel = (part.index_select(0, row) for part in (rows.x, rows.seen, rows.channel))
-            return self._of_any_length(Rows(x, seen, channel))[0]
+        A graph is made from this; the values are those of `_features`.
+        """
 
-        return for_each(of_one, torch.arange(rows.x.shape[0]))
+        def row_features(row: Tensor) -> Tensor:
+            x, seen, channel = (column.index_select(0, row) for column in (rows.x, rows.seen, rows.channel))
+            return self._any_length_features(Rows(x, seen, channel))[0]
 
-    def _of_any_length(self, rows: Rows) -> Tensor:
+        return for_each(row_features, torch.arange(rows.x.shape[0]))
+
+    def _any_length_features(self, rows: Rows) -> Tensor:
+        """Return the features `(R, P / C)` of rows, each up to its own end."""
         end = rows.ends.clamp(min=1)
-        first = rows.difference()
+        difference = rows.difference()
+        smoothed, second = _smooth(difference), difference.difference()
         spectrum = spectra(rows.x, end)
         views = (
             (rows.x, rows.seen, end),
-            (_smooth(first).x, first.seen, (end - 1).clamp(min=1)),
-            (first.difference().x, first.difference().seen, (end - 2).clamp(min=1)),
+            (smoothed.x, difference.seen, (end - 1).clamp(min=1)),
+            (second.x, second.seen, (end - 2).clamp(min=1)),
             (spectrum, torch.ones_like(spectrum, dtype=torch.bool), end // 2 + 1),
         )
-        parts = []
+        quantiles = []
         for x, seen, lengths in views:
             for level in range(self.depth):
-                values, inside = at_intervals(x, seen, lengths, level)
-                parts.append(_interval_quantiles(values, inside, self._num_quantiles(level)).flatten(1))
-        return torch.cat(parts, dim=1)
+                values, inside = interval_points(x, seen, lengths, level)
+                quantiles.append(_interval_quantiles(values, inside, self._num_quantiles(level)).flatten(1))
+        return torch.cat(quantiles, dim=1)
 
     def _quantiles(self, rows: Rows) -> list[Tensor]:
-        """Quantiles `(R, Q)` of each interval, in order; intervals of one level and width are sorted together."""
-        bounds: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        """List the quantiles `(R, Q)` of each interval, in the order of `_intervals`.
+
+        Intervals of one level and width are gathered, and their values sorted, in one operation.
+        """
+        same_width: dict[tuple[int, int], list[tuple[int, int]]] = {}
         intervals = _intervals(self.depth)
-        for number, (level, start, width) in enumerate(intervals):
+        for position, (level, start, width) in enumerate(intervals):
             low, high = _bounds(start, width, rows.x.shape[1])
-            bounds.setdefault((level, high - low), []).append((number, low))
-        parts = [rows.x] * len(intervals)
-        for (level, width), places in bounds.items():
-            numbers, lows = zip(*places, strict=True)
+            same_width.setdefault((level, high - low), []).append((position, low))
+        quantiles = [rows.x] * len(intervals)  # all are replaced
+        for (level, width), members in same_width.items():
+            positions, lows = zip(*members, strict=True)
             points = torch.tensor(lows, device=rows.x.device)[:, None] + torch.arange(width, device=rows.x.device)
             seen = None if rows.observed is None else rows.observed[:, points]
             values = _interval_quantiles(rows.x[:, points], seen, self._num_quantiles(level))
-            for number, of_interval in zip(numbers, values.unbind(1), strict=True):
-                parts[number] = of_interval
-        return parts
+            for position, interval_values in zip(positions, values.unbind(1), strict=True):
+                quantiles[position] = interval_values
+        return quantiles
 
     def _num_quantiles(self, level: int) -> int:
-        """Of an interval of that level."""
+        """Count the quantiles of an interval of that level: one for every four points of the longest series."""
         return max(1, min(self.max_quantiles, 1 + (max(1, self.length >> level) - 1) // 4))
 
     def _num_row_features(self) -> int:
-        """Features of a channel: of the series, its two differences and its spectrum."""
+        """Count the features of a channel: of the series, its two differences and its spectrum."""
         return 4 * sum(self._num_quantiles(level) for level, _, _ in _intervals(self.depth))
 
 
 def _intervals(depth: int) -> list[tuple[int, float, float]]:
-    """Level, start and width of each interval, as fractions of the length."""
+    """List level, start and width of each interval, the latter two as fractions of the length."""
     intervals = []
     for level in range(depth):
         width = 2.0**-level
@@ -137,7 +145,7 @@ def _intervals(depth: int) -> list[tuple[int, float, float]]:
 
 
 def _smooth(rows: Rows) -> Rows:
-    """The moving mean over five observed points."""
+    """Replace each observed point by the mean of the observed ones among the five around it."""
     kernel = rows.x.new_ones(1, 1, 5)
     seen = rows.seen.to(rows.x.dtype)
     total = nn.functional.conv1d(rows.x[:, None], kernel, padding=2)[:, 0]
@@ -146,7 +154,7 @@ def _smooth(rows: Rows) -> Rows:
 
 
 def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
-    """Evenly spaced quantiles `(..., Q)` of the seen points of `(..., L)`; every second less the mean.
+    """Return evenly spaced quantiles `(..., Q)` of the seen points of `(..., L)`, every second less the mean.
 
     What is not seen is 0 in `x`, and so are the quantiles where nothing is seen.
     """
@@ -155,12 +163,12 @@ def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> T
     else:
         count = seen.sum(dim=-1, keepdim=True)
     ordered = (x if seen is None else torch.where(seen, x, torch.inf)).sort(dim=-1).values
-    at = (
+    fraction = (
         torch.linspace(0, 1, num_quantiles, device=x.device)
         if num_quantiles > 1
         else torch.full((1,), 0.5, device=x.device)
     )
-    position = (count - 1).clamp(min=0) * at
+    position = (count - 1).clamp(min=0) * fraction
     low = position.floor().long()
     high = torch.minimum(low + 1, (count - 1).clamp(min=0))
     lower, upper = ordered.gather(-1, low), ordered.gather(-1, high)
@@ -171,7 +179,7 @@ def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> T
 
 
 def _bounds(start: float, width: float, length: int) -> tuple[int, int]:
-    """First point and the one after the last of an interval of at least one point."""
+    """Return the first point of an interval and the one after its last; it has at least one point."""
     low = round(start * length)
     high = max(low + 1, round((start + width) * length))
     return (low, high) if high <= length else (length - 1, length)

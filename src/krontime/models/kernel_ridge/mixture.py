@@ -13,19 +13,20 @@ from torch import Tensor
 from krontime.models.kernel_ridge.calibration import fit_factor, log_loss, score_loss
 
 MIN_SERIES = 20
-"""Series that were left out, below which there is no evidence for a network, or against a part."""
+"""Number of left-out series below which there is no evidence for a network, or against a part."""
 
-_ERRORS = 2.0
-"""Standard errors that the loss has to improve by."""
+_MIN_STANDARD_ERRORS = 2.0
+"""Number of standard errors that the loss has to improve by."""
 
 _FOLDS = 5
+"""Number of folds by which factor and weight are scored on series that they were not fitted to."""
 
 
 class NetworkMixing(NamedTuple):
-    """How a network is mixed in.
+    """How a network is mixed with a closed form; checkpoints keep the four numbers in this order.
 
     Attributes:
-        factor: that its logits are multiplied by.
+        factor: what its logits are multiplied by (an inverse temperature).
         weight: of its probabilities, 0 to 1; 0 where held-out series do not speak for it.
         gain: mean improvement of the loss, in nats, on series that neither factor nor weight was fitted to.
         error: its standard error.
@@ -38,20 +39,23 @@ class NetworkMixing(NamedTuple):
 
 
 def average(log_probabilities: Sequence[Tensor]) -> Tensor:
-    """Logarithm `(n, K)` of the mean of the probabilities, each a tensor `(n, K)` of logarithms."""
+    """Return the logarithm `(n, K)` of the mean of probabilities, each given as logarithms `(n, K)`."""
     stacked = torch.stack(list(log_probabilities))
     return stacked.logsumexp(dim=0) - torch.tensor(float(len(stacked))).log().to(stacked)
 
 
-def kept_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[int]:
-    """Which parts an average with equal weights is better with, in order.
+def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[int]:
+    """Choose the parts that an average with equal weights is better with.
 
-    Again and again the part is dropped without which the average improves most, as long as its log loss improves by
-    more than two standard errors. All are kept with fewer than `MIN_SERIES` series.
+    The part without which the average improves most is dropped, again and again, as long as the log loss improves by
+    more than two standard errors. All parts are kept with fewer than `MIN_SERIES` series.
 
     Args:
         log_probabilities: of each part, `(n, K)`, of series that were left out of its fit.
         labels: `(n,)` classes.
+
+    Returns:
+        Positions of the parts that are kept, rising.
     """
     kept = list(range(len(log_probabilities)))
     if len(labels) < MIN_SERIES:
@@ -61,77 +65,79 @@ def kept_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[int]
         return log_loss(average([log_probabilities[part] for part in parts]), labels)
 
     while len(kept) > 1:
-        now = loss(kept)
-        gains = [now - loss([other for other in kept if other != part]) for part in kept]
+        present = loss(kept)
+        gains = [present - loss([other for other in kept if other != part]) for part in kept]
         best = max(range(len(kept)), key=lambda i: float(gains[i].mean()))
         error = float(gains[best].std()) / len(labels) ** 0.5
-        if not float(gains[best].mean()) > _ERRORS * error:
+        if not float(gains[best].mean()) > _MIN_STANDARD_ERRORS * error:
             break
         kept.pop(best)
     return kept
 
 
-def mixed(network: Tensor, own: Tensor, factor: Tensor | float, weight: Tensor | float) -> Tensor:
-    """Logarithm `(n, K)` of `weight` times a network's probabilities and the rest of one's own.
+def mixed(logits: Tensor, log_probability: Tensor, factor: Tensor | float, weight: Tensor | float) -> Tensor:
+    """Return the logarithm `(n, K)` of a weighted mean of a network's probabilities and of those of a closed form.
 
     Args:
-        network: logits `(n, K)`.
-        own: logarithms of probabilities `(n, K)`.
-        factor: that the logits are multiplied by.
-        weight: 0 to 1.
+        logits: `(n, K)`, the network's.
+        log_probability: `(n, K)`, the closed form's.
+        factor: what the logits are multiplied by.
+        weight: of the network, 0 to 1; the closed form has the rest.
     """
-    weight = torch.as_tensor(weight, dtype=own.dtype, device=own.device)
-    calibrated = (factor * network.to(own.dtype)).log_softmax(dim=-1)
-    both = torch.logaddexp(calibrated + weight.log(), own + (1 - weight).log())
-    return torch.where(weight > 0, both, own)  # exactly, and whatever the logits are
+    weight = torch.as_tensor(weight, dtype=log_probability.dtype, device=log_probability.device)
+    calibrated = (factor * logits.to(log_probability.dtype)).log_softmax(dim=-1)
+    both = torch.logaddexp(calibrated + weight.log(), log_probability + (1 - weight).log())
+    return torch.where(weight > 0, both, log_probability)  # exactly, and whatever the logits are
 
 
-def network_mixing(network: Tensor, own: Tensor, labels: Tensor, prior: Tensor) -> NetworkMixing:
-    """Whether, and how far, a network improves on probabilities that it was not trained with.
+def network_mixing(logits: Tensor, log_probability: Tensor, labels: Tensor, prior: Tensor) -> NetworkMixing:
+    """Fit how a network is mixed with a closed form, and test whether that improves on the closed form alone.
 
     Factor and weight are fitted to four fifths of the series and scored on the rest, in turn. Only an improvement of
     the loss by more than two standard errors counts: the weight is 0 otherwise, and with fewer than `MIN_SERIES`
     series.
 
     Args:
-        network: logits `(n, K)` of held-out series.
-        own: logarithms of probabilities `(n, K)` of the same, from a fit that left each out.
+        logits: `(n, K)`, the network's, of held-out series.
+        log_probability: `(n, K)`, the closed form's of the same series, from fits that left each out.
         labels: `(n,)` classes.
         prior: see `score_loss`, whose mean is what has to improve.
     """
-    network, own = network.double(), own.double()
-    if len(labels) < MIN_SERIES or not bool(network.isfinite().all()):
+    logits, log_probability = logits.double(), log_probability.double()
+    if len(labels) < MIN_SERIES or not bool(logits.isfinite().all()):
         return NetworkMixing(1.0, 0.0, 0.0, 0.0)
     fold = _folds(labels)
     gains = torch.empty(len(labels), dtype=torch.float64)
     for number in range(_FOLDS):
         held = fold == number
-        factor, weight = _fitted(network[~held], own[~held], labels[~held])
-        together = mixed(network[held], own[held], factor, weight)
-        gains[held] = score_loss(own[held], labels[held], prior) - score_loss(together, labels[held], prior)
+        factor, weight = _fit_factor_and_weight(logits[~held], log_probability[~held], labels[~held])
+        mixture = mixed(logits[held], log_probability[held], factor, weight)
+        alone = score_loss(log_probability[held], labels[held], prior)
+        gains[held] = alone - score_loss(mixture, labels[held], prior)
     gain, error = float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
-    factor, weight = _fitted(network, own, labels)
-    return NetworkMixing(factor, weight if gain > _ERRORS * error else 0.0, gain, error)
+    factor, weight = _fit_factor_and_weight(logits, log_probability, labels)
+    return NetworkMixing(factor, weight if gain > _MIN_STANDARD_ERRORS * error else 0.0, gain, error)
 
 
 def _folds(labels: Tensor) -> Tensor:
-    """A fold for each series, `(n,)`, the series of each class spread over all."""
+    """Assign a fold to each series, `(n,)`, so that the series of each class are spread over all folds."""
     fold = torch.empty_like(labels)
     fold[labels.argsort(stable=True)] = torch.arange(len(labels)) % _FOLDS
     return fold
 
 
-def _fitted(network: Tensor, own: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The factor that calibrates a network's logits, and the weight with the smallest log loss for it.
+def _fit_factor_and_weight(logits: Tensor, log_probability: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Fit the factor that calibrates a network's logits, then the weight with the smallest log loss.
 
-    One series more than there are is taken to speak for each side alike, so that neither is ever silent.
+    `log(weight) + log(1 - weight)` is added to the log-likelihood, as a series for each side alone would add, so that
+    neither weight comes out as 0.
     """
     from scipy.optimize import minimize_scalar
 
-    factor = fit_factor(network, labels)
+    factor = fit_factor(logits, labels)
 
     def loss(weight: float) -> float:
-        total = float(log_loss(mixed(network, own, factor, weight), labels).sum())
+        total = float(log_loss(mixed(logits, log_probability, factor, weight), labels).sum())
         return total - math.log(weight) - math.log(1 - weight)
 
     return factor, float(minimize_scalar(loss, bounds=(1e-3, 1 - 1e-3), method="bounded").x)

@@ -21,17 +21,17 @@ from krontime.models.kernel_ridge.ridge import (
 )
 
 MAX_EXACT = 4_096
-"""Series up to which the ridge regression is exact; of more, the Gram matrix of features is accumulated."""
+"""Number of series up to which the ridge regression is exact; beyond it, a Gram matrix of features is accumulated."""
 
-_AT_ONCE = 2_000
-"""Series whose features are held at once where there are more; the first of these give their means and deviations."""
+_SERIES_AT_ONCE = 2_000
+"""Number of series whose features a streamed fit holds at once; the first ones give the means and deviations."""
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor | None]]]
-"""Reads series `(B, C, L)` and their masks, in the same order each time."""
+"""A function that reads series `(B, C, L)` and their masks, in the same order each time."""
 
 
 class LabelledSeries(NamedTuple):
-    """What a part is fitted to.
+    """The series that a part is fitted to, and their classes.
 
     Attributes:
         read: the series, those for training first.
@@ -49,11 +49,16 @@ class LabelledSeries(NamedTuple):
 
 
 class Part(nn.Module):
-    """A family of features and what is fitted on it.
+    """A family of features, their standardisation, a ridge regression on them, and its temperature.
 
     Args:
         features: the family.
         num_classes: K.
+
+    Attributes:
+        mean, scale: `(P,)`, see `Standardizer`.
+        weight, bias: `(P, K)` and `(K,)`, of the ridge regression.
+        factor: what its predictions are multiplied by before the softmax (an inverse temperature).
     """
 
     mean: Tensor
@@ -73,20 +78,21 @@ class Part(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logarithms of class probabilities `(B, K)` of raw series `(B, C, L)`."""
-        return self._from_standard(self.standardized(x, mask))
+        """Return the logarithms of class probabilities `(B, K)` of raw series `(B, C, L)`."""
+        return self._log_probability(self.standardized(x, mask))
 
     @torch.no_grad()
     def standardized(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features `(B, P)` as the ridge regression takes them."""
+        """Return the features `(B, P)` of raw series `(B, C, L)` as the ridge regression takes them."""
         return Standardizer(self.mean, self.scale)(self.features(x, mask))
 
-    def _from_standard(self, standard: Tensor) -> Tensor:
+    def _log_probability(self, standard: Tensor) -> Tensor:
+        """Return the logarithms of class probabilities `(B, K)` of standardised features `(B, P)`."""
         return (self.factor * (standard @ self.weight + self.bias)).log_softmax(dim=-1)
 
     @torch.no_grad()
     def fit(self, series: LabelledSeries) -> Tensor:
-        """Fit everything but the features' own constants.
+        """Fit the standardisation, the ridge regression and the temperature; the features are fitted already.
 
         Returns:
             `(n, K)`: logarithms of the probabilities of each series from a fit without it (or without its group), and
@@ -98,6 +104,7 @@ class Part(nn.Module):
         return self._fit_streamed(series)
 
     def _fit_exactly(self, series: LabelledSeries, num_fitted: int) -> Tensor:
+        """Fit to the first series with the features of all in memory; returns what `fit` does."""
         rows = torch.empty(len(series.labels), self.features.num_features)
         position = 0
         for batch in series.read():
@@ -109,24 +116,27 @@ class Part(nn.Module):
         standardizer = Standardizer.of(rows[:num_fitted])
         standard = standardizer.in_place(rows)
         ridge = fit_dual(standard[:num_fitted], labels, self.weight.shape[1], groups)
-        counts = can_be_left_out(labels, groups)
-        factor = fit_factor(ridge.left_out[counts], labels[counts])
+        has_left_out = can_be_left_out(labels, groups)
+        factor = fit_factor(ridge.left_out[has_left_out], labels[has_left_out])
         self._set(standardizer, ridge.weight, ridge.bias, factor)
         left_out = (factor * ridge.left_out).log_softmax(dim=-1)
-        return torch.cat([left_out, self._from_standard(standard[num_fitted:]).double()])
+        return torch.cat([left_out, self._log_probability(standard[num_fitted:]).double()])
 
     def _fit_streamed(self, series: LabelledSeries) -> Tensor:
         """Fit to any number of series, in memory that does not grow with the features of all of them.
 
-        Strength and temperature are those that are best for the series for validation, to which the fit is extended
-        then; without any, for the last tenth of the others. What is returned is of these alone: the rest is zeros.
+        Strength and temperature are those that are best for the series for validation; without any, for the last tenth
+        of the others. Then the fit is extended to these; to series for validation only where `fit_validation` says so.
+
+        Returns:
+            What `fit` does, of these series alone; the rows of all others are zeros.
         """
         has_validation = series.num_train < len(series.labels)
         num_train = series.num_train if has_validation else len(series.labels) * 9 // 10
         ridge = StreamedRidge(*self.weight.shape)
         standardizer: Standardizer | None = None
         solved: tuple[Tensor, Tensor] | None = None
-        held = []
+        held_out = []
         position = 0
         for rows in _regrouped((self.features(*batch) for batch in series.read()), num_train):
             labels = series.labels[position : position + len(rows)]
@@ -134,12 +144,12 @@ class Part(nn.Module):
             standard = standardizer.in_place(rows)
             if position >= num_train:
                 solved = solved or ridge.solve(STREAMED_STRENGTHS)
-                held.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
+                held_out.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
             if position < num_train or series.fit_validation or not has_validation:
                 ridge.add(standard, labels)
             position += len(rows)
         assert standardizer is not None
-        predictions, labels = torch.cat(held, dim=1).double(), series.labels[num_train:]
+        predictions, labels = torch.cat(held_out, dim=1).double(), series.labels[num_train:]
         errors = (predictions - indicators(labels, predictions.shape[2])).square().mean(dim=(1, 2))
         best = int(errors.argmin())
         factor = fit_factor(predictions[best], labels)
@@ -150,6 +160,7 @@ class Part(nn.Module):
         return left_out
 
     def _set(self, standardizer: Standardizer, weight: Tensor, bias: Tensor, factor: float) -> None:
+        """Keep what was fitted in the buffers."""
         self.mean.copy_(standardizer.mean)
         self.scale.copy_(standardizer.scale)
         self.weight.copy_(weight)
@@ -158,16 +169,21 @@ class Part(nn.Module):
 
 
 def _regrouped(batches: Iterable[Tensor], border: int) -> Iterator[Tensor]:
-    """Features of many series at a time, none of which are of both sides of the border."""
+    """Join batches of features into larger ones, of about `_SERIES_AT_ONCE` series.
+
+    Args:
+        batches: features `(B, P)`.
+        border: position of a series before which a batch ends.
+    """
     waiting: list[Tensor] = []
     position = 0
     for rows in batches:
-        for part in rows.tensor_split([max(0, min(len(rows), border - position))]):
-            if not len(part):
+        for chunk in rows.tensor_split([max(0, min(len(rows), border - position))]):
+            if not len(chunk):
                 continue
-            waiting.append(part)
-            position += len(part)
-            if sum(map(len, waiting)) >= _AT_ONCE or position == border:
+            waiting.append(chunk)
+            position += len(chunk)
+            if sum(map(len, waiting)) >= _SERIES_AT_ONCE or position == border:
                 yield torch.cat(waiting)
                 waiting = []
     if waiting:

@@ -1,4 +1,4 @@
-"""The poolings of `compiled` in torch: for GPUs, and to hold the compiled loops against.
+"""Reference implementation of the poolings in torch: for GPUs, and for tests to compare the compiled loops with.
 
 Shape letters: R rows (series of one channel), L time points, D dilations, K kernels, F features, G groups.
 """
@@ -9,13 +9,19 @@ from torch.nn import functional as F
 
 
 def shifted(x: Tensor, dilation: int) -> list[Tensor]:
-    """What the nine taps of a kernel see at each point of `(R, L)`: nine tensors of that shape, 0 outside."""
+    """Return what each of a kernel's nine taps sees at each point of `(R, L)`: tensors of that shape, 0 outside."""
     padded = F.pad(x, (4 * dilation, 4 * dilation))
     return [padded[:, tap * dilation : tap * dilation + x.shape[1]] for tap in range(9)]
 
 
 def kernel_responses(x: Tensor, dilation: int, taps: Tensor) -> Tensor:
-    """Responses `(R, K, L)` of kernels of weight 2 at three `taps` `(K, 3)`, and -1 at the six others."""
+    """Return the responses `(R, K, L)` of kernels of weight 2 at three `taps` `(K, 3)`, and -1 at the six others.
+
+    Args:
+        x: `(R, L)`.
+        dilation: of all kernels.
+        taps: `(K, 3)`, 0 to 8.
+    """
     once = shifted(x, dilation)
     total = once[0]
     for tap in once[1:]:
@@ -30,7 +36,7 @@ def pool_kernels(
     observed: Tensor,
     channel: Tensor,
     dilations: list[int],
-    first: list[int],
+    offsets: list[int],
     biases: Tensor,
     taps: Tensor,
     *,
@@ -46,10 +52,10 @@ def pool_kernels(
         observed: `(R, L)` bool.
         channel: `(R,)` row of `biases`.
         dilations: D of them.
-        first: `D + 1` positions: the features of dilation d are `first[d]:first[d + 1]`, those of a kernel together.
+        offsets: `D + 1` positions: the features of dilation d are `offsets[d]:offsets[d + 1]`, a kernel's together.
         biases: `(C, F)`.
         taps: `(K, 3)` taps of weight 2.
-        poolings: 1, 2 or 4 of those below.
+        poolings: how many of those below: 1, 2 or 4.
 
     Returns:
         `(R, poolings, F)`: the proportion of points above the bias; the longest run of them as a fraction of all; the
@@ -61,33 +67,33 @@ def pool_kernels(
     end = torch.where(observed, point + 1, 0).amax(dim=1)
     out = x.new_zeros(num_rows, poolings, biases.shape[1])
     for d, dilation in enumerate(dilations):
-        num_biases = (first[d + 1] - first[d]) // len(taps)
+        num_biases = (offsets[d + 1] - offsets[d]) // len(taps)
         responses = kernel_responses(x, dilation, taps)
         border = torch.where(end > 8 * dilation, 4 * dilation, 0)[:, None]
         inside = observed & (point >= border) & (point < end[:, None] - border)
         is_inner = (d + torch.arange(len(taps), device=x.device)) % 2 == 1
         pooled_RKL = torch.where(is_inner[:, None], inside[:, None], observed[:, None])
         points = pooled_RKL.sum(dim=-1).clamp(min=1)
-        bias_RKB = biases[channel, first[d] : first[d + 1]].unflatten(1, (len(taps), num_biases))
+        bias_RKB = biases[channel, offsets[d] : offsets[d + 1]].unflatten(1, (len(taps), num_biases))
         for q in range(num_biases):
             bias = bias_RKB[..., q, None]
             above = (responses > bias) & pooled_RKL
-            features = slice(first[d] + q, first[d + 1], num_biases)
+            features = slice(offsets[d] + q, offsets[d + 1], num_biases)
             count = above.sum(dim=-1)
             out[:, 0, features] = count / points
             if poolings > 1:
                 out[:, 1, features] = _longest_run(above) / points
             if poolings < 4:
                 continue
-            safe = count.clamp(min=1)
-            out[:, 2, features] = torch.where(above, responses - bias, 0).sum(dim=-1) / safe
-            position = (above * point).sum(dim=-1) / safe
+            at_least_one = count.clamp(min=1)
+            out[:, 2, features] = torch.where(above, responses - bias, 0).sum(dim=-1) / at_least_one
+            position = (above * point).sum(dim=-1) / at_least_one
             out[:, 3, features] = torch.where(count > 0, (position + 0.5) / end[:, None].clamp(min=1), 0.5)
     return out
 
 
 def _longest_run(above: Tensor) -> Tensor:
-    """Points of the longest run of `above` over the last axis."""
+    """Count the points of the longest run of true values over the last axis."""
     point = torch.arange(above.shape[-1], device=above.device)
     last_below = torch.where(above, -1, point).cummax(dim=-1).values
     return torch.where(above, point - last_below, 0).amax(dim=-1)

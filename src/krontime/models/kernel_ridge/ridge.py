@@ -13,22 +13,23 @@ STRENGTHS = tuple(10.0 ** (0.5 * i) for i in range(-10, 5))
 """Ridge strengths that are tried, as multiples of the mean squared length of the centred features of a series."""
 
 STREAMED_STRENGTHS = STRENGTHS[4:]
-"""Those that are safe beside the rounding of sums in float32."""
+"""Those of them that are large beside the rounding of Gram matrices summed in float32."""
 
 DEFAULT_STRENGTH = 0.1
-"""That of classes of one series each, of which none can be left out."""
+"""The strength where every class has one series, so that none can be left out to choose by."""
 
 LARGEST = 10.0
-"""Standardised features are cut here, so that a single strange one does not decide."""
+"""Largest absolute value of a standardised feature: more is clipped, so that no single outlier decides."""
 
-_AT_ONCE = 2048
-"""Features of all series that are copied at once."""
+_COLUMNS_AT_ONCE = 2048
+"""Number of features that are copied at once, for all series."""
 
 _SMALLEST = 1e-8
+"""Lower bound of what is divided by."""
 
 
 class Standardizer(NamedTuple):
-    """Scales features to mean 0 and deviation 1 over training series, and cuts what is far away.
+    """Scales features to mean 0 and standard deviation 1 over training series, and clips outliers.
 
     Attributes:
         mean: `(P,)`.
@@ -40,21 +41,27 @@ class Standardizer(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor) -> "Standardizer":
-        """From features `(n, P)`. Of 20 series or more, the most extreme hundredth, at least one, has no say in it."""
-        mean, scale = zip(*(_centre_and_scale(columns) for columns in features.split(_AT_ONCE, dim=1)), strict=True)
+        """Fit to features `(n, P)`.
+
+        Of 20 series or more, the most extreme hundredth at each end of a feature, at least one value, is clamped to
+        the next one first.
+        """
+        mean, scale = zip(
+            *(_centre_and_scale(columns) for columns in features.split(_COLUMNS_AT_ONCE, dim=1)), strict=True
+        )
         return cls(torch.cat(mean), torch.cat(scale))
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Standardised features `(n, P)`, at most `LARGEST` away from 0; 0 for what is no number."""
+        """Return standardised features `(n, P)`, clipped to `LARGEST` in absolute value; NaN becomes 0."""
         return self.in_place(features.clone())
 
     def in_place(self, features: Tensor) -> Tensor:
-        """See `__call__`, without a copy."""
+        """Do what `__call__` does, in the memory of `features`."""
         return features.sub_(self.mean).mul_(self.scale).nan_to_num_(0.0).clamp_(-LARGEST, LARGEST)
 
 
 def _centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / deviation of features `(n, P)`, see `Standardizer.of`."""
+    """Return mean and 1 / standard deviation `(P,)` of features `(n, P)`, see `Standardizer.of`."""
     num_extreme = 1 + len(features) // 100 if len(features) >= 20 else 0
     if num_extreme:
         low = features.kthvalue(1 + num_extreme, dim=0).values
@@ -66,13 +73,13 @@ def _centre_and_scale(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RidgeFit(NamedTuple):
-    """What a ridge regression found.
+    """The solution of a ridge regression.
 
     Attributes:
         weight: `(P, K)` float32.
         bias: `(K,)` float32.
         left_out: `(n, K)` float64, predictions of a fit without the series, or without its group.
-        strength: that was chosen, relative as `STRENGTHS`.
+        strength: the one that was chosen, in the unit of `STRENGTHS`.
     """
 
     weight: Tensor
@@ -82,23 +89,30 @@ class RidgeFit(NamedTuple):
 
 
 def indicators(labels: Tensor, num_classes: int) -> Tensor:
-    """Targets `(n, K)` float64: 1 for the class of a series, -1 for the others."""
+    """Return the targets `(n, K)`, float64, of labels `(n,)`: 1 for the class of a series, -1 for the others."""
     return 2 * torch.nn.functional.one_hot(labels, num_classes).double() - 1
 
 
 def can_be_left_out(labels: Tensor, groups: Tensor | None = None) -> Tensor:
-    """`(n,)` bool: whether the class of a series is still known without it, or without its group."""
+    """Say whether the class of each series still has series without it, or without its group: `(n,)` bool.
+
+    Args:
+        labels: `(n,)` classes.
+        groups: `(n,)` codes, at least 0, of series that are left out together; None for one at a time.
+    """
     if groups is None:
         return labels.bincount()[labels] > 1
-    first = torch.full((int(labels.max()) + 1,), -1).scatter_reduce(0, labels, groups, "amax")
-    other = torch.full_like(first, -1).scatter_reduce(0, labels, -groups, "amax", include_self=False)
-    return (first != -other)[labels]
+    # A class is in more than one group where its largest and its smallest group code differ.
+    largest = torch.full((int(labels.max()) + 1,), -1).scatter_reduce(0, labels, groups, "amax")
+    minus_smallest = torch.full_like(largest, -1).scatter_reduce(0, labels, -groups, "amax", include_self=False)
+    return (largest != -minus_smallest)[labels]
 
 
 def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | None = None) -> RidgeFit:
-    """Fit in n dimensions, exactly, with one decomposition, and without a copy of all features.
+    """Fit a ridge regression exactly in its dual form, of n dimensions, from one eigendecomposition.
 
-    The strength minimises the squared error of the predictions for series that are left out.
+    The strength minimises the squared error of the predictions for series that are left out. No copy of all features
+    is made.
 
     Args:
         rows: `(n, P)` standardised features, float32.
@@ -110,7 +124,8 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for centred in _centred(rows, mean):
         gram += (centred @ centred.T).double()
-    # Again, in float64: left-out predictions need ones to be an eigenvector, far more exactly than float32 has it.
+    # Centred again, in float64: left-out predictions need the vector of ones to be an eigenvector, far more exactly
+    # than sums in float32 make it.
     gram -= gram.mean(dim=0, keepdim=True)
     gram -= gram.mean(dim=1, keepdim=True)
     unit = float(gram.diagonal().mean().clamp(min=_SMALLEST))
@@ -119,11 +134,11 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
     targets = indicators(labels, num_classes)
     target_mean = targets.mean(dim=0)
     projected = vectors.T @ (targets - target_mean)
-    counts = can_be_left_out(labels, groups)
+    has_left_out = can_be_left_out(labels, groups)
     best: tuple[float, float, Tensor] | None = None
-    for strength in STRENGTHS if counts.any() else (DEFAULT_STRENGTH,):
+    for strength in STRENGTHS if has_left_out.any() else (DEFAULT_STRENGTH,):
         left_out = targets - _residuals_left_out(values, vectors, projected, strength, groups)
-        error = float((left_out - targets)[counts].square().mean()) if counts.any() else 0.0
+        error = float((left_out - targets)[has_left_out].square().mean()) if has_left_out.any() else 0.0
         if best is None or error < best[0]:
             best = error, strength, left_out
     assert best is not None
@@ -135,32 +150,43 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
 
 
 def _centred(rows: Tensor, mean: Tensor) -> Iterator[Tensor]:
-    """Features `(n, P)` less their means `(P,)`, a few columns at a time."""
-    for columns, centre in zip(rows.split(_AT_ONCE, dim=1), mean.split(_AT_ONCE), strict=True):
+    """Yield features `(n, P)` less their means `(P,)`, `_COLUMNS_AT_ONCE` columns at a time."""
+    for columns, centre in zip(rows.split(_COLUMNS_AT_ONCE, dim=1), mean.split(_COLUMNS_AT_ONCE), strict=True):
         yield columns - centre
 
 
 def _residuals_left_out(
     values: Tensor, vectors: Tensor, projected: Tensor, strength: float, groups: Tensor | None
 ) -> Tensor:
-    """Targets less predictions `(n, K)` for series that were left out, from the decomposition of the Gram matrix."""
-    shrunk = strength / (values + strength)
-    residuals = vectors @ (shrunk[:, None] * projected)
+    """Return targets less predictions `(n, K)` of fits that leave each series, or its group, out.
+
+    They follow from one fit to all series: with hat matrix H, a group's are `(I - H)^-1` of its block times its
+    residuals, which for one series is its residual over 1 less its leverage.
+
+    Args:
+        values: `(n,)` eigenvalues of the Gram matrix, at least 0.
+        vectors: `(n, n)` its eigenvectors, in columns.
+        projected: `(n, K)` centred targets in the basis of these.
+        strength: of the regression, in the unit of the eigenvalues.
+        groups: `(n,)` codes of series that are left out together; None for one at a time.
+    """
+    shrinkage = strength / (values + strength)
+    residuals = vectors @ (shrinkage[:, None] * projected)
     if groups is None:
-        kept = (vectors.square() @ shrunk - 1 / len(vectors)).clamp(min=_SMALLEST)
-        return residuals / kept[:, None]
+        one_less_leverage = (vectors.square() @ shrinkage - 1 / len(vectors)).clamp(min=_SMALLEST)
+        return residuals / one_less_leverage[:, None]
     out = torch.empty_like(residuals)
     for group in groups.unique():
         members = (groups == group).nonzero()[:, 0]
-        part = vectors[members]
-        kept = (part * shrunk) @ part.T - 1 / len(vectors)
-        kept.diagonal().add_(_SMALLEST)
-        out[members] = torch.linalg.solve(kept, residuals[members])
+        rows = vectors[members]
+        one_less_hat = (rows * shrinkage) @ rows.T - 1 / len(vectors)
+        one_less_hat.diagonal().add_(_SMALLEST)
+        out[members] = torch.linalg.solve(one_less_hat, residuals[members])
     return out
 
 
 class StreamedRidge:
-    """A ridge regression in P dimensions, from sums over any number of series.
+    """A ridge regression in its primal form, of P dimensions, from sums over any number of series.
 
     Args:
         num_features: P; of more than `MAX_COLUMNS`, evenly spaced ones are used.
@@ -168,6 +194,7 @@ class StreamedRidge:
     """
 
     MAX_COLUMNS = 4096
+    """Number of features at most that are used."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         used = min(num_features, self.MAX_COLUMNS)
@@ -190,7 +217,14 @@ class StreamedRidge:
         self._count += len(rows)
 
     def solve(self, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Weights `(A, P, K)` and biases `(A, K)`, float32, for each strength; 0 for features that are not used."""
+        """Solve for each of A strengths, in the unit of `STRENGTHS`.
+
+        Returns:
+            Weights `(A, P, K)`, 0 for features that are not used, and biases `(A, K)`, float32.
+
+        Raises:
+            ValueError: features are not finite, or too alike for sums in float32.
+        """
         mean, target_mean = self._total / self._count, self._targets / self._count
         gram = self._gram - self._count * torch.outer(mean, mean)
         cross = self._cross - self._count * torch.outer(mean, target_mean)
@@ -198,8 +232,8 @@ class StreamedRidge:
         weights = torch.zeros(len(strengths), self.num_features, len(target_mean))
         biases = torch.zeros(len(strengths), len(target_mean))
         for i, strength in enumerate(strengths):
-            ridged = gram + strength * unit * torch.eye(len(gram), dtype=gram.dtype)
-            factor, failed = torch.linalg.cholesky_ex(ridged)
+            regularised = gram + strength * unit * torch.eye(len(gram), dtype=gram.dtype)
+            factor, failed = torch.linalg.cholesky_ex(regularised)
             if failed:
                 raise ValueError(f"ridge strength {strength:g}: the features are not finite, or too alike for float32")
             weight = torch.cholesky_solve(cross, factor)

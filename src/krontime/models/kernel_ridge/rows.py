@@ -28,25 +28,25 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor | None) -> "Rows":
-        """The rows of `(B, C, L)` and its mask, the channels of a series one after the other."""
+        """Make rows of series `(B, C, L)` and their mask, the channels of a series one after the other."""
         channel = torch.arange(x.shape[1], device=x.device).repeat(x.shape[0])
         return cls(x.flatten(0, 1).float(), None if mask is None else mask.flatten(0, 1), channel)
 
     @property
     def seen(self) -> Tensor:
-        """`(R, L)` bool, true where a point is observed."""
+        """What `observed` says, as a tensor in any case: `(R, L)` bool."""
         return torch.ones_like(self.x, dtype=torch.bool) if self.observed is None else self.observed
 
     @property
     def ends(self) -> Tensor:
-        """`(R,)` int64, points of each row up to its last observed one."""
+        """Number of points of each row up to its last observed one: `(R,)` int64."""
         length = self.x.shape[1]
         if self.observed is None:
             return torch.full((len(self.x),), length, device=self.x.device)
         return torch.where(self.observed, torch.arange(1, length + 1, device=self.x.device), 0).amax(dim=1)
 
     def difference(self) -> "Rows":
-        """The first difference, observed where both of its points are; of a row of one point, nothing observed."""
+        """Return the rows' first difference, observed where both points are; nothing is, where rows have one point."""
         x, observed = self.x, self.observed
         if x.shape[1] == 1:
             return Rows(torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool), self.channel)
@@ -57,19 +57,23 @@ class Rows(NamedTuple):
         return Rows(step * both, both, self.channel)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Values, ends, mask (of no columns where every point up to the end is observed) and channel, in NumPy."""
+        """Return what the compiled loops take, in NumPy.
+
+        Returns:
+            `x`, `ends`, the mask `(R, L)` (of no columns where every point up to the end is observed), and `channel`.
+        """
         ends = self.ends
-        holes = self.observed is not None and bool((self.observed.sum(dim=1) != ends).any())
+        has_gaps = self.observed is not None and bool((self.observed.sum(dim=1) != ends).any())
         mask = (
             self.observed.contiguous().numpy()
-            if holes and self.observed is not None
+            if has_gaps and self.observed is not None
             else np.zeros((len(ends), 0), bool)
         )
         return self.x.contiguous().numpy(), ends.numpy(), mask, self.channel.numpy()
 
 
 def in_threads(function: Callable[[slice], None], num_rows: int) -> None:
-    """Call a function that lets go of the GIL for slices of the rows, on as many threads as torch uses."""
+    """Call a function that releases the GIL with slices of the rows, on as many threads as torch uses."""
     num_threads = min(torch.get_num_threads(), num_rows)
     if num_threads <= 1:
         function(slice(0, num_rows))

@@ -1,9 +1,9 @@
-"""What the closed form computes, for a graph: loops are scans, and no shape depends on a value.
+"""Implementation of what the closed form computes, for tracing: loops are scans, and no shape depends on a value.
 
-A graph with the operations of every dilation and bias written out would have ten thousands of them, and one for any
-number of series is traced several times slower than one for a single row; so that rows and dilations are scanned over,
-one of each at a time. Responses are computed with the operations, and in the order, of the reference implementation:
-counts are equal.
+A graph with the operations of every dilation and bias written out would have tens of thousands of them, and one for any
+number of series is traced several times slower than one for a single row; so rows and dilations are scanned over, one
+of each at a time. Responses are computed with the operations, and in the order, of the reference implementation, so
+that counts are equal.
 
 Shape letters: R rows (series of one channel), C channels, L time points, D dilations, K kernels, F features, G groups,
 S steps, Q biases of a kernel in a step, P poolings.
@@ -21,38 +21,40 @@ from krontime.models.torch_internals import scan
 
 
 def for_each(function: Callable[..., Tensor], *numbers: Tensor) -> Tensor:
-    """What a function gives, stacked: a scan in a graph, and a loop elsewhere.
+    """Stack what a function returns for each element of `numbers`: by a scan while tracing, by a loop elsewhere.
 
     Args:
-        function: takes one `(1,)` int64 for each of `numbers`.
+        function: takes a `(1,)` int64 tensor of each of `numbers`, and has no side effect.
         numbers: `(n,)` int64 each.
     """
-    over = tuple(number[:, None] for number in numbers)
+    columns = tuple(number[:, None] for number in numbers)
     if not torch.compiler.is_compiling():
-        return torch.stack([function(*number) for number in zip(*over, strict=True)])
+        return torch.stack([function(*number) for number in zip(*columns, strict=True)])
 
     def step(carry: Tensor, number: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        return carry.clone(), function(*number)
+        return carry.clone(), function(*number)  # nothing is carried, but a scan asks for something
 
-    return scan(step, torch.zeros(1), over)[1]
+    return scan(step, torch.zeros(1), columns)[1]
 
 
 def _pairs(num_rows: int, num_steps: int) -> tuple[Tensor, Tensor]:
-    """The numbers of the row and of the step of each pair, a row's steps one after the other."""
+    """Number all pairs of a row and a step, a row's steps one after the other: two int64 tensors `(R * S,)`."""
     row = torch.arange(num_rows)[:, None].expand(-1, num_steps)
     step = torch.arange(num_steps)[None].expand(num_rows, -1)
     return row.reshape(-1), step.reshape(-1)
 
 
 class Steps(NamedTuple):
-    """Each dilation once for every few of its biases, so that no step computes many that are not there.
+    """The steps of a scan over dilations and biases, each of one dilation and equally many biases of each kernel.
+
+    A dilation with more biases than most takes several steps, so that none is padded with many that do not exist.
 
     Attributes:
-        largest: dilation.
+        largest: largest dilation.
         dilation: `(S,)` that of each step.
         is_inner: `(S, K)` whether a kernel is pooled only where none of its taps lies outside of the series.
-        columns: `(S, K, Q)` the features whose biases are those of a step; F where there is none.
-        order: `(F,)` where each feature is in what the steps give.
+        columns: `(S, K, Q)` the features whose biases a step takes; F where there is none.
+        order: `(F,)` the position of each feature in the flattened `(S, K, Q)` results of the steps.
     """
 
     largest: int
@@ -62,26 +64,26 @@ class Steps(NamedTuple):
     order: Tensor
 
     @classmethod
-    def of(cls, dilations: list[int], first: list[int], num_kernels: int) -> "Steps":
-        """For the arguments of `reference.pool_kernels`."""
-        each = [(first[d + 1] - first[d]) // num_kernels for d in range(len(dilations))]
-        at_once = statistics.mode(each)
-        steps = [(d, start) for d, num in enumerate(each) for start in range(0, num, at_once)]
+    def of(cls, dilations: list[int], offsets: list[int], num_kernels: int) -> "Steps":
+        """Plan the steps for the arguments of `reference.pool_kernels`."""
+        num_biases = [(offsets[d + 1] - offsets[d]) // num_kernels for d in range(len(dilations))]
+        biases_per_step = statistics.mode(num_biases)
+        steps = [(d, start) for d, count in enumerate(num_biases) for start in range(0, count, biases_per_step)]
         kernel = torch.arange(num_kernels)
-        columns = torch.full((len(steps), num_kernels, at_once), first[-1])
-        order = torch.zeros(first[-1], dtype=torch.long)
+        columns = torch.full((len(steps), num_kernels, biases_per_step), offsets[-1])
+        order = torch.zeros(offsets[-1], dtype=torch.long)
         for s, (d, start) in enumerate(steps):
-            for q in range(min(at_once, each[d] - start)):
-                feature = first[d] + kernel * each[d] + start + q
+            for q in range(min(biases_per_step, num_biases[d] - start)):
+                feature = offsets[d] + kernel * num_biases[d] + start + q
                 columns[s, :, q] = feature
-                order[feature] = (s * num_kernels + kernel) * at_once + q
-        number = torch.tensor([d for d, _ in steps])
-        is_inner = (number[:, None] + kernel) % 2 == 1
-        return cls(max(dilations), torch.tensor(dilations)[number], is_inner, columns, order)
+                order[feature] = (s * num_kernels + kernel) * biases_per_step + q
+        dilation = torch.tensor([d for d, _ in steps])
+        is_inner = (dilation[:, None] + kernel) % 2 == 1
+        return cls(max(dilations), torch.tensor(dilations)[dilation], is_inner, columns, order)
 
 
 def _taps(x: Tensor, dilation: Tensor, largest: int) -> Tensor:
-    """What the nine taps of a kernel see at each point of a row `(L,)`: `(9, L)`, 0 outside.
+    """Return what each of a kernel's nine taps sees at each point of a row `(L,)`: `(9, L)`, 0 outside.
 
     Args:
         x: the row.
@@ -97,11 +99,14 @@ def _taps(x: Tensor, dilation: Tensor, largest: int) -> Tensor:
 def pool_kernels(
     x: Tensor, observed: Tensor, channel: Tensor, steps: Steps, biases: Tensor, taps: Tensor, *, poolings: int
 ) -> Tensor:
-    """See `reference.pool_kernels`; the dilations and their features are those of the steps."""
+    """Pool as `reference.pool_kernels` does; `steps` stand for its dilations and offsets."""
     point = torch.arange(x.shape[1])
     nothing = torch.full_like(biases[:, :1], torch.inf)  # no response is above it
     biases_CSKQ = torch.cat([biases, nothing], dim=1)[:, steps.columns]
-    dilations_S, is_inner_SK = steps.dilation.clone(), steps.is_inner.clone()  # a tracer's own, as a scan wants
+    dilations_S, is_inner_SK = (
+        steps.dilation.clone(),
+        steps.is_inner.clone(),
+    )  # copies that the tracer knows: a scan takes no constants
 
     def pooled(row: Tensor, step: Tensor) -> Tensor:
         seen = observed.index_select(0, row)[0]
@@ -125,7 +130,7 @@ def pool_kernels(
 
 
 def _kernel_responses(seen_9L: Tensor, taps: Tensor) -> Tensor:
-    """See `reference.kernel_responses`."""
+    """Return the responses `(K, L)` to one row, as `reference.kernel_responses` does."""
     total = seen_9L[0]
     for tap in range(1, 9):
         total = total + seen_9L[tap]
@@ -135,7 +140,16 @@ def _kernel_responses(seen_9L: Tensor, taps: Tensor) -> Tensor:
 
 
 def _pooled(responses: Tensor, bias: Tensor, points: Tensor, point: Tensor, end: Tensor, poolings: int) -> Tensor:
-    """Features `(P, K)` of responses `(K, L)`, which are infinitely low where they are not pooled."""
+    """Pool responses `(K, L)`, which are minus infinity where they do not count, into features `(P, K)`.
+
+    Args:
+        responses: `(K, L)`.
+        bias: `(K, 1)`.
+        points: `(K,)`, number of points that count.
+        point: `(L,)`, positions.
+        end: number of points before the padding.
+        poolings: P.
+    """
     above = responses > bias
     number = above.float()
     count = number.sum(dim=-1)
@@ -143,18 +157,18 @@ def _pooled(responses: Tensor, bias: Tensor, points: Tensor, point: Tensor, end:
     if poolings > 1:
         features.append(_longest_run(number) / points)
     if poolings == 4:
-        safe = count.clamp(min=1)
-        features.append(torch.where(above, responses - bias, 0).sum(dim=-1) / safe)
-        position = torch.where(above, point, 0).sum(dim=-1) / safe
+        at_least_one = count.clamp(min=1)
+        features.append(torch.where(above, responses - bias, 0).sum(dim=-1) / at_least_one)
+        position = torch.where(above, point, 0).sum(dim=-1) / at_least_one
         features.append(torch.where(count > 0, (position + 0.5) / end.clamp(min=1), 0.5))
     return torch.stack(features)
 
 
 def _longest_run(above: Tensor) -> Tensor:
-    """The longest run of ones among zeros, over the last axis.
+    """Return the length of the longest run of ones among zeros, over the last axis.
 
-    Neighbours are joined again and again: of each stretch, the ones that it begins with, those that it ends with, and
-    its longest run are enough to know these of two stretches together. All work is that of twice the points.
+    Neighbouring stretches are joined, level by level: how many ones a stretch begins with, how many it ends with, and
+    its longest run give the same three numbers of two stretches joined. The work is linear in the number of points.
     """
     num_levels = (above.shape[-1] - 1).bit_length()
     begin = F.pad(above, (0, 2**num_levels - above.shape[-1]))
@@ -162,7 +176,7 @@ def _longest_run(above: Tensor) -> Tensor:
     for level in range(num_levels):
         size = 2**level
         (begin_a, begin_b), (end_a, end_b), (longest_a, longest_b) = (
-            part.unflatten(-1, (-1, 2)).unbind(dim=-1) for part in (begin, end, longest)
+            lengths.unflatten(-1, (-1, 2)).unbind(dim=-1) for lengths in (begin, end, longest)
         )
         longest = torch.maximum(torch.maximum(longest_a, longest_b), end_a + begin_b)
         begin = torch.where(begin_a == size, begin_a + begin_b, begin_a)
@@ -171,7 +185,7 @@ def _longest_run(above: Tensor) -> Tensor:
 
 
 def compete(x: Tensor, observed: Tensor, weight: Tensor, dilations: list[int]) -> Tensor:
-    """See `reference.compete`."""
+    """Let kernels compete as `reference.compete` does."""
     kernel = torch.arange(weight.shape[2])[:, None]
     dilation = torch.tensor(dilations)
 
@@ -193,9 +207,9 @@ def compete(x: Tensor, observed: Tensor, weight: Tensor, dilations: list[int]) -
 
 
 def spectra(x: Tensor, end: Tensor) -> Tensor:
-    """Magnitudes `(R, L // 2 + 1)` of the discrete Fourier transform of each row up to its own end.
+    """Return the magnitudes `(R, L // 2 + 1)` of the discrete Fourier transform of each row up to its own end.
 
-    By a convolution with a chirp (Bluestein 1970), so that one size of transform serves every end, in float64.
+    Computed by a convolution with a chirp (Bluestein 1970), so that one size of transform serves every end, in float64.
 
     Args:
         x: `(R, L)`, 0 from each row's end on.
@@ -207,16 +221,18 @@ def spectra(x: Tensor, end: Tensor) -> Tensor:
     end = end[:, None]
     angle = (point * point % (2 * end)).double() * (torch.pi / end.double())
     chirp_cos, chirp_sin = angle.cos(), angle.sin()
-    # Complex numbers where there is no other way: ONNX has them in few operations.
-    signal = torch.complex(*(F.pad(part, (0, size - num_points)) for part in (x * chirp_cos, -(x * chirp_sin))))
+    # Complex numbers only where the transforms need them: few operations of ONNX take them.
+    signal = torch.complex(
+        *(F.pad(component, (0, size - num_points)) for component in (x * chirp_cos, -(x * chirp_sin)))
+    )
     gap = torch.zeros(x.shape[0], size - 2 * num_points + 1, dtype=torch.float64)
-    chirp = torch.complex(*(torch.cat([part, gap, part[:, 1:].flip(1)], dim=1) for part in (chirp_cos, chirp_sin)))
+    chirp = torch.complex(*(torch.cat([half, gap, half[:, 1:].flip(1)], dim=1) for half in (chirp_cos, chirp_sin)))
     magnitude = torch.fft.ifft(torch.fft.fft(signal) * torch.fft.fft(chirp)).abs()[:, : num_points // 2 + 1]
     return (magnitude / end.double().sqrt()).to(x.dtype)
 
 
-def at_intervals(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:
-    """The points of the intervals of one level, which are fractions of each row's own length.
+def interval_points(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """Gather the points of the intervals of one level, which are fractions of each row's own length.
 
     Args:
         x: `(R, L)`.
@@ -225,9 +241,9 @@ def at_intervals(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tuple[
         level: the intervals are `2 ** level` equal ones, and all but the last of these shifted by half an interval.
 
     Returns:
-        `(R, I, W)` values, 0 where they are not seen, and where they are.
+        Values `(R, I, W)`, 0 where they are not seen or beyond the interval, and `(R, I, W)` bool, true elsewhere.
     """
-    number = torch.arange(2**level, dtype=torch.float64)  # a scan takes no constants that are written out
+    number = torch.arange(2**level, dtype=torch.float64)  # computed, since a scan takes no constants
     width = 2.0**-level
     start = width * (torch.cat([number, number[:-1] + 0.5]) if level else number)
     length = lengths[:, None]
@@ -236,7 +252,7 @@ def at_intervals(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tuple[
     is_beyond = high > length
     low, high = torch.where(is_beyond, length - 1, low), torch.where(is_beyond, length, high)
     num_points = x.shape[1]
-    at = low[..., None] + torch.arange(num_points // 2**level + 2)
-    flat = at.clamp(max=num_points - 1).flatten(1)
-    inside = (at < high[..., None]) & seen.gather(1, flat).view(at.shape)
-    return torch.where(inside, x.gather(1, flat).view(at.shape), 0), inside
+    position = low[..., None] + torch.arange(num_points // 2**level + 2)
+    flat = position.clamp(max=num_points - 1).flatten(1)
+    inside = (position < high[..., None]) & seen.gather(1, flat).view(position.shape)
+    return torch.where(inside, x.gather(1, flat).view(position.shape), 0), inside

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from krontime.models.kernel_ridge.calibration import fit_factor, log_loss, score_loss
-from krontime.models.kernel_ridge.mixture import MIN_SERIES, average, kept_parts, mixed, network_mixing
+from krontime.models.kernel_ridge.mixture import MIN_SERIES, average, mixed, network_mixing, select_parts
 
 ALIKE = torch.full((4,), 0.25)
 
@@ -76,11 +76,11 @@ def test_a_part_is_dropped_only_where_it_harms_beyond_the_noise():
     good = [own_of(labels, seed).double() for seed in range(3)]
     useless = torch.full((80, 4), 0.25).log().double()
     confused = own_of((labels + 1) % 4, 7).double()
-    assert kept_parts(good, labels) == [0, 1, 2]
-    assert kept_parts([good[0], confused, good[1], confused, good[2]], labels) == [0, 2, 4]
-    assert kept_parts([confused, useless], labels) == [1]
+    assert select_parts(good, labels) == [0, 1, 2]
+    assert select_parts([good[0], confused, good[1], confused, good[2]], labels) == [0, 2, 4]
+    assert select_parts([confused, useless], labels) == [1]
     few = labels[: MIN_SERIES - 1]
-    assert kept_parts([good[0][: len(few)], confused[: len(few)]], few) == [0, 1]
+    assert select_parts([good[0][: len(few)], confused[: len(few)]], few) == [0, 1]
 
 
 def test_logits_that_never_err_do_not_become_certain():

@@ -43,9 +43,9 @@ def test_poolings_are_those_of_the_reference(rows: Rows, poolings: int) -> None:
         poolings=poolings,
         difference=False,
     )
-    biases = 3 * torch.randn(2, family.first[-1], generator=torch.Generator().manual_seed(1))
+    biases = 3 * torch.randn(2, family.offsets[-1], generator=torch.Generator().manual_seed(1))
     given = rows.x, rows.seen, rows.channel
-    expected = reference.pool_kernels(*given, family.dilations, family.first, biases, family.taps, poolings=poolings)
+    expected = reference.pool_kernels(*given, family.dilations, family.offsets, biases, family.taps, poolings=poolings)
     assert torch.equal(traced.pool_kernels(*given, family.steps, biases, family.taps, poolings=poolings), expected)
 
 
