@@ -1,4 +1,4 @@
-"""What a trained module answers, as one graph from raw series to class probabilities: for export.
+"""Restates how a trained module answers as one graph from raw series to class probabilities, for export.
 
 Shape letters: B batch, C channels, L time points, K classes.
 """
@@ -12,13 +12,13 @@ from krontime.training.module import SeriesClassifier
 
 
 class Answer(nn.Module):
-    """Scaling, network, closed form, mixture and calibration in one module, whose operations depend on no value.
+    """A module of scaling, network, closed form, mixture and calibration whose operations depend on no value.
 
     All is computed on as many points as the longest training series has, whatever the length of the input: the levels,
     positions and windows of a network follow from the length of what it is given. No answer depends on padding.
 
     Args:
-        module: trained.
+        module: the trained module; parts that have no say in its answers are left out.
         length: of the longest training series, in time points.
     """
 
@@ -37,20 +37,21 @@ class Answer(nn.Module):
         self.parts = nn.ModuleList(kept)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Class probabilities `(B, K)` of raw series `(B, C, L)`, float32, NaN where not observed."""
+        """Return the class probabilities `(B, K)` of raw series `(B, C, L)`, float32, NaN where not observed."""
         x = F.pad(x, (0, self.length - x.shape[2]), value=torch.nan)
         mask = ~x.isnan()
         x = torch.where(mask, x, 0.0)
-        own = average([part(x, mask) for part in self.parts]) if self.parts else None
+        log_probability = average([part(x, mask) for part in self.parts]) if self.parts else None
         logits = None if self.network is None else self._network_logits(x, mask)
-        if own is None:
+        if log_probability is None:
             assert logits is not None
             return logits.softmax(dim=-1)
         if logits is not None and self.mixing is not None:
-            own = mixed(logits, own, self.mixing.factor, self.mixing.weight)
-        return own.softmax(dim=-1)
+            log_probability = mixed(logits, log_probability, self.mixing.factor, self.mixing.weight)
+        return log_probability.softmax(dim=-1)
 
     def _network_logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the network's logits `(B, K)`, as `SeriesClassifier.network_logits` does."""
         assert self.network is not None
         assert self.normalizer is not None
         logits: Tensor = self.network(self.normalizer(x, mask), mask)

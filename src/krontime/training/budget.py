@@ -1,4 +1,4 @@
-"""How many optimiser steps a run has; a limit on time is turned into such a number once, before the first step."""
+"""Finds how many optimiser steps a run has: a limit on time is turned into a number once, before the first step."""
 
 import copy
 import logging
@@ -20,10 +20,10 @@ from krontime.training.module import SeriesClassifier
 log = logging.getLogger(__name__)
 
 MEASURED_BATCHES = 5
-"""Batches of each of two short epochs, of which the first compiles and warms up, and the second is measured."""
+"""Number of batches of each of two short epochs: the first compiles and warms up, the second is measured."""
 
 MEASURED_VALIDATION = 2
-"""Validation batches after each of them."""
+"""Number of validation batches after each of the two epochs."""
 
 
 class EndAtLastStep(pl.Callback):
@@ -37,13 +37,13 @@ class EndAtLastStep(pl.Callback):
         self.total_steps: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how many steps there are."""
+        """Note how many steps the schedule is made for."""
         self.total_steps = int(trainer.estimated_stepping_batches)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ask for the end, which validates, once the last step is done."""
+        """Ask Lightning to stop once the last step is done, which validates first."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
@@ -51,24 +51,24 @@ class EndAtLastStep(pl.Callback):
 def measured_steps(
     config: Mapping[str, Any], module: SeriesClassifier, batches: SeriesDataModule, *, limit_s: float
 ) -> int:
-    """How many optimiser steps there is time for, the same on all ranks.
+    """Measure how many optimiser steps there is time for; all ranks get the same number.
 
     A copy of the module is trained for two short epochs, with the run's own trainer and callbacks and in a folder of
     its own: what is measured is a step with its loading, and all that comes after an epoch. The first of the two is
-    left out, since it compiles. The module itself is as it was.
+    left out, since it compiles. The module itself is not changed.
 
     Args:
         config: of the run, in plain types.
         module: before its first step.
-        batches: a data module of its own.
-        limit_s: seconds that there are, measuring included, on the clock of `krontime.training.clock`; further
+        batches: a data module that nothing else uses.
+        limit_s: seconds left of the limit, measuring included, on the clock of `krontime.training.clock`; further
             processes may start before they count.
 
     Returns:
         At least 1.
     """
     log.info("Measuring how many steps there is time for")
-    short = dict(config["trainer"]) | {
+    short_options = dict(config["trainer"]) | {
         "max_epochs": 2,
         "limit_train_batches": MEASURED_BATCHES,
         "limit_val_batches": MEASURED_VALIDATION,
@@ -78,22 +78,32 @@ def measured_steps(
         "check_val_every_n_epoch": 1,
     }
     for key in ("max_time", "max_steps", "val_check_interval"):
-        short.pop(key, None)
-    clock = _Clock(config["trainer"], batches, limit_s=limit_s)
+        short_options.pop(key, None)
+    timer = _StepTimer(config["trainer"], batches, limit_s=limit_s)
     with tempfile.TemporaryDirectory() as folder:
-        own = [c for c in equipment.callbacks(config, Path(folder)) if isinstance(c, Checkpoint | WeightAveraging)]
-        trainer = equipment.trainer({**config, "trainer": short}, Path(folder), [*own, clock], [])
+        built = equipment.callbacks(config, Path(folder))
+        timed = [callback for callback in built if isinstance(callback, Checkpoint | WeightAveraging)]
+        trainer = equipment.trainer({**config, "trainer": short_options}, Path(folder), [*timed, timer], [])
         copied = copy.deepcopy(module)
         if config["compile"]:
             assert copied.network is not None
             copied.network.compile()
         trainer.fit(copied, datamodule=batches)
-    assert clock.steps is not None
-    return clock.steps
+    assert timer.steps is not None
+    return timer.steps
 
 
-class _Clock(pl.Callback):
-    """Measures the second epoch, and says how many steps there is time for."""
+class _StepTimer(pl.Callback):
+    """Times the batches and the validation of the second epoch, and finds how many steps there is time for.
+
+    Args:
+        options: of the run's own trainer.
+        batches: the data module.
+        limit_s: see `measured_steps`.
+
+    Attributes:
+        steps: the number that was found; None before the end.
+    """
 
     def __init__(self, options: Mapping[str, Any], batches: SeriesDataModule, *, limit_s: float) -> None:
         self.options = options
@@ -102,14 +112,14 @@ class _Clock(pl.Callback):
         self.steps: int | None = None
         self._batch_s: list[float] = []
         self._validation_s: list[float] = []
-        self._started_s = self._ended_s = self._validated_s = 0.0
+        self._started_s = self._ended_s = self._validation_began_s = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From now on time counts."""
+        """Begin to count the time that measuring takes."""
         self._started_s = self._now_s(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start anew: what the epoch before took was its compiling."""
+        """Forget the epoch before, which compiled."""
         self._batch_s, self._validation_s = [], []
         self._ended_s = self._now_s(trainer)
 
@@ -122,34 +132,35 @@ class _Clock(pl.Callback):
         self._ended_s = ended_s
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """Note the time."""
-        self._validated_s = self._now_s(trainer)
+        """Note when the batch began."""
+        self._validation_began_s = self._now_s(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """Note how long it took."""
-        self._validation_s.append(self._now_s(trainer) - self._validated_s)
+        """Keep the seconds that the batch took."""
+        self._validation_s.append(self._now_s(trainer) - self._validation_began_s)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Divide the time that is left by that of a step and its part of what comes after an epoch."""
+        """Divide the time that is left by that of a step, with its fraction of what comes after an epoch."""
         ended_s = self._now_s(trainer)
         num_batches = _limited(len(self.batches.train_dataloader()), self.options.get("limit_train_batches"))
         num_validation = _limited(len(self.batches.val_dataloader()), self.options.get("limit_val_batches"))
-        after_s = ended_s - self._ended_s
+        after_epoch_s = ended_s - self._ended_s
         if self._validation_s:
-            after_s += (num_validation - len(self._validation_s)) * statistics.median(self._validation_s)
-        epoch_s = num_batches * statistics.median(self._batch_s) + max(after_s, 0.0)
+            after_epoch_s += (num_validation - len(self._validation_s)) * statistics.median(self._validation_s)
+        epoch_s = num_batches * statistics.median(self._batch_s) + max(after_epoch_s, 0.0)
         per_step_s = epoch_s / math.ceil(num_batches / self.options["accumulate_grad_batches"])
         steps = max(1, int((self.limit_s - (ended_s - self._started_s)) / per_step_s))
         self.steps = int(trainer.strategy.broadcast(steps))
         log.info("%d steps of %.3g s fit into the time, validation included", self.steps, per_step_s)
 
     def _now_s(self, trainer: pl.Trainer) -> float:
+        """Read the clock that the limit is kept with."""
         num_processes = max(trainer.world_size, 1 + self.batches.num_workers)
         return now_s(trainer.strategy.root_device, num_processes=num_processes)
 
 
 def _limited(num_batches: int, limit: int | float | None) -> int:
-    """Batches that Lightning takes of so many: a number of them, or a fraction."""
+    """Return how many of `num_batches` Lightning takes under a limit, which is a number of them or a fraction."""
     if limit is None:
         return num_batches
     return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)

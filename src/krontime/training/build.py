@@ -1,4 +1,4 @@
-"""From a plain config to what is trained: the network, the closed form, and the module that holds both."""
+"""Builds from a plain config what is trained: the network, the closed form, and the module that holds both."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from krontime.config.targets import has_network, instantiate
 
 
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
-    """The network of a plain config for data of the given sizes; cut into windows where `data.window` says so.
+    """Build the network of a plain config for data of the given sizes, in windows where `data.window` says so.
 
-    From then on convolutions on a GPU are as exact in float32 as matrix products are by default (no TF32): all networks
-    are compared alike, and the biases of fixed kernels are close to responses.
+    From this call on convolutions on a GPU are as exact in float32 as matrix products are by default (no TF32): all
+    networks are compared alike, and the biases of fixed kernels are close to responses.
+
+    Raises:
+        UserError: the model has no network, or a window is not shorter than the series.
     """
     import torch
 
@@ -29,7 +32,7 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
         raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier without one")
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
-    is_cut = window.get("label") is not None  # into series, which the sizes are of
+    is_cut = window.get("label") is not None  # windows are series of their own already, and `spec` is theirs
     length = spec.length if is_cut else window.get("length") or spec.length
     if window.get("length") and not is_cut and length >= spec.length:
         raise UserError(
@@ -44,7 +47,7 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
 
 
 def closed_form(config: Mapping[str, Any], spec: "SeriesSpec") -> "ClosedForm | None":
-    """The closed form of a plain config, which stands beside the network or alone; None where there is none."""
+    """Build the closed form of a plain config, which stands beside the network or alone; None where there is none."""
     options = config.get("closed_form")
     if not options:
         return None
@@ -62,12 +65,12 @@ def closed_form(config: Mapping[str, Any], spec: "SeriesSpec") -> "ClosedForm | 
 def build_module(
     config: Mapping[str, Any], spec: "SeriesSpec", *, closed: "ClosedForm | None" = None, **extra: Any
 ) -> "SeriesClassifier":
-    """The untrained module of a plain config, for data of the given sizes.
+    """Build the untrained module of a plain config, for data of the given sizes.
 
     Args:
         config: resolved, in plain types.
         spec: sizes of the data.
-        closed: its closed form, where that is built already.
+        closed: the closed form, where it is built already; None to build it.
         extra: further arguments of `SeriesClassifier`.
     """
     from krontime.data.normalizer import Normalizer

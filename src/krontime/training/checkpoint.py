@@ -1,6 +1,6 @@
-"""How checkpoints are written: whole, with a checksum, the one before kept; after and within epochs, and on SIGTERM.
+"""Writes checkpoints: whole, with a checksum, the one before kept; after and within epochs, and on SIGTERM.
 
-Where this process is cut off between any two writes, a good checkpoint and the best one that belongs to it are there.
+Whenever the process is cut off, even between two writes, a good checkpoint and the best one that belongs to it exist.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from krontime.training.csv_log import CsvLogger
 from krontime.training.module import SeriesClassifier
 from krontime.training.torch_internals import mark_as_not_begun
 
-_END_OF_ZIP = b"PK\x05\x06"
-_END_SIZE = 22  # of that record, with an empty comment
-_MARK = b"sha256:"
-_COMMENT_SIZE = len(_MARK) + 64
+_END_OF_ZIP = b"PK\x05\x06"  # begins the last record of a ZIP file
+_END_SIZE = 22  # bytes of that record, with an empty comment
+_CHECKSUM_PREFIX = b"sha256:"
+_COMMENT_SIZE = len(_CHECKSUM_PREFIX) + 64
 _LOSS_TOTALS = "krontime_loss_totals"
 
 
@@ -48,7 +48,7 @@ class ChecksummedCheckpointIO(TorchCheckpointIO):
         with buffer.getbuffer() as whole:
             assert whole[-_END_SIZE:][:4] == _END_OF_ZIP
             content = whole[:-2]  # all but the length of the comment
-            comment = _MARK + hashlib.sha256(content).hexdigest().encode()
+            comment = _CHECKSUM_PREFIX + hashlib.sha256(content).hexdigest().encode()
             path = Path(path)
             with replacing(path, keep=previous(path)) as temporary, temporary.open("wb") as file:
                 file.write(content)
@@ -57,7 +57,7 @@ class ChecksummedCheckpointIO(TorchCheckpointIO):
 
 
 def write_checkpoint(module: SeriesClassifier, path: Path) -> None:
-    """Write what a trainer would, for a module that has nothing to be trained."""
+    """Write a checkpoint, as a trainer would, of a module that no trainer trains (a closed form alone)."""
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,17 +65,17 @@ def write_checkpoint(module: SeriesClassifier, path: Path) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before that in `path` is kept."""
+    """Return the path under which the checkpoint before that in `path` is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def checksum_problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint's bytes; None where they are those that were written, or it has no checksum."""
+    """Say what is wrong with a checkpoint's bytes; None where they match its checksum, or it has none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - 2 * _COMMENT_SIZE))
         tail = file.read()
-        if (start := tail.rfind(_MARK)) < 0:
+        if (start := tail.rfind(_CHECKSUM_PREFIX)) < 0:
             return None  # from another program: only its structure can be checked
         comment = tail[start:]
         file.seek(0)
@@ -83,17 +83,17 @@ def checksum_problem(path: Path) -> str | None:
         while left > 0 and (block := file.read(min(left, 2**20))):
             digest.update(block)
             left -= len(block)
-    return None if comment == _MARK + digest.hexdigest().encode() else "its bytes do not match its checksum"
+    return None if comment == _CHECKSUM_PREFIX + digest.hexdigest().encode() else "its bytes do not match its checksum"
 
 
 class LastCheckpoint(Checkpoint):
-    """The state after every epoch, in `last.ckpt`, and within an epoch where asked or where a SIGTERM ends the run.
+    """Saves the state in `last.ckpt` after every epoch, and within one where asked or where a SIGTERM ends the run.
 
     `save_last` of a checkpoint that validation selects is no substitute: Lightning then writes both at once, so that
     the last state is that of the best epoch.
 
-    SIGTERM: Lightning ends such a run without saving what was trained since the epoch began. Here the run goes on to
-    the next batch that begins (validation is finished first), saves, and ends.
+    SIGTERM: Lightning ends such a run without saving what was trained since the epoch began. Here the run
+    continues to the next batch that begins (validation is finished first), saves, and ends.
 
     Args:
         dirpath: folder of the file.
@@ -108,23 +108,23 @@ class LastCheckpoint(Checkpoint):
         self._within_epoch = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From now on a SIGTERM waits for the next batch."""
+        """Let a SIGTERM wait for the next batch from now on."""
         if threading.current_thread() is threading.main_thread():
             self._outer_handler = signal.signal(signal.SIGTERM, self._note_sigterm)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due; all of the batch before is done and logged by now.
+        """Save where a checkpoint is due; the batch before is done and logged by now.
 
         Raises:
             Terminated: after a SIGTERM.
         """
         if batch_idx % trainer.accumulate_grad_batches:
             return  # a gradient that is half collected is not in a checkpoint
-        ends = self._ends(trainer)
+        ends = self._was_terminated(trainer)
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        if batch_idx and (ends or due):  # before the first batch, the last epoch's checkpoint has all
+        if batch_idx and (ends or due):  # the first batch has the last epoch's checkpoint before it
             self._within_epoch = True
             try:
                 self._save(trainer)
@@ -134,33 +134,33 @@ class LastCheckpoint(Checkpoint):
             raise Terminated
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save.
+        """Save the state after the epoch.
 
         Raises:
             Terminated: after a SIGTERM.
         """
         self._save(trainer)
-        if self._ends(trainer):
+        if self._was_terminated(trainer):
             raise Terminated
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A SIGTERM ends the run at once again.
+        """Let a SIGTERM end the run at once again.
 
         Raises:
             Terminated: after a SIGTERM.
         """
         self._restore_handler()
-        if self._ends(trainer):
+        if self._was_terminated(trainer):
             raise Terminated
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A SIGTERM ends the run at once again."""
+        """Let a SIGTERM end the run at once again."""
         self._restore_handler()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Within an epoch, the batch that is about to begin is not begun."""
+        """Within an epoch, mark the batch that is about to begin as not begun, and add the training loss up to now."""
         if self._within_epoch:
             mark_as_not_begun(checkpoint)
             if isinstance(pl_module, SeriesClassifier):
@@ -169,11 +169,12 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Within an epoch, resume its training loss, which is in no checkpoint of Lightning's."""
+        """Resume the training loss of an epoch, which Lightning keeps in no checkpoint."""
         if isinstance(pl_module, SeriesClassifier) and _LOSS_TOTALS in checkpoint:
             pl_module.set_loss_totals(checkpoint[_LOSS_TOTALS])
 
     def _save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint, once the rows that were logged before it are on the disk."""
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLogger):
@@ -188,8 +189,8 @@ class LastCheckpoint(Checkpoint):
             signal.signal(signal.SIGTERM, self._outer_handler)
             self._outer_handler = None
 
-    def _ends(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was sent a SIGTERM."""
+    def _was_terminated(self, trainer: pl.Trainer) -> bool:
+        """Say whether any process of the training was sent a SIGTERM."""
         if trainer.world_size == 1:
             return self._terminated
         return trainer.strategy.reduce_boolean_decision(self._terminated, all=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_PICKLE_BYTES = 2**26
-"""Longest structure (everything but the numbers of the tensors) that is read."""
+"""Number of bytes of the longest structure (all but the numbers of tensors) that is read."""
 
 MAX_VALUES = 2**17
 """Maximum number of values that the structure may come to when each container in it is followed wherever it stands."""
@@ -21,11 +21,12 @@ _ALLOWED = re.compile(
 torch's own list, which is applied besides, has some that take any amount of memory, such as bytearray.
 """
 
-_BY_NAME_ON_THE_STACK = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+_OBJECT_OPCODES = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
+"""Pickle opcodes that build objects of classes which are not named beside them; torch writes none."""
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What `torch.save` wrote to `path`, with tensors on the CPU.
+    """Read what `torch.save` wrote to `path`, with tensors on the CPU.
 
     Raises:
         ValueError: the file is damaged, or could run code or take more memory than its own size.
@@ -41,12 +42,12 @@ def read_checkpoint(path: Path) -> Any:
         return content
     except Exception as error:  # zipfile, pickletools and torch raise whatever the first damaged byte leads to
         reason = str(error).strip().splitlines()[:1]
-        named = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise ValueError(named + (reason[0] if reason else "it is damaged")) from error
+        prefix = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(prefix + (reason[0] if reason else "it is damaged")) from error
 
 
 def _problem(path: Path) -> str | None:
-    """Why a checkpoint is not read, or None where it may be."""
+    """Say why a checkpoint is not read, or None where it may be."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
@@ -57,7 +58,7 @@ def _problem(path: Path) -> str | None:
         if len(structures) != 1 or structures[0].file_size > MAX_PICKLE_BYTES:
             return "it is not one structure of plain values and tensors"
         for opcode, argument, _ in pickletools.genops(archive.read(structures[0])):
-            if opcode.name in _BY_NAME_ON_THE_STACK:
+            if opcode.name in _OBJECT_OPCODES:
                 return f"it builds objects ({opcode.name}), where only plain values and tensors are read"
             if opcode.name == "GLOBAL" and not _ALLOWED.fullmatch(str(argument)):
                 return f"it names {str(argument).replace(' ', '.')[:80]}, where only plain values and tensors are read"
@@ -65,7 +66,11 @@ def _problem(path: Path) -> str | None:
 
 
 def _num_values(node: Any) -> int:
-    """Values below a node, those of a container as often as it occurs; a container that holds itself is an error."""
+    """Count the values below a node, those of a container as often as it occurs.
+
+    Raises:
+        ValueError: a container holds itself.
+    """
     counted: dict[int, int | None] = {}
 
     def count(node: Any) -> int:

@@ -6,14 +6,14 @@ import torch
 
 
 def now_s(device: torch.device, *, num_processes: int = 1) -> float:
-    """Seconds on a clock that only differences of two readings are taken of.
+    """Read a clock, in seconds; only differences of two readings mean anything.
 
-    Where everything is computed in one thread of this process, it is the processor's time: what else runs on the
-    machine then takes no steps away from a run. Elsewhere it is the wall's, once the device has done what it was given.
+    Where everything is computed in one thread of this process, it is the processor's time, so that
+    other work on the machine costs a run no steps. Elsewhere it is wall-clock time, read once the device is done.
 
     Args:
-        device: where it is computed.
-        num_processes: that compute or read together.
+        device: the one that computes.
+        num_processes: how many compute or read data together.
     """
     if device.type == "cpu" and num_processes == 1 and torch.get_num_threads() == 1:
         return time.process_time()

@@ -1,4 +1,4 @@
-"""`metrics.csv` of a run: a row for each time that metrics are logged, readable however the process ends."""
+"""Writes `metrics.csv` of a run: a row for each time that metrics are logged, readable however the process ends."""
 
 import csv
 import os
@@ -15,9 +15,9 @@ _EPOCH_LOSS = "train/loss_epoch"
 
 
 class CsvLogger(Logger):
-    """Appends rows to `metrics.csv`, and writes it again, whole or not at all, where a row brings a new column.
+    """Appends rows to `metrics.csv`, and rewrites it, whole or not at all, where a row brings a new column.
 
-    Lightning's own logger writes the file again in place, and deletes that of an earlier part of the run.
+    Lightning's own logger rewrites the file in place, and deletes that of an earlier part of the run.
 
     Args:
         save_dir: folder of the file.
@@ -31,12 +31,12 @@ class CsvLogger(Logger):
 
     @property
     def name(self) -> str:
-        """None of its own: the folder is the run's."""
+        """Empty, since the folder is the run's; Lightning asks for a name."""
         return ""
 
     @property
     def version(self) -> str:
-        """None of its own: the folder is the run's."""
+        """Empty, since the folder is the run's; Lightning asks for a version."""
         return ""
 
     @property
@@ -45,7 +45,7 @@ class CsvLogger(Logger):
         return str(self.path.parent)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the config."""
+        """Ignore them, since the run folder holds the config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -63,14 +63,14 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def sync(self) -> None:
-        """Have the rows on the disk before the checkpoint of this moment is: a resumed run resumes from both."""
+        """Flush the rows to the disk, before the checkpoint is written that a run resumes from together with them."""
         if self._rows:
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
 
     @rank_zero_only
     def resume(self, num_steps: int, history: Sequence[Mapping[str, float]]) -> None:
-        """Append from now on to what an earlier part of the run has logged.
+        """Read what an earlier part of the run has logged, and append to it from now on.
 
         Args:
             num_steps: optimiser steps that are done; rows of later ones are dropped, since they are logged again.
@@ -80,7 +80,9 @@ class CsvLogger(Logger):
         if not self.path.is_file():
             return
         with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]  # else cut off
+            rows = [
+                row for row in csv.DictReader(file) if None not in row and None not in row.values()
+            ]  # the others were cut off
         self._rows = [row for row in rows if row["step"].isdigit() and int(row["step"]) < num_steps]
         last = history[-1] if history else {}
         if _EPOCH_LOSS in last and not any(
@@ -92,6 +94,7 @@ class CsvLogger(Logger):
         self._write()
 
     def _write(self) -> None:
+        """Rewrite the whole file."""
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, self._columns)
             table.writeheader()

@@ -1,4 +1,4 @@
-"""A loss that is no number any more ends the run, before its state takes the place of a good checkpoint."""
+"""Ends a run whose loss is not finite any more, before its state replaces a good checkpoint."""
 
 import math
 
@@ -11,7 +11,7 @@ class StopOnDivergence(pl.Callback):
     """Ends training after the first epoch whose loss, on train or on validation, is not finite."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the losses; Lightning writes checkpoints after this.
+        """Check that the losses are finite; Lightning writes checkpoints after this.
 
         Raises:
             UserError: with what was seen, and what usually helps.

@@ -1,4 +1,4 @@
-"""Ends a run that has nothing more to learn, though its loss still creeps."""
+"""Ends a run that has nothing more to learn, though its loss still falls slowly."""
 
 import logging
 from typing import Any
@@ -12,7 +12,7 @@ NETWORK_WEIGHT = "val/network_weight"
 
 
 class StopWhenDone(pl.Callback):
-    """Ends training where validation has said for some epochs in a row that more of it changes no answer.
+    """Ends training where validation has said for some epochs in a row that more training changes no answer.
 
     That is where every validation series is classified right, or where a closed form stands beside the network and
     answers alone: the network's weight in the mixture is 0.
@@ -22,6 +22,8 @@ class StopWhenDone(pl.Callback):
         idle_epochs: epochs in a row with a weight of the network of 0, likewise.
 
     Attributes:
+        limits: epochs in a row after which training ends, by metric.
+        seen: epochs in a row up to now, by metric.
         reason: why training was ended; empty where it was not.
     """
 
@@ -48,9 +50,9 @@ class StopWhenDone(pl.Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return what the checkpoint keeps."""
         return {"seen": self.seen, "reason": self.reason}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Take what the checkpoint kept."""
         self.seen, self.reason = dict(state_dict["seen"]), state_dict["reason"]

@@ -1,4 +1,4 @@
-"""From a plain config to what Lightning trains with: callbacks, loggers, trainer."""
+"""Builds from a plain config what Lightning trains with: callbacks, loggers, trainer."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
-    """The callbacks of a plain config; checkpoints go to `run_dir/checkpoints`, that of the last epoch among them."""
+    """Build the callbacks of a plain config, and the one that saves the last epoch, to `run_dir/checkpoints`."""
     from krontime.training.checkpoint import LastCheckpoint
 
     dirpath = run_dir / "checkpoints"
@@ -25,13 +25,13 @@ def callbacks(config: Mapping[str, Any], run_dir: Path) -> list["Callback"]:
             continue  # switched off with callbacks.NAME=null
         extra: dict[str, Any] = {}
         if options["_target_"].endswith(".ModelCheckpoint"):
-            extra = {"dirpath": str(dirpath), "save_last": False}  # Lightning's is not that of every epoch
+            extra = {"dirpath": str(dirpath), "save_last": False}  # since Lightning's is not saved after every epoch
         built.append(instantiate(options, f"callbacks.{name}", **extra))
     return [*built, LastCheckpoint(dirpath, config.get("checkpoint_every_n_steps"))]
 
 
 def wandb_options(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The options of the logger to Weights & Biases; None without one, or where WANDB_MODE=disabled switches it off."""
+    """Return the options of the Weights & Biases logger; None without one, or where WANDB_MODE=disabled."""
     for options in (config.get("logger") or {}).values():
         if options and options["_target_"].endswith(".WandbLogger"):
             return None if os.environ.get("WANDB_MODE") == "disabled" else options
@@ -39,7 +39,7 @@ def wandb_options(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
-    """The loggers of a plain config, each writing into `run_dir`.
+    """Build the loggers of a plain config, each writing into `run_dir`.
 
     Weights & Biases knows a run by the hash of its config, so that a resumed one is continued there; a run that
     is forced is a new one.
@@ -55,16 +55,16 @@ def loggers(config: Mapping[str, Any], run_dir: Path) -> list["Logger"]:
         extra = {"save_dir": str(run_dir)}
         if options["_target_"].endswith(".WandbLogger"):
             group = f"{config['data']['name']}/{config['model']['name']}"
-            known = {"name": f"{group}/{run_dir.name}", "group": group}
+            identity = {"name": f"{group}/{run_dir.name}", "group": group}
             if not config["force"]:
-                known["id"] = config_hash(config)
-            extra |= {key: value for key, value in known.items() if options.get(key) is None}
+                identity["id"] = config_hash(config)
+            extra |= {key: value for key, value in identity.items() if options.get(key) is None}
         built.append(instantiate(options, f"logger.{name}", **extra))
     return built
 
 
 def finish_wandb(exit_code: int | None = None) -> None:
-    """End the run of Weights & Biases that this process has open, if any: the next one would log into it."""
+    """End the Weights & Biases run that this process has open, if any, lest the next run log into it."""
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish(exit_code=exit_code)
 
@@ -72,7 +72,7 @@ def finish_wandb(exit_code: int | None = None) -> None:
 def trainer(
     config: Mapping[str, Any], run_dir: Path, callbacks: list["Callback"], loggers: list["Logger"]
 ) -> "Trainer":
-    """Lightning's Trainer from a plain config.
+    """Build Lightning's Trainer from a plain config.
 
     Raises:
         UserError: the options do not fit this machine, such as a GPU that is not there.

@@ -1,4 +1,4 @@
-"""The one metric collection, for every model and split."""
+"""Defines the metrics, in the one collection that every model and split is scored by."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class NegativeLogLikelihood(Metric):
         self.count += len(target)
 
     def compute(self) -> Tensor:
-        """The mean over all batches."""
+        """Return the mean over the series of all batches."""
         total = torch.zeros((), dtype=torch.float64)  # on the host: not every device has float64
         for batch in dim_zero_cat(self.sums).cpu():
             total += batch
@@ -62,7 +62,7 @@ class MacroAUROC(Metric):
         self.target.append(target)
 
     def compute(self) -> Tensor:
-        """The mean over the classes where the area is defined; NaN where there is none."""
+        """Return the mean over the classes where the area is defined; NaN where there is none."""
         preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         areas = []
         for label in range(preds.shape[1]):
@@ -96,13 +96,13 @@ class BalancedAccuracy(Metric):
         self.hits += classes[preds == target].sum(dim=0)
 
     def compute(self) -> Tensor:
-        """The mean over the classes seen."""
+        """Return the mean recall over the classes that have series."""
         seen = self.count > 0
         return (self.hits[seen] / self.count[seen]).mean()
 
 
-class OfDecisions(Metric):
-    """A metric of decided classes, updated with probabilities.
+class MetricOfDecisions(Metric):
+    """Wraps a metric of decided classes, so that it is updated with probabilities.
 
     Args:
         metric: updated with classes `(B,)` and labels `(B,)`.
@@ -122,7 +122,7 @@ class OfDecisions(Metric):
         self.metric.update(decide(preds, self.prior), target)
 
     def compute(self) -> Any:
-        """That of the metric."""
+        """Compute the wrapped metric."""
         return self.metric.compute()
 
     def reset(self) -> None:
@@ -132,27 +132,27 @@ class OfDecisions(Metric):
 
 
 def metric_collection(num_classes: int, prior: Tensor) -> MetricCollection:
-    """Accuracy, balanced accuracy, macro F1, AUROC, negative log likelihood and expected calibration error.
+    """Collect accuracy, balanced accuracy, macro F1, AUROC, negative log likelihood and expected calibration error.
 
     Updated with probabilities `(B, num_classes)` and labels `(B,)`; computed once an epoch from what it holds. Not
     synchronised over ranks: each of them sees every series.
 
     Args:
         num_classes: K.
-        prior: by which classes are decided; see `decide`.
+        prior: `(K,)`, by which classes are decided; see `decide`.
     """
-    alone: dict[str, Any] = {"sync_on_compute": False}
+    no_sync: dict[str, Any] = {"sync_on_compute": False}
 
     def decided(metric: Metric) -> Metric:
-        return OfDecisions(metric, prior, **alone)
+        return MetricOfDecisions(metric, prior, **no_sync)
 
     return MetricCollection(
         {
-            "accuracy": decided(MulticlassAccuracy(num_classes, average="micro", validate_args=False, **alone)),
-            "balanced_accuracy": decided(BalancedAccuracy(num_classes, **alone)),
-            "macro_f1": decided(MulticlassF1Score(num_classes, average="macro", validate_args=False, **alone)),
-            "auroc": MacroAUROC(**alone),
-            "nll": NegativeLogLikelihood(**alone),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False, **alone),
+            "accuracy": decided(MulticlassAccuracy(num_classes, average="micro", validate_args=False, **no_sync)),
+            "balanced_accuracy": decided(BalancedAccuracy(num_classes, **no_sync)),
+            "macro_f1": decided(MulticlassF1Score(num_classes, average="macro", validate_args=False, **no_sync)),
+            "auroc": MacroAUROC(**no_sync),
+            "nll": NegativeLogLikelihood(**no_sync),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False, **no_sync),
         }
     )

@@ -1,4 +1,4 @@
-"""The one LightningModule: every network is trained, selected and used through it."""
+"""Defines the one LightningModule, through which every network is trained, selected and used."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,10 +22,10 @@ from krontime.training.mixture import PREFIX, Mixture
 from krontime.training.schedule import WarmupCosine
 
 FORMAT_VERSION = 5
-"""Of what this module adds to a Lightning checkpoint, under the key `krontime`; 4 and less had another closed form."""
+"""Version of what is added to a Lightning checkpoint under the key `krontime`; to 4, the closed form was another."""
 
 _MIXTURE = "krontime_closed_form"
-"""Key of a Lightning checkpoint for the tensors of the closed form, which are no weights to be averaged."""
+"""Key under which a Lightning checkpoint has the closed form's tensors, which are no weights to be averaged."""
 
 
 class SeriesClassifier(pl.LightningModule):
@@ -46,7 +46,7 @@ class SeriesClassifier(pl.LightningModule):
         class_weights: `(num_classes,)` weights of the loss, or None. Probabilities keep the frequencies of the training
             classes all the same: the logarithms of the weights are taken from the logits.
         prior: `(num_classes,)` frequencies of the training classes, by which classes are decided; see `decide`. None
-            for accuracy as the score, where all count alike.
+            for accuracy as the score, for which all are equal.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
     """
 
@@ -85,7 +85,7 @@ class SeriesClassifier(pl.LightningModule):
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes) if prior is None else prior)
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes, self.prior)
-        self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is no number has to show
+        self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is not finite has to show
         for parameter in self.parameters():
             if parameter.ndim < 2:  # decided here, since a strategy that shards parameters flattens them
                 parameter.no_weight_decay = True  # type: ignore[attr-defined]
@@ -93,24 +93,25 @@ class SeriesClassifier(pl.LightningModule):
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Raw series `(B, C, L)` and their mask to logits `(B, num_classes)`."""
+        """Return the logits `(B, num_classes)` of raw series `(B, C, L)` and their mask, closed form included."""
         return self._answer(x, mask, held_out=None)
 
     def network_logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits `(B, num_classes)` of the network alone, whose probabilities keep the training frequencies."""
+        """Return the logits `(B, num_classes)` of the network alone; their softmax keeps the training frequencies."""
         assert self.network is not None
         logits: Tensor = self.network(self.normalizer(x, mask), mask)
         return logits if self.class_weights is None else logits - self.class_weights.log()
 
     def _answer(self, x: Tensor, mask: Tensor | None, held_out: Tensor | None) -> Tensor:
+        """Return what `forward` does, with `held_out` in place of the closed form's log-probabilities where given."""
         if self.mixture is None:
             return self.network_logits(x, mask)
-        asked = self.network is not None and self.mixture.mixing.weight > 0
-        own = self.mixture.own(x, mask, held_out)
-        return self.mixture.mixed(self.network_logits(x, mask) if asked else None, own)
+        uses_network = self.network is not None and self.mixture.mixing.weight > 0
+        log_probability = self.mixture.closed_form_log_probability(x, mask, held_out)
+        return self.mixture.mixed(self.network_logits(x, mask) if uses_network else None, log_probability)
 
     def setup(self, stage: str) -> None:
-        """Send the others the closed form that the first rank alone has fitted, and what it says of held-out series."""
+        """Send all ranks the closed form, which the first alone has fitted, and what it says of held-out series."""
         if stage != "fit" or self.mixture is None or self.trainer.world_size == 1:
             return
         dataset = self.trainer.datamodule.dataset  # type: ignore[attr-defined]
@@ -119,21 +120,21 @@ class SeriesClassifier(pl.LightningModule):
         self.mixture.load_tensors(tensors)
 
     def on_train_start(self) -> None:
-        """Begin to measure the speed; in an epoch that is gone on with, this is all that is called."""
+        """Begin to measure the speed; within an epoch that is resumed, no other hook does."""
         self._batch_ended_s = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
-        """Leave validation out of the speed."""
+        """Begin to measure the speed anew, so that validation is left out of it."""
         self._batch_ended_s = time.perf_counter()
 
     def on_train_batch_start(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Seed the batch from the run's seed and its own number, so that a resumed run draws the same numbers."""
-        number = self.trainer.fit_loop.epoch_loop.total_batch_idx  # unlike the step's, never that of another batch
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx  # unlike the number of the step, no other batch's
         num_ranks = max(64, self.trainer.world_size)
         torch.manual_seed((self.seed * 1_000_003 + number) * num_ranks + self.global_rank)
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy of one batch."""
+        """Return and log the cross-entropy of one batch."""
         assert self.network is not None
         x, mask = self.normalizer(batch.x, batch.mask), batch.mask
         targets = F.one_hot(batch.y, self.num_classes).to(x.dtype)
@@ -141,8 +142,8 @@ class SeriesClassifier(pl.LightningModule):
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
         loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        # In parts, as Lightning would name them: its own mean over an epoch is not in a checkpoint. Once for each
-        # series, since a metric that does not look for NaN drops the weights that it is given.
+        # Logged under the names that Lightning would give, whose own mean over an epoch is in no checkpoint. Repeated
+        # for each series, since a metric that does not check for NaN ignores weights.
         self.train_loss.update(loss.detach().expand(len(batch.y)))
         self.log("train/loss_step", loss, prog_bar=True)  # the first rank's: steps wait for no sum over the ranks
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
@@ -157,10 +158,11 @@ class SeriesClassifier(pl.LightningModule):
         self.log("series_per_s", speed, prog_bar=True, batch_size=len(batch.y))
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Keep what the validation metrics are computed from once the network's weight is known."""
-        logits = self.network_logits(batch.x, batch.mask)
-        own = logits if self.mixture is None else self.mixture.own(batch.x, batch.mask, batch.held_out)
-        self._validated.append((logits, own, batch.y))
+        """Keep what the validation metrics are computed from, once the network's weight is known."""
+        logits = unmixed = self.network_logits(batch.x, batch.mask)
+        if self.mixture is not None:
+            unmixed = self.mixture.closed_form_log_probability(batch.x, batch.mask, batch.held_out)
+        self._validated.append((logits, unmixed, batch.y))
 
     def on_validation_epoch_end(self) -> None:
         """Fit the network's weight, and compute the validation metrics, once an epoch.
@@ -169,24 +171,25 @@ class SeriesClassifier(pl.LightningModule):
         closed form, of the mixture with it on series that the network's weight was not fitted to, whether or not the
         evidence is enough to mix the network in.
         """
-        logits, own, y = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        # `unmixed`: log-probabilities of the closed form, or the logits again where there is none.
+        logits, unmixed, y = (torch.cat(batches) for batches in zip(*self._validated, strict=True))
         self._validated.clear()
         answer = logits
-        loss = score_loss(own.float().log_softmax(dim=-1), y, self.prior).mean()
+        loss = score_loss(unmixed.float().log_softmax(dim=-1), y, self.prior).mean()
         if self.mixture is not None:
-            self.mixture.fit(logits, own, y, self.prior)
-            answer = self.mixture.mixed(logits, own)
+            self.mixture.fit(logits, unmixed, y, self.prior)
+            answer = self.mixture.mixed(logits, unmixed)
             loss = loss - self.mixture.mixing.gain
             self.log("val/network_weight", self.mixture.mixing.weight, sync_dist=True)  # the same on every rank
-            self._log_apart("network", self.mixture.mixing.factor * logits, y)
-            self._log_apart("closed_form", own, y)
+            self._log_part("network", self.mixture.mixing.factor * logits, y)
+            self._log_part("closed_form", unmixed, y)
         self.val_metrics.update(answer.float().softmax(dim=-1), y)
         scores = {**self.val_metrics.compute(), "loss": loss}
         self.val_metrics.reset()
         for name, score in scores.items():  # the same on every rank, which Lightning can't know
             self.log(f"val/{name}", score, prog_bar=name == "accuracy", sync_dist=True)
 
-    def _log_apart(self, part: str, logits: Tensor, y: Tensor) -> None:
+    def _log_part(self, part: str, logits: Tensor, y: Tensor) -> None:
         """Log accuracy and log loss of one part of the mixture, as `val/PART_accuracy` and `val/PART_nll`."""
         probability = logits.float().softmax(dim=-1)
         right = (decide(probability, self.prior) == y).float().mean()
@@ -194,16 +197,16 @@ class SeriesClassifier(pl.LightningModule):
         self.log(f"val/{part}_nll", F.cross_entropy(logits.float(), y), sync_dist=True)
 
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
+        """Return the positions `(B,)` of the series of a batch, and their class probabilities `(B, num_classes)`."""
         answer = self._answer(batch.x, batch.mask, batch.held_out)
         return batch.index.cpu(), answer.float().softmax(dim=-1).cpu()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser, with weight decay on matrices that do not refuse it, and a learning rate for each step."""
+        """Build the optimiser, without weight decay where a parameter refuses it, and the learning rate schedule."""
         assert self.optimizer is not None
-        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
-        for parameter in learned:
+        for parameter in trainable:
             groups[getattr(parameter, "no_weight_decay", False)]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
         schedule = WarmupCosine(
@@ -221,30 +224,32 @@ class SeriesClassifier(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of the whole gradient, also where each rank holds a shard of it."""
-        over_shards = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)  # FSDP's; Lightning refuses to
-        if over_shards is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            over_shards(gradient_clip_val)
+        clip_shards = getattr(
+            self.trainer.strategy.model, "clip_grad_norm_", None
+        )  # of FSDP, for which Lightning refuses to clip
+        if clip_shards is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip_shards(gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say what it is, in plain containers."""
+        """Add to the checkpoint what it is, in plain containers, and the closed form."""
         world_size = 1 if self._trainer is None else self.trainer.world_size
         checkpoint["krontime"] = {"format_version": FORMAT_VERSION, "world_size": world_size, **self.about}
         if self.mixture is not None:
             checkpoint[_MIXTURE] = self.mixture.tensors()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed form and the network's weight, which are no tensors of this module."""
+        """Load the closed form and the network's weight, which are not in the state of this module."""
         if self.mixture is not None:
             self.mixture.load_tensors(checkpoint[_MIXTURE])
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a copy needs to give the same answers, by name."""
+        """Return all tensors that a copy needs to give the same answers, by name."""
         return {**self.state_dict(), **({} if self.mixture is None else self.mixture.tensors())}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], *, assign: bool = False) -> None:
-        """Take what `tensors` gave; see `Mixture.load_tensors`."""
+        """Load what `tensors` returned; see `Mixture.load_tensors`."""
         self.load_state_dict(
             {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}, assign=assign
         )
@@ -252,12 +257,12 @@ class SeriesClassifier(pl.LightningModule):
             self.mixture.load_tensors(tensors, assign=assign)
 
     def loss_totals(self) -> list[float]:
-        """Sum of the loss over the series of the epoch up to now, of all ranks, and their number."""
+        """Return the sum of the loss over the series of the epoch up to now, of all ranks, and their number."""
         reduce = self.trainer.strategy.reduce
         return [float(reduce(total.clone(), reduce_op="sum")) for total in self._loss_totals()]
 
     def set_loss_totals(self, totals: Sequence[float]) -> None:
-        """Resume from `loss_totals`; the first rank holds those of all."""
+        """Resume from `loss_totals`; the first rank takes those of all ranks."""
         for total, value in zip(self._loss_totals(), totals, strict=True):
             total.fill_(value if self.global_rank == 0 else 0.0)
 
@@ -268,5 +273,5 @@ class SeriesClassifier(pl.LightningModule):
 
 
 def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """All tensors of a Lightning checkpoint that a module's answers need, as `SeriesClassifier.tensors` names them."""
+    """Return the tensors of a Lightning checkpoint that answers need, named as in `SeriesClassifier.tensors`."""
     return {**checkpoint["state_dict"], **checkpoint.get(_MIXTURE, {})}

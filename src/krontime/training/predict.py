@@ -1,4 +1,4 @@
-"""Class probabilities and scores of a module on chosen series: the same path for validation, test and new files."""
+"""Computes class probabilities and scores of chosen series, the same way for validation, test and new files."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from krontime.errors import UserError
 from krontime.metrics import MetricName
 from krontime.training.metrics import metric_collection
 from krontime.training.module import SeriesClassifier
-from krontime.training.progress import Counted
+from krontime.training.progress import PredictionProgress
 from krontime.training.quiet import quiet_lightning
 
 
@@ -37,7 +37,13 @@ class Scorer:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], accelerator: str | None = None, index: int | None = None) -> "Scorer":
-        """As a run's config says, or on another accelerator; on the first device of this machine unless told."""
+        """Make a scorer as a run's config says.
+
+        Args:
+            config: of the run, in plain types.
+            accelerator: to take instead of that of the config.
+            index: see the class.
+        """
         return cls(
             batch_size=config["data"]["eval_batch_size"],
             accelerator=accelerator or config["trainer"]["accelerator"],
@@ -48,7 +54,7 @@ class Scorer:
     def probabilities(
         self, module: SeriesClassifier, data: SeriesData, indices: np.ndarray, *, masked: bool | None = None
     ) -> torch.Tensor:
-        """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order.
+        """Compute the class probabilities `(len(indices), num_classes)`, float32, of series, in their order.
 
         Args:
             module: trained.
@@ -70,18 +76,26 @@ class Scorer:
         masked: bool | None = None,
         held_out: HeldOut | None = None,
     ) -> tuple[torch.Tensor, float]:
-        """See `probabilities`, `SeriesDataset`; and the seconds from the first batch to the last, reading included."""
+        """Compute what `probabilities` does, and the seconds from the first batch to the last, reading included.
+
+        Args:
+            module, data, indices, masked: see `probabilities`.
+            held_out: see `SeriesDataset`.
+
+        Raises:
+            UserError: the accelerator is not there.
+        """
         from lightning.fabric.utilities.exceptions import MisconfigurationException
         from lightning.pytorch import Trainer
 
         quiet_lightning()
-        watch, counted = _stopwatch(), Counted()
+        stopwatch, reported = _stopwatch(), PredictionProgress()
         try:
             trainer = Trainer(
                 accelerator=self.accelerator,
                 devices=1 if self.index is None else [self.index],
                 precision=self.precision,  # type: ignore[arg-type]
-                callbacks=[watch, counted],
+                callbacks=[stopwatch, reported],
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -90,15 +104,15 @@ class Scorer:
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"accelerator={self.accelerator!r}: {error}") from error
         batches = SeriesDataModule(data=data, batch_size=self.batch_size, masked=masked, held_out=held_out)
-        with progress("predicting", len(indices)) as counted.step:
+        with progress("predicting", len(indices)) as reported.step:
             outputs: Any = trainer.predict(module, batches.eval_dataloader(indices))
         assert np.array_equal(torch.cat([index for index, _ in outputs]).numpy(), indices)
-        return torch.cat([probability for _, probability in outputs]), watch.seconds
+        return torch.cat([probability for _, probability in outputs]), stopwatch.seconds
 
     def one_by_one(self, module: SeriesClassifier) -> Callable[[SeriesData], torch.Tensor]:
-        """What gives the class probabilities `(1, num_classes)` of the one series of some data, without delay.
+        """Make a function from data of one series to its class probabilities `(1, num_classes)`, set up beforehand.
 
-        The numbers are those of `probabilities` with batches of one series.
+        Its numbers are those of `probabilities` with batches of one series.
 
         Raises:
             UserError: the accelerator is not there.
@@ -124,7 +138,7 @@ class Scorer:
 
 
 def _stopwatch() -> Any:
-    """A callback that takes the seconds of a prediction, once all is set up."""
+    """Make a callback that measures the seconds of a prediction, once all is set up."""
     from lightning.pytorch import Callback
 
     class Stopwatch(Callback):
@@ -140,8 +154,8 @@ def _stopwatch() -> Any:
 
 
 def scores(probability: torch.Tensor, labels: np.ndarray, prior: torch.Tensor) -> dict[MetricName, float | None]:
-    """Every metric by name, from probabilities `(n, K)` and labels `(n,)`; see `decide` for the prior `(K,)`."""
+    """Compute every metric, from probabilities `(n, K)` and labels `(n,)`; see `decide` for the prior `(K,)`."""
     metrics = metric_collection(probability.shape[1], prior)
     metrics.update(probability, torch.from_numpy(np.ascontiguousarray(labels)))
     computed = metrics.compute()
-    return {name: round(float(computed[name]), 7) for name in get_args(MetricName)}  # what float32 holds
+    return {name: round(float(computed[name]), 7) for name in get_args(MetricName)}  # the digits that float32 holds

@@ -1,4 +1,4 @@
-"""What a run shows and keeps of its epochs, besides what its loggers write."""
+"""Shows and keeps what epochs and predictions have come to, besides what loggers write."""
 
 import logging
 import time
@@ -15,23 +15,24 @@ log = logging.getLogger(__name__)
 class Bar(RichProgressBar):
     """Lightning's progress bar, which asks for the metrics a few times a second and not after every batch.
 
-    To ask waits for the device, and to draw takes as long as a small step.
+    Asking waits for the device, and drawing takes as long as a small step.
     """
 
     EVERY_S = 0.2
+    """Seconds between two drawings."""
 
     def __init__(self) -> None:
         super().__init__(leave=False, console_kwargs={"stderr": True})  # standard output is for results
         self._drawn_s = 0.0
 
     def _get_train_description(self, current_epoch: int) -> str:
-        """As the lines of `EpochLines` do, count from 1."""
+        """Describe the epoch, counted from 1 as in `EpochLines`."""
         return f"epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw, if the last time is long enough ago."""
+        """Draw, if the last drawing is long enough ago."""
         now = time.perf_counter()
         if now - self._drawn_s >= self.EVERY_S or trainer.is_last_batch:
             self._drawn_s = now
@@ -39,36 +40,39 @@ class Bar(RichProgressBar):
 
 
 class EpochLines(pl.Callback):
-    """One line for each epoch, and now and then within a long one, where there is no terminal to draw a bar on."""
+    """Logs a line for each epoch, and some within a long one, where there is no terminal to draw a bar on."""
 
     def __init__(self) -> None:
-        self._began_s = self._validation_s = self._said_s = 0.0
+        self._began_s = self._validation_s = self._logged_s = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The time that is left is estimated from that of this epoch's batches."""
-        self._began_s = self._said_s = time.monotonic()
+        """Note when the epoch began, from which the time that is left is estimated."""
+        self._began_s = self._logged_s = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same for validation."""
-        self._validation_s = self._said_s = time.monotonic()
+        """Note when validation began."""
+        self._validation_s = self._logged_s = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A line, if the last is long enough ago."""
-        self._say(trainer, "batch", batch_idx + 1, int(trainer.num_training_batches), self._began_s)
+        """Log how far the epoch has come, if the last line is long enough ago."""
+        self._log_position(trainer, "batch", batch_idx + 1, int(trainer.num_training_batches), self._began_s)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """A line, if the last is long enough ago."""
-        self._say(trainer, "validation batch", batch_idx + 1, int(sum(trainer.num_val_batches)), self._validation_s)
+        """Log how far the epoch has come, if the last line is long enough ago."""
+        self._log_position(
+            trainer, "validation batch", batch_idx + 1, int(sum(trainer.num_val_batches)), self._validation_s
+        )
 
-    def _say(self, trainer: pl.Trainer, what: str, done: int, total: int, began_s: float) -> None:
+    def _log_position(self, trainer: pl.Trainer, what: str, done: int, total: int, began_s: float) -> None:
+        """Log how many of `total` are done and how long the rest may take, if the last line is long enough ago."""
         now_s = time.monotonic()
-        if not trainer.is_global_zero or now_s - self._said_s < EVERY_S or done >= total:
+        if not trainer.is_global_zero or now_s - self._logged_s < EVERY_S or done >= total:
             return
-        self._said_s = now_s
+        self._logged_s = now_s
         left_s = (now_s - began_s) * (total - done) / done
         log.info(
             "epoch %d of %s: %s %d of %d, about %s left of it",
@@ -92,33 +96,37 @@ class EpochLines(pl.Callback):
         log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, ", ".join(shown))
 
 
-class Counted(pl.Callback):
-    """Reports each batch that is predicted."""
+class PredictionProgress(pl.Callback):
+    """Reports each batch that is predicted to a progress display.
+
+    Attributes:
+        step: is called with the number of series of the batch; set before predicting.
+    """
 
     step: Step
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """One more."""
+        """Report the series of the batch."""
         self.step(len(batch.index))
 
 
 class History(pl.Callback):
-    """The metrics of every epoch, for the learning curves; travels in checkpoints, so that a resumed run has all."""
+    """Keeps the metrics of every epoch for the learning curves, in checkpoints too, so that a resumed run has all."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add one row."""
+        """Add the row of the epoch."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return what the checkpoint keeps."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Take what the checkpoint kept."""
         self.rows = state_dict["rows"]

@@ -1,4 +1,4 @@
-"""What a run needs to resume, after it was cut off, as if it had not been."""
+"""Restores what a run that was cut off needs to resume as if it had not been."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from krontime.training.done import StopWhenDone
 
 
 class RestoreStopState(pl.Callback):
-    """Restores what Lightning forgets of the state that it restores.
+    """Restores the parts of a checkpoint's state that Lightning does not restore.
 
     A run that was stopped early, and cut off before it was scored, stays stopped: Lightning restores the callback that
     asked to stop, and not that it did. And a run folder that was moved keeps its best score: Lightning drops that where
@@ -21,7 +21,7 @@ class RestoreStopState(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Correct the state before the callbacks are given it."""
+        """Correct the state before it reaches the callbacks."""
         states = checkpoint.get("callbacks", {})
         reasons, is_done = [], False
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ class RestoreStopState(pl.Callback):
 
 
 def _move(state: dict[str, Any], dirpath: str) -> None:
-    """Let a `ModelCheckpoint`'s state name the files of another folder."""
+    """Change the state of a `ModelCheckpoint` so that its paths are in the folder `dirpath`."""
 
     def moved(path: str) -> str:
         return str(Path(dirpath) / Path(path).name) if path else path

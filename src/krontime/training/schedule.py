@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Defines the learning rate over a run."""
 
 import math
 
@@ -10,10 +10,10 @@ from torch.optim.lr_scheduler import LRScheduler
 class WarmupCosine(LRScheduler):
     """Linear warm-up over a fraction of the steps, then a cosine down to a fraction of the peak.
 
-    A function of the number of steps alone, computed once a step for all groups of parameters.
+    It depends on the number of steps alone, and is computed once a step for all groups of parameters.
 
     Args:
-        optimizer: whose learning rate is the peak.
+        optimizer: its learning rate is the peak.
         total_steps: optimiser steps of the run.
         warmup_fraction: fraction of them, 0 to 1.
         min_lr_ratio: factor at the last step, 0 to 1.
@@ -26,12 +26,12 @@ class WarmupCosine(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The learning rate of each group of parameters at the next step."""
+        """Return the learning rate of each group of parameters at the next step."""
         factor = self.factor(self.last_epoch)
         return [peak * factor for peak in self.base_lrs]
 
     def factor(self, steps_done: int) -> float:
-        """What the peak is multiplied by in the step after so many."""
+        """Return what the peak is multiplied by in the step after `steps_done`."""
         warmup_steps = round(self.warmup_fraction * self.total_steps)
         if steps_done < warmup_steps:
             return (steps_done + 1) / (warmup_steps + 1)

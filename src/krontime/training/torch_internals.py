@@ -1,4 +1,4 @@
-"""What training uses of PyTorch and Lightning that they call private, each with the reason (the networks: `models`).
+"""Gathers what training uses of PyTorch's and Lightning's private parts, with reasons (networks: in `models`).
 
 `tests/unit/training/test_torch_internals.py` fails when other versions are installed than these uses were checked with.
 """
@@ -21,13 +21,13 @@ tensor that it makes; PyTorch documents them, under these names alone.
 
 
 def storage_id(tensor: Tensor) -> int:
-    """The same for tensors that are views of the same memory; `data_ptr` is 0 for all of those without memory."""
+    """Return a number that views of the same memory share; `data_ptr` is 0 for all tensors without memory."""
     number: int = tensor.untyped_storage()._cdata
     return number
 
 
 def mark_as_not_begun(checkpoint: dict[str, Any]) -> None:
-    """Take back that Lightning counts the batch that is about to begin as ready, and as last.
+    """Change a checkpoint so that the batch that is about to begin counts neither as ready nor as the last.
 
     A checkpoint within an epoch is only made after a batch in Lightning; ours is made before the next one.
     """

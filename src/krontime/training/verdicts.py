@@ -1,4 +1,4 @@
-"""What closed form and network each say of a series, and which levels of the network it comes from.
+"""Asks closed form and network separately about a series, and which levels of the network its answer comes from.
 
 Shape letters: B batch, C channels, L time points, K classes, h levels.
 """
@@ -33,7 +33,7 @@ class Verdicts:
 
 @torch.no_grad()
 def verdicts(module: SeriesClassifier, values: Tensor, mask: Tensor | None, target: int) -> Verdicts:
-    """Ask each part of a model.
+    """Ask each part of a model about one series.
 
     Args:
         module: trained, on the CPU.
@@ -43,28 +43,31 @@ def verdicts(module: SeriesClassifier, values: Tensor, mask: Tensor | None, targ
     """
     x, observed = values[None], None if mask is None else mask[None]
     mixture = module.mixture
-    own = None if mixture is None else mixture.own(x, observed)[0].exp()
+    closed_form = None if mixture is None else mixture.closed_form_log_probability(x, observed)[0].exp()
     if module.network is None:
-        return Verdicts(own, None, 0.0, [])
+        return Verdicts(closed_form, None, 0.0, [])
     logits = module.network_logits(x, observed)[0]
     factor, weight = (1.0, 1.0) if mixture is None else (mixture.mixing.factor, mixture.mixing.weight)
     levels = _levels(module.network, module.normalizer(x, observed), observed, target)
-    return Verdicts(own, (factor * logits).softmax(dim=-1), weight, levels)
+    return Verdicts(closed_form, (factor * logits).softmax(dim=-1), weight, levels)
 
 
 def _levels(network: nn.Module, x: Tensor, mask: Tensor | None, target: int) -> list[tuple[int, float]]:
+    """Return `Verdicts.levels` from scaled series, by what goes into the network's head."""
     if not isinstance(network, KronTime) or not network.head_by_level:
         return []
-    seen: list[Tensor] = []
-    hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    features: list[Tensor] = []
+    hook = network.head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     try:
         network(x, mask)
     finally:
         hook.remove()
     weight = network.head.weight[target] - network.head.weight.mean(dim=0)
     num_levels = network.plan.depth + 1
-    # Features of each channel one after the other, and in each those of the levels.
-    added = (weight * seen[0][0]).unflatten(0, (-1, num_levels, network.norm_head.normalized_shape[0] // num_levels))
+    # Features are ordered by channel, then by level.
+    added = (weight * features[0][0]).unflatten(
+        0, (-1, num_levels, network.norm_head.normalized_shape[0] // num_levels)
+    )
     sizes = network.plan.trim(network.tokenizer.num_tokens(x.shape[-1]))
     group_sizes = [1, *torch.tensor(sizes).cumprod(dim=0).tolist()]
     return list(zip(group_sizes, added.sum(dim=(0, 2)).tolist(), strict=True))

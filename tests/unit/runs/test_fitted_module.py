@@ -139,7 +139,9 @@ class TestClosedForm:
         assert all(torch.equal(value, other.tensors()[name]) for name, value in first.mixture.tensors().items())
         batches = [dataset.__getitems__([3, 4]) for dataset in datasets]
         assert torch.equal(batches[0].held_out, batches[1].held_out)
-        assert torch.equal(*(module.mixture.own(batches[0].x, None) for module in (first, other)))
+        assert torch.equal(
+            *(module.mixture.closed_form_log_probability(batches[0].x, None) for module in (first, other))
+        )
 
     @staticmethod
     def received(given: Any, rank: int, sent: Any) -> Any:

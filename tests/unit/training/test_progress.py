@@ -8,7 +8,7 @@ import pytest
 
 from krontime import console
 from krontime.training import progress
-from krontime.training.progress import Bar, Counted, EpochLines
+from krontime.training.progress import Bar, EpochLines, PredictionProgress
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_bar_counts_from_one(epoch: int, expected: str) -> None:
 
 def test_each_predicted_batch_counts_its_series(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
-    counted = Counted()
+    counted = PredictionProgress()
     counted.step = done.append
     for size in (5, 5, 2):
         counted.on_predict_batch_end(trainer(), SimpleNamespace(), None, SimpleNamespace(index=range(size)), 0, 0)
