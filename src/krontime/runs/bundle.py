@@ -25,7 +25,7 @@ from krontime.runs.record import Record
 from krontime.storage import HELD_OUT, RECORD
 
 FORMAT_VERSION = 4
-"""Of `bundle.json` and of what lies beside it."""
+"""Version of `bundle.json` and of the files beside it."""
 
 WEIGHTS = "model.safetensors"
 ABOUT = "bundle.json"
@@ -40,7 +40,7 @@ def is_bundle(folder: Path) -> bool:
 
 
 def load(folder: Path) -> LoadedRun:
-    """The selected module of a run folder or of a bundle.
+    """Load the selected module of a run folder or of a bundle.
 
     Raises:
         UserError: the folder is neither, or is damaged.
@@ -54,7 +54,7 @@ def write_bundle(
     """Write a bundle, whole or not at all.
 
     Args:
-        run: what it is made of.
+        run: the run that the bundle is made of.
         record: the run's, without the folders of its machine.
         card: the model card.
         folder: must not exist.
@@ -81,8 +81,8 @@ def write_bundle(
             write_predictions(run.held_out, building / HELD_OUT)
         record.write(building / RECORD)
         (building / CARD).write_text(card + ("" if more is None else more(building)), encoding="utf-8")
-        own = files_of(building)
-        names = (*own, *sorted({path.name for path in building.iterdir()} - set(own)))
+        bundle_files = files_of(building)
+        names = (*bundle_files, *sorted({path.name for path in building.iterdir()} - set(bundle_files)))
         sums = "".join(f"{_sha256(building / name)}  {name}\n" for name in names)
         (building / SUMS).write_text(sums, encoding="utf-8")
         for name in (*names, SUMS):
@@ -94,7 +94,7 @@ def write_bundle(
 
 
 def read_bundle(folder: Path) -> LoadedRun:
-    """The module of a bundle, after its checksums have been compared.
+    """Load the module of a bundle, after its checksums have been compared.
 
     Raises:
         UserError: a file is missing or is not the one that was written, or the bundle is of another format version.
@@ -118,12 +118,12 @@ def read_bundle(folder: Path) -> LoadedRun:
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
-    """The files of a bundle that have a checksum; a run from before there were held-out predictions has none."""
+    """List the files of the bundle itself; held-out predictions are missing where the run is older than they are."""
     return (*CONTENT, *([HELD_OUT] if (folder / HELD_OUT).exists() else []))
 
 
 def check_sums(folder: Path, needed: Sequence[str] | None = None) -> None:
-    """Compare files with the checksums noted for them; all others are left alone.
+    """Compare files with the checksums noted for them; files that are not asked for are not read.
 
     Args:
         folder: of a bundle.
@@ -155,6 +155,11 @@ def check_sums(folder: Path, needed: Sequence[str] | None = None) -> None:
 
 
 def _about(path: Path) -> dict[str, Any]:
+    """Read `bundle.json`.
+
+    Raises:
+        UserError: it is no JSON, or of another format version.
+    """
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

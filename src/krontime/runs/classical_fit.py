@@ -1,4 +1,4 @@
-"""Classifiers of aeon as references: fitted once, under the protocol of the networks.
+"""Fits classifiers of aeon as references, once, under the protocol of the networks.
 
 Shape letters: n series, C channels, L time points, K classes.
 """
@@ -35,18 +35,19 @@ NEEDS_PROBABILITIES: tuple[MetricName, ...] = ("auroc", "nll", "ece")
 """Metrics that say nothing of a classifier which only names a class."""
 
 WARM_UP_SERIES = 3
-"""Series of each class that numba compiles on; of at most `WARM_UP_CLASSES` classes, and `WARM_UP_POINTS` of each."""
+"""Number of series of each class that numba compiles on, at most."""
 
 WARM_UP_CLASSES = 4
+"""Number of these classes, at most."""
 
 WARM_UP_POINTS = 512
-
+"""Number of points of each of these series, at most."""
 
 SHORTEST = 3
-"""Points that any of aeon's classifiers needs: the difference of a series and one more."""
+"""Number of points that any of aeon's classifiers needs: the difference of a series and one more."""
 
 _REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError)
-"""aeon's words for data or options that it can't work with; its own checks come late, or not at all."""
+"""Errors that aeon raises for data or options that it can't work with; its own checks come late, or not at all."""
 
 
 class Arrays:
@@ -70,8 +71,8 @@ class Arrays:
         self.batch_size = batch_size
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """float64 `(len(indices), C, L)`, in that order: some of aeon's features are compiled for nothing else."""
-        dataset = SeriesDataset(self.data, self.data.needs_mask(indices))  # no other series have a say in these
+        """Read series as float64 `(len(indices), C, L)`, in that order; some features of aeon take nothing else."""
+        dataset = SeriesDataset(self.data, self.data.needs_mask(indices))  # no other series changes these
         out = np.zeros((len(indices), self.data.num_channels, self.length))
         for start in range(0, len(indices), self.batch_size):
             batch = dataset.__getitems__(indices[start : start + self.batch_size].tolist())
@@ -81,7 +82,7 @@ class Arrays:
 
 
 class ClassicalFit(Fit):
-    """See `Fit`. The fitted classifier is kept in memory alone, since aeon's can only be stored as pickle."""
+    """Fits a classifier of aeon; see `Fit`. It is kept in memory alone, since it can only be stored as pickle."""
 
     def __init__(self, config: Mapping[str, Any], job: PreparedData, run_dir: Path, *, is_first: bool) -> None:
         super().__init__(config, job, run_dir, is_first=is_first)
@@ -91,7 +92,7 @@ class ClassicalFit(Fit):
 
     @property
     def warm_up_s(self) -> float | None:
-        """Seconds of what came before fitting: numba compiles what it has not compiled before."""
+        """Seconds of compiling before fitting, by numba, of what it has not compiled before."""
         return self._warm_up_s
 
     @property
@@ -101,12 +102,12 @@ class ClassicalFit(Fit):
 
     @property
     def part_times_s(self) -> dict[str, float]:
-        """There is one part."""
+        """Seconds of fitting, of the classifier as the one part."""
         return {"classifier": self.train_time_s}
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Those of the processor in the same time."""
+        """Processor seconds of fitting, in all threads; None before its end."""
         return self._cpu_s
 
     @property
@@ -116,11 +117,15 @@ class ClassicalFit(Fit):
 
     @property
     def memory_advice(self) -> str:
-        """The classifier holds features of all series."""
+        """What was too large: the classifier holds features of all series."""
         return f"{self.config['model']['classifier']}: expected fewer kernels or features, or a smaller data set"
 
     def run(self) -> None:
-        """Fit the classifier on the series that the protocol names."""
+        """Fit the classifier on the series that the protocol names.
+
+        Raises:
+            UserError: series are too short, or aeon refuses the data or the options.
+        """
         if (longest := self.job.spec.length) < SHORTEST:
             raise UserError(
                 f"model={self.config['model']['name']}: expected series of at least {SHORTEST} points; the longest of "
@@ -141,7 +146,7 @@ class ClassicalFit(Fit):
             batch_size=options["eval_batch_size"],
         )
         self._estimator = reference.estimator
-        self._warm_up_s = self._warmed_up(fitted_on)
+        self._warm_up_s = self._warm_up(fitted_on)
         self._memory = PeakMemory()
         self._began_s, cpu_s = time.perf_counter(), time.process_time()
         log.info("Fitting to %d series", len(fitted_on))
@@ -154,17 +159,17 @@ class ClassicalFit(Fit):
         self._ended_s, self._cpu_s = time.perf_counter(), time.process_time() - cpu_s
         self.ended()
 
-    def _warmed_up(self, fitted_on: np.ndarray) -> float | None:
+    def _warm_up(self, fitted_on: np.ndarray) -> float | None:
         """Let numba compile on a few short series what fitting and predicting use.
 
         It takes seconds to minutes once in a process, and memory that stays: neither is a cost of the classifier.
 
         Returns:
-            The seconds that it took; None where so few series don't do, and compiling counts as fitting.
+            The seconds that it took; None where so few series are not enough, so that compiling counts as fitting.
         """
         labels = self.job.data.labels[fitted_on]
-        first = [np.flatnonzero(labels == label)[:WARM_UP_SERIES] for label in np.unique(labels)[:WARM_UP_CLASSES]]
-        few = np.concatenate(first)
+        few_each = [np.flatnonzero(labels == label)[:WARM_UP_SERIES] for label in np.unique(labels)[:WARM_UP_CLASSES]]
+        few = np.concatenate(few_each)
         started_s = time.perf_counter()
         state = np.random.get_state()  # noqa: NPY002  # what some classifiers draw from
         try:
@@ -173,7 +178,7 @@ class ClassicalFit(Fit):
                 estimator = self._estimator.clone()
                 estimator.fit(series, labels[few])
                 estimator.predict_proba(series[:1])
-        except Exception as error:  # whatever too few series lead to; what is wrong with all of them shows in fitting
+        except Exception as error:  # whatever too few series lead to; what is wrong with the data shows in fitting
             log.debug("Not warmed up: %s", error)
             return None
         finally:
@@ -215,12 +220,12 @@ def _contained() -> Iterator[None]:
 
 
 def fitted_indices(protocol: Protocol, train: np.ndarray, validation: np.ndarray) -> np.ndarray:
-    """Positions of the series that a reference classifier is fitted on, rising."""
+    """Return the positions of the series that a reference classifier is fitted on, rising."""
     return train if protocol.fitted_on == "train" else np.sort(np.concatenate([train, validation]))
 
 
 def aeon_classifier(config: Mapping[str, Any], *, num_jobs: int) -> AeonClassifier:
-    """The reference classifier of a plain config; seeded as the run, and with as many threads, where it takes them."""
+    """Build the reference classifier of a plain config, with the run's seed and `num_jobs` threads if it takes them."""
     from hydra.utils import get_class
 
     options = {key: value for key, value in config["model"].items() if key != "name"}

@@ -1,7 +1,7 @@
 """Decisions beyond the most probable class: sets of classes at a stated coverage, and thresholds on one class.
 
 Both come from series that were held out of what classifies them, never from test series. What is promised of new series
-counts one more unit (series, or group of them) than was held out, at its worst; so few units promise little.
+counts one more unit (series, or group of them) than was held out, as the worst possible; so few units promise little.
 
 Shape letters: n series, K classes.
 """
@@ -17,7 +17,7 @@ from krontime.metrics import decide
 from krontime.runs.predictions import Predictions
 
 _ROUNDING = 1e-9
-"""Of sums of weights."""
+"""Largest rounding error of a sum of weights."""
 
 
 class ConformalSets(NamedTuple):
@@ -101,7 +101,7 @@ class Threshold(NamedTuple):
     def of(
         cls, held_out: Predictions, class_name: str, *, recall: object = None, precision: object = None
     ) -> "Threshold":
-        """Take the threshold that reaches one of the two on held-out series, and of these the best for the other.
+        """Find the threshold that reaches the recall or the precision on held-out series and is best for the other.
 
         The recall is promised for new series of the class, as the coverage of `ConformalSets`. The precision counts one
         more decision, a wrong one, than there was.
@@ -182,7 +182,7 @@ class Rules(NamedTuple):
         return cls(sets, limit)
 
     def applied(self, predictions: Predictions) -> Predictions:
-        """The predictions with the sets, and with what the threshold decides."""
+        """Return the predictions with the sets, and with what the threshold decides."""
         if self.threshold is not None:
             predictions = replace(predictions, decided=self.threshold.decide(predictions))
         if self.sets is not None:
@@ -190,29 +190,33 @@ class Rules(NamedTuple):
         return predictions
 
     def sentences(self) -> list[str]:
-        """What is promised, a line each."""
+        """List what each rule promises, a sentence each."""
         return [str(rule) for rule in self if rule is not None]
 
 
 def _truth(held_out: Predictions) -> np.ndarray:
-    """`(n,)`, positions of the true classes, all of which are known."""
+    """Return the positions `(n,)` of the true classes, all of which are known."""
     code = {name: position for position, name in enumerate(held_out.class_names)}
     return np.array([code[label] for label in held_out.labels if label is not None], np.int64)
 
 
 def _fraction(key: str, value: object) -> float:
+    """Check that a value is a number between 0 and 1; `key` names it in the error."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise UserError(f"{key}={value!r}: expected a fraction above 0 and below 1")
     return float(value)
 
 
 def _lowest(values: np.ndarray, groups: np.ndarray | None, fraction: float) -> float | None:
-    """The highest bound that a new value reaches with at least this probability; None where too few are known.
+    """Find the highest bound that a new value reaches with at least a given probability.
 
     Args:
         values: `(n,)`.
         groups: `(n,)` codes of what values have in common, each with the same weight in all; None for each its own.
-        fraction: of the units and one more, which reaches no bound.
+        fraction: the probability; the new unit is counted with the known ones, as one that reaches no bound.
+
+    Returns:
+        The bound; None where too few units are known for any.
     """
     if groups is None:
         weight = np.full(len(values), 1 / (len(values) + 1))
@@ -225,6 +229,7 @@ def _lowest(values: np.ndarray, groups: np.ndarray | None, fraction: float) -> f
 
 
 def _for_recall(held_out: Predictions, probability: np.ndarray, is_class: np.ndarray, recall: object) -> float:
+    """Find the highest threshold with that recall of new series of the class; see `Threshold.of`."""
     recall = _fraction("threshold.recall", recall)
     groups = None if held_out.groups is None else held_out.groups[is_class]
     lowest = _lowest(probability[is_class], groups, recall)
@@ -239,15 +244,16 @@ def _for_recall(held_out: Predictions, probability: np.ndarray, is_class: np.nda
 
 
 def _for_precision(probability: np.ndarray, is_class: np.ndarray, precision: object) -> float:
+    """Find the lowest threshold with that precision, counting one more wrong decision; see `Threshold.of`."""
     precision = _fraction("threshold.precision", precision)
     order = np.argsort(-probability, kind="stable")
     bounds = probability[order]
     reached = np.cumsum(is_class[order]) / np.arange(2, len(order) + 2)
     reached[:-1][bounds[:-1] == bounds[1:]] = 0.0  # equal probabilities are on one side
-    good = np.flatnonzero(reached >= precision - _ROUNDING)
-    if not len(good):
+    enough = np.flatnonzero(reached >= precision - _ROUNDING)
+    if not len(enough):
         raise UserError(
             f"threshold.precision={precision:g}: expected at most {float(reached.max(initial=0)):.3f}, which the "
             f"{len(is_class)} held-out series show at the best threshold"
         )
-    return float(bounds[good[-1]])
+    return float(bounds[enough[-1]])

@@ -1,4 +1,4 @@
-"""What a number depends on besides the config: the machine, the versions, the commit."""
+"""Reads what a number depends on besides the config: the machine, the versions, the commit."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def environment(device: "str | torch.device" = "cpu", count: int = 1) -> dict[str, Any]:
-    """`device`, `versions` and `git` of this process, under the names that a record gives them.
+    """Return `device`, `versions` and `git` of this process, under the names that a record gives them.
 
     Args:
         device: the one in use, or torch's name of it, such as `cpu` or `cuda:1`.
@@ -62,12 +62,12 @@ def environment(device: "str | torch.device" = "cpu", count: int = 1) -> dict[st
 
 
 def environment_json(device: "str | torch.device") -> dict[str, Any]:
-    """`environment` as plain JSON values, for a file that is no record."""
+    """Return `environment` as plain JSON values, for a file that is no record."""
     return {key: getattr(value, "model_dump", lambda v=value: v)() for key, value in environment(device).items()}
 
 
 def cpu_model() -> str:
-    """The processor's name as the operating system gives it."""
+    """Return the processor's name as the operating system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -78,7 +78,7 @@ def cpu_model() -> str:
 
 
 def git_state(root: Path | None = None) -> GitState | None:
-    """State of the checkout that this package runs from; None for a wheel, or where git can't say.
+    """Return the state of the checkout that this package runs from; None for a wheel, or where git can't say.
 
     Args:
         root: top folder of a checkout; by default the one that this file lies in.

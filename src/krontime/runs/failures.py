@@ -1,4 +1,4 @@
-"""What ended a run that was not the program's fault, in words that say what to do."""
+"""Explains what ended a run and was not the program's fault, in words that say what to do."""
 
 import errno
 import re
@@ -23,9 +23,9 @@ _STORAGE = {
     errno.EIO: "a disk in order",
     errno.ESTALE: "a network folder that stays mounted",
 }
-"""Errors of the storage, and what is expected instead."""
+"""What is expected instead of each error of the storage, by error number."""
 
-_GOES_ON = "; the same command resumes from the last checkpoint"
+_RESUMES = "; the same command resumes from the last checkpoint"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def was_terminated(error: BaseException) -> bool:
-    """Whether a SIGTERM is behind an error: Lightning's clean-up may fail where it was called at an odd moment."""
+    """Say whether a SIGTERM caused an error; Lightning's clean-up may fail after it and hide it."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
@@ -46,34 +46,41 @@ def was_terminated(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> Status:
-    """How a run that was ended by an error is recorded."""
+    """Return the status under which a run that was ended by an error is recorded."""
     return Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.FAILED
 
 
 def explained(
     error: BaseException, config: Mapping[str, Any], run_dir: Path, *, memory_advice: str | None = None
 ) -> UserError | None:
-    """What a user can do about an error; None where it is the program's own."""
+    """Explain what a user can do about an error; None where it is the program's own.
+
+    Args:
+        error: what ended the run.
+        config: of the run, in plain types.
+        run_dir: its folder.
+        memory_advice: what was too large, and what would be smaller.
+    """
     if is_out_of_memory(error):
         return UserError(f"out of memory with {memory_advice or 'this data set: expected a smaller one'}")
     if isinstance(error, OSError) and (expected := _STORAGE.get(error.errno or 0)):
         where = error.filename or run_dir
-        return UserError(f"{where}: {error.strerror or error}; expected {expected}{_GOES_ON}")
+        return UserError(f"{where}: {error.strerror or error}; expected {expected}{_RESUMES}")
     if is_rank_lost(error):
         return UserError(
             "another process of this training ended or can't be reached: expected its own message further up (none "
-            f"where the operating system ended it, for want of memory above all){_GOES_ON}"
+            f"where the operating system ended it, for want of memory above all){_RESUMES}"
         )
     if config["data"]["num_workers"] and (reason := _reader_ended(error)):
         return UserError(
             f"data.num_workers={config['data']['num_workers']}: a process that reads data {reason}; expected memory "
-            f"for all of them, or fewer, and files that are left alone while they are read{_GOES_ON}"
+            f"for all of them, or fewer, and files that are left alone while they are read{_RESUMES}"
         )
     return None
 
 
 def is_rank_lost(error: BaseException) -> bool:
-    """Whether the process group lost one of its processes: what gloo and NCCL then say to the others."""
+    """Say whether the process group lost a process, from what gloo and NCCL then raise in the others."""
     text = str(error)
     return isinstance(error, RuntimeError) and (
         ("gloo" in text and any(words in text for words in ("closed by peer", "reset by peer", "Timed out", "timeout")))
@@ -83,13 +90,13 @@ def is_rank_lost(error: BaseException) -> bool:
 
 
 def _reader_ended(error: BaseException) -> str | None:
-    """What became of a process that reads data, where that is what an error is about."""
+    """Say what became of a process that reads data; None where an error is about something else."""
     if isinstance(error, RuntimeError):
         if match := re.search(r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (.*)", str(error)):
             return match[1].split(". ")[0].rstrip(".")
         if "Pin memory thread exited" in str(error):  # which ends with the process whose batch it was pinning
             return "ended unexpectedly"
-    if isinstance(error, ConnectionError | EOFError) and any(  # it ended while a batch of its was being taken over
+    if isinstance(error, ConnectionError | EOFError) and any(  # it ended while its batch was being received
         frame.filename == connection.__file__ for frame in traceback.extract_tb(error.__traceback__)
     ):
         return "ended unexpectedly"

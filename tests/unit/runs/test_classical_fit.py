@@ -118,7 +118,7 @@ def test_it_is_aeons_classifier_on_the_scaled_training_series(finished, config):
 @pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
 def test_it_sees_the_series_that_the_protocol_names(config, monkeypatch, tmp_path, fit_on):
     seen: list[tuple[str, np.ndarray]] = []
-    monkeypatch.setattr(ClassicalFit, "_warmed_up", lambda *_: None)
+    monkeypatch.setattr(ClassicalFit, "_warm_up", lambda *_: None)
     read = Arrays.read
     monkeypatch.setattr(Arrays, "read", lambda self, indices: seen.append(("read", indices)) or read(self, indices))
     fit = DummyClassifier.fit

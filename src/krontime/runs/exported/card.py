@@ -1,4 +1,4 @@
-"""What the model card says of the formats beside a bundle, in Markdown."""
+"""Writes the section of the model card on the formats beside a bundle, in Markdown."""
 
 from krontime.runs.exported import formats
 from krontime.runs.exported.files import FILES
@@ -8,7 +8,7 @@ from krontime.training.answer import Answer
 
 
 def of_formats(run: LoadedRun, results: list[Parity], series: Sample) -> str:
-    """The section on the formats: what is in them, what they take and give, and how far they are from the model."""
+    """Write the section: what the formats hold, take and return, and how far they are from the trained model."""
     names = [result.name for result in results]
     rows = [
         f"| {it.name} | `{FILES[it.name][0]}` | {it.difference:.1e} | {it.num_other_classes} of {len(series.series)} |"
@@ -33,6 +33,7 @@ def of_formats(run: LoadedRun, results: list[Parity], series: Sample) -> str:
 
 
 def _contents(run: LoadedRun) -> list[str]:
+    """List the lines on what a graph holds, takes and returns."""
     answer, spec = Answer(run.module, run.spec.length), run.spec
     inside = []
     if answer.network is not None:

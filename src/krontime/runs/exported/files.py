@@ -8,12 +8,12 @@ PREDICT = "predict.py"
 ABOUT = "about.json"
 
 FILES = {"onnx": (ONNX, PREDICT), "torch": (TORCH,)}
-"""By format, what it adds to a bundle."""
+"""Files that each format adds to a bundle."""
 
 NEEDS: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
-"""By format, the packages that it needs beside those of krontime."""
+"""Packages that each format needs beside those of krontime."""
 
 
 def missing_packages(name: str) -> list[str]:
-    """Which packages of a format are not installed."""
+    """List the packages of a format that are not installed."""
     return [package for package in NEEDS[name] if find_spec(package) is None]

@@ -24,15 +24,16 @@ from krontime.runs.load import LoadedRun
 from krontime.training.answer import Answer
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""Probabilities `(B, K)` of series `(B, C, L)`."""
+"""A function from series `(B, C, L)` to probabilities `(B, K)`."""
 
 SHORTEST = 16
-"""Points that a graph is given at least: shorter series are padded, which changes no answer."""
+"""Number of points that a graph is given at least: shorter series are padded, which changes no answer."""
 
 _OPSET = 18
-"""Of ONNX: the exporter writes Fourier transforms as this version has them."""
+"""Version of the ONNX operators: the exporter writes Fourier transforms as this version has them."""
 
 _EXAMPLE_LENGTH = 200
+"""Number of points, at most, of the series that the program is traced with."""
 
 
 def write(run: LoadedRun, names: list[str], folder: Path) -> None:
@@ -49,7 +50,7 @@ def write(run: LoadedRun, names: list[str], folder: Path) -> None:
 
 
 def described(run: LoadedRun) -> dict[str, Any]:
-    """What a program has to know that runs a graph: it travels in the file."""
+    """Return what a program that runs a graph has to know, as plain values; every file carries it."""
     prepare = {key: value for key, value in run.config["data"]["prepare"].items() if value is not None}
     return {
         "krontime": __version__,
@@ -63,7 +64,7 @@ def described(run: LoadedRun) -> dict[str, Any]:
 
 
 def traced(run: LoadedRun) -> torch.export.ExportedProgram:
-    """The program of a run's answer, for any number of series of any length up to that of training."""
+    """Trace the answer of a run, for any number of series of any length up to that of training."""
     answer = Answer(run.module.cpu().eval(), run.spec.length).eval()
     longest = run.spec.length
     example = torch.randn(2, run.spec.num_channels, min(longest, _EXAMPLE_LENGTH))
@@ -72,14 +73,14 @@ def traced(run: LoadedRun) -> torch.export.ExportedProgram:
         axes[2] = torch.export.Dim("length", min=SHORTEST, max=longest)
     with _quiet(), torch.no_grad():
         program = torch.export.export(answer, (example,), dynamic_shapes={"x": axes}, strict=False)
-        own = torch.ops.krontime.long_convolution.default
-        if any(node.target is own for node in program.graph.nodes):  # it would be unknown to who loads the program
-            program = program.run_decompositions({own: convolved})
+        custom = torch.ops.krontime.long_convolution.default
+        if any(node.target is custom for node in program.graph.nodes):  # unknown where krontime is not imported
+            program = program.run_decompositions({custom: convolved})
         return program
 
 
 def loaded(name: str, folder: Path, num_threads: int | None = None) -> Predict:
-    """What predicts with a format's file.
+    """Load a format's file as a function that predicts.
 
     Args:
         name: of the format.
@@ -98,7 +99,7 @@ def loaded(name: str, folder: Path, num_threads: int | None = None) -> Predict:
 
 
 def of_run(run: LoadedRun) -> Predict:
-    """What predicts with the trained module itself, as the command `predict` does."""
+    """Make a function that predicts with the trained module itself, as the command `predict` does."""
     module = run.module.cpu().eval()
 
     def of(x: np.ndarray) -> np.ndarray:
@@ -124,7 +125,7 @@ def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, Any], fo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of its own parts."""
+    """Hide warnings of torch about its own parts, in the block."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

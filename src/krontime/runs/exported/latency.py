@@ -1,4 +1,4 @@
-"""What the formats of an exported model cost on this machine, each in a process of its own."""
+"""Measures what the formats of an exported model cost on this machine, each in a process of its own."""
 
 import json
 import subprocess
@@ -15,13 +15,14 @@ from krontime.runs.environment import cpu_model
 from krontime.runs.exported import latency_cell
 
 BATCH_SIZES = (1, 32)
+"""Numbers of series that are classified at once."""
 
 _NAMES = {"run": "krontime (torch, compiled closed form)", "torch": "torch.export", "onnx": "ONNX Runtime"}
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What one format costs.
+    """The cost of one format.
 
     Attributes:
         name: of the format; `run` for the trained module in krontime itself.
@@ -37,7 +38,7 @@ class Latency:
 
 
 def measured(names: list[str], folder: Path, trained: Path, spec: SeriesSpec) -> list[Latency]:
-    """The cost of the trained module and of each format, on series of the longest length.
+    """Measure the cost of the trained module and of each format, on series of the longest length.
 
     Args:
         names: of the formats.
@@ -48,14 +49,15 @@ def measured(names: list[str], folder: Path, trained: Path, spec: SeriesSpec) ->
     results = []
     with progress("timing formats", 1 + len(names)) as step:
         for name in ("run", *names):
-            found = _measure(name, trained if name == "run" else folder, spec)
-            latency_ms = {int(size): value for size, value in found["latency_ms"].items()}
-            results.append(Latency(name, found["start_s"], latency_ms, found["peak_memory_bytes"]))
+            cost = _measure(name, trained if name == "run" else folder, spec)
+            latency_ms = {int(size): value for size, value in cost["latency_ms"].items()}
+            results.append(Latency(name, cost["start_s"], latency_ms, cost["peak_memory_bytes"]))
             step()
     return results
 
 
 def _measure(name: str, folder: Path, spec: SeriesSpec) -> dict[str, Any]:
+    """Run `latency_cell` in a process and return what it printed."""
     job = {
         "format": name,
         "folder": str(folder.absolute()),
@@ -70,12 +72,12 @@ def _measure(name: str, folder: Path, spec: SeriesSpec) -> dict[str, Any]:
     )
     if process.returncode:
         raise RuntimeError(f"timing {name} failed:\n{process.stderr}")
-    found: dict[str, Any] = json.loads(process.stdout)
-    return found
+    cost: dict[str, Any] = json.loads(process.stdout)
+    return cost
 
 
 def table(results: list[Latency], spec: SeriesSpec) -> str:
-    """The results in Markdown."""
+    """Write the results as a section in Markdown."""
     heads = " | ".join(f"{size} series, ms" for size in BATCH_SIZES)
     lines = [
         "\n## Latency\n",

@@ -1,4 +1,4 @@
-"""One process of the latency table: how one format starts, how long it takes and what it holds, and nothing else.
+"""Measures one format for the latency table, in a process of its own: start, time of a prediction, and memory.
 
 Run by its path, with a job as JSON on standard input; the result is printed. What a format does not need is not
 imported: `onnx` is run by the `predict.py` beside it, with numpy and onnxruntime alone.
@@ -16,7 +16,10 @@ Predict = Callable[[Any], Any]
 
 _MIN_TIMED = 3
 _MAX_TIMED = 200
+"""Least and largest number of predictions that are timed."""
+
 _MEASURE_S = 5.0
+"""Seconds after which no further prediction is begun, once there are enough."""
 
 
 def main() -> None:
@@ -35,7 +38,7 @@ def main() -> None:
 
 
 def _milliseconds(predict: Predict, x: Any) -> float:
-    """The median of some predictions, after one that is not timed."""
+    """Return the median time of some predictions, after one that is not timed."""
     predict(x)
     times: list[float] = []
     while len(times) < _MIN_TIMED or (sum(times) < _MEASURE_S and len(times) < _MAX_TIMED):
@@ -46,7 +49,7 @@ def _milliseconds(predict: Predict, x: Any) -> float:
 
 
 def _peak_bytes() -> int | None:
-    """The most that this process has held; None where the system does not tell."""
+    """Return the peak memory of this process in bytes; None where the system does not tell."""
     if sys.platform == "win32":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""Whether the formats of an exported model answer as the trained module does.
+"""Checks whether the formats of an exported model answer as the trained module does.
 
 Shape letters: B batch, C channels, L time points.
 """
@@ -20,9 +20,9 @@ from krontime.runs.load import LoadedRun
 from krontime.runs.prepare import prepare
 
 TOLERANCE = 1e-4
-"""Largest difference in probability that is none."""
+"""Largest difference in probability that is accepted."""
 
-_BATCH = 4
+_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Sample:
     source: str
 
     def batches(self) -> list[np.ndarray]:
-        """`(B, C, L)` each, NaN after a series' end."""
-        chunks = [self.series[start : start + _BATCH] for start in range(0, len(self.series), _BATCH)]
+        """Return the series in batches `(B, C, L)`, NaN after each one's end."""
+        chunks = [self.series[start : start + _BATCH_SIZE] for start in range(0, len(self.series), _BATCH_SIZE)]
         return [
             np.concatenate([padded(values[None], max(it.shape[1] for it in chunk)) for values in chunk])
             for chunk in chunks
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a format is from the trained module.
+    """The largest differences between a format and the trained module.
 
     Attributes:
         name: of the format.
@@ -62,12 +62,12 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is none."""
+        """Whether the difference is accepted."""
         return self.difference <= TOLERANCE
 
 
 def sample(run: LoadedRun, config: Mapping[str, Any], num_series: int | None) -> Sample:
-    """Series of a run's test split, else of its validation split; generated ones where its data can't be read.
+    """Take series of a run's test split, else of its validation split; generate some where its data can't be read.
 
     Args:
         run: what was trained.
@@ -93,7 +93,7 @@ def _values(data: SeriesData, index: int) -> np.ndarray:
 
 
 def _generated(run: LoadedRun, num_series: int) -> list[np.ndarray]:
-    """Random walks with noise, of the lengths of training, some with a gap."""
+    """Generate random walks with noise, of the lengths of training, some with a gap."""
     rng = np.random.default_rng(0)
     spec = run.spec
     shortest = spec.min_length or spec.length
@@ -109,7 +109,7 @@ def _generated(run: LoadedRun, num_series: int) -> list[np.ndarray]:
 
 
 def compared(run: LoadedRun, names: list[str], folder: Path, series: Sample) -> list[Parity]:
-    """The parity of each of some formats whose files lie in a folder."""
+    """Compare each of some formats, whose files lie in a folder, with the trained module."""
     batches = series.batches()
     expected = [formats.of_run(run)(batch) for batch in batches]
     prior = run.module.prior.cpu().numpy()
@@ -128,10 +128,10 @@ def compared(run: LoadedRun, names: list[str], folder: Path, series: Sample) -> 
 
 
 def problems(results: list[Parity], series: Sample) -> list[str]:
-    """A line for each format that does not answer alike."""
+    """List the formats whose difference is not accepted, a message each."""
     return [
         f"format={result.name}: its probabilities differ by {result.difference:.1e} from those of the trained model, "
         f"on {series.source}: expected at most {TOLERANCE:g}"
         for result in results
-        if not result.difference <= TOLERANCE
+        if not result.holds
     ]
