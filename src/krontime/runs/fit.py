@@ -1,4 +1,4 @@
-"""What a run does between its data and its scores; a network and a reference classifier each have their own way."""
+"""Defines what a run does between its data and its scores, for networks and reference classifiers alike."""
 
 import time
 from abc import ABC, abstractmethod
@@ -28,8 +28,8 @@ class Fit(ABC):
 
     Args:
         config: resolved and checked, in plain types.
-        job: its data.
-        run_dir: where everything goes.
+        job: the data and the protocol.
+        run_dir: folder that everything is written to.
         is_first: whether this process is the one that writes.
 
     Attributes:
@@ -52,27 +52,27 @@ class Fit(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where it is computed."""
+        """Device that the fit is computed on."""
         return torch.device("cpu")
 
     @property
     @abstractmethod
     def train_time_s(self) -> float:
-        """Wall-clock seconds of fitting, up to now."""
+        """Wall-clock seconds of fitting up to now."""
 
     @property
     @abstractmethod
     def part_times_s(self) -> dict[str, float]:
-        """The same seconds by what was fitted."""
+        """Seconds of `train_time_s` by what was fitted."""
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Processor seconds of it in all threads of this process, once it is done; None where it was done in parts."""
+        """Processor seconds of fitting, in all threads of this process; None before its end, or if resumed."""
         return None
 
     @property
     def warm_up_s(self) -> float | None:
-        """Seconds of compiling before it; None where that was not done apart."""
+        """Seconds of compiling before fitting; None where that is not measured apart."""
         return None
 
     @property
@@ -92,23 +92,23 @@ class Fit(ABC):
 
     @property
     def max_steps(self) -> int | None:
-        """Optimiser steps that there may be; None where there are none, or it is not known yet."""
+        """Optimiser steps that the run may have; None where there are none, or it is not known yet."""
         return None
 
     @property
     def limited_by(self) -> LimitedBy | None:
-        """What that number comes from."""
+        """What `max_steps` comes from; None where that is None."""
         return None
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The peak that fitting held, beyond what the process held before; scoring doesn't count."""
+        """Peak memory of fitting beyond what the process held before, in bytes; scoring doesn't count."""
         return self._peak_bytes if self._is_fitted else self._peak_bytes_now()
 
     @property
     @abstractmethod
     def memory_advice(self) -> str:
-        """What was too large, and what would be smaller."""
+        """Text for a run out of memory: what was too large, and what would be smaller."""
 
     @abstractmethod
     def run(self) -> None:
@@ -120,17 +120,17 @@ class Fit(ABC):
 
     @abstractmethod
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
-        """Class probabilities `(len(indices), num_classes)`, float32, of the series at `indices`, in that order."""
+        """Compute the class probabilities `(len(indices), num_classes)`, float32, of series, in their order."""
 
     def timed_probabilities(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
-        """What `probabilities` gives, and the seconds that it takes, reading included, once it was done before."""
+        """Compute `probabilities`, and its seconds, reading included, after a first series that is not timed."""
         self.probabilities(indices[:1])
         started_s = time.perf_counter()
         probability = self.probabilities(indices)
         return probability, time.perf_counter() - started_s
 
     def held_out(self, validation: torch.Tensor) -> Predictions | None:
-        """What is said of series by fits without them; None where there is no such thing, or no use for it.
+        """Return the predictions for series by fits without them; None where there are none, or no use for them.
 
         Args:
             validation: class probabilities of the validation series, as `probabilities` gives them.
@@ -138,11 +138,11 @@ class Fit(ABC):
         return None
 
     def scores(self, probability: torch.Tensor, labels: np.ndarray) -> dict[MetricName, float | None]:
-        """Every metric by name, from what `probabilities` gave; None where one is not defined."""
+        """Compute every metric, from what `probabilities` returned; None where one is not defined."""
         return scores(probability, labels, torch.tensor(self.job.protocol.prior))
 
     def attention(self) -> list[list[np.ndarray]]:
-        """For each layer, the mean attention map of each level; empty where there are none."""
+        """Return, for each layer, the mean attention map of each level; empty where there are none."""
         return []
 
     def open_folder(self) -> None:
@@ -154,7 +154,7 @@ class Fit(ABC):
                 OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
 
     def ended(self) -> None:
-        """Fitting is over; what comes now no more counts to its memory."""
+        """Note that fitting is over, so that memory that is taken from now on does not count."""
         self._peak_bytes, self._is_fitted = self._peak_bytes_now(), True
 
     def _peak_bytes_now(self) -> int | None:

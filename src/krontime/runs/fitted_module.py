@@ -1,4 +1,4 @@
-"""The module of a run before its first step: what depends on training data is fitted to the training series."""
+"""Builds the module of a run before its first step, with what depends on training data fitted to it."""
 
 import logging
 import time
@@ -21,9 +21,10 @@ from krontime.training.module import SeriesClassifier
 log = logging.getLogger(__name__)
 
 FIT_SERIES = 128
+"""Number of training series that fixed kernels are fitted to, at most."""
 
 FIT_POINTS = 2**21
-"""Training series that fixed kernels are fitted to, and their values in all, at most."""
+"""Number of values of these series in all, at most, but for one series."""
 
 
 def fitted_module(
@@ -33,12 +34,12 @@ def fitted_module(
     *,
     is_first: bool = True,
 ) -> tuple[SeriesClassifier, HeldOut]:
-    """The module of a run before its first step: what depends on training data is taken from the training series.
+    """Build the module of a run, and fit what depends on training data to the training series.
 
     Args:
         config: resolved, in plain types.
         prepared: its data.
-        begin: called once all is compiled that is kept for later runs: what comes then is a cost of this run.
+        begin: called once all is compiled that is kept for later runs: what follows is a cost of this run.
         is_first: whether this is the process that fits a closed form; the others are sent it when training begins.
 
     Returns:
@@ -81,7 +82,7 @@ def fitted_module(
 
 
 def _compile_loops(closed: ClosedForm) -> None:
-    """Compile what the closed form needs before the time of training begins, since it is kept for every later run."""
+    """Compile the closed form's loops before the time of training begins, since they are kept for later runs."""
     started_s = time.perf_counter()
     closed.warm_up()
     if (took_s := time.perf_counter() - started_s) > 1:
@@ -125,5 +126,5 @@ def _fit_closed_form(
 
 
 def _sample(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most `count` of `indices`, drawn by `seed`, rising."""
+    """Draw at most `count` of `indices` by `seed`, and return them rising."""
     return np.sort(np.random.default_rng(seed).permutation(indices)[:count])

@@ -1,4 +1,4 @@
-"""What a finished run left: its checkpoints, and the module that validation selected."""
+"""Reads what a finished run left: its checkpoints, and the module that validation selected."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,15 +57,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def best_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint that validation selected; the last one where nothing selects."""
+    """Return the path of the checkpoint that validation selected; of the last one where nothing selects."""
     best = run_dir / CHECKPOINTS / BEST
     return best if best.is_file() else run_dir / CHECKPOINTS / LAST
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    """Refuse what no training would have accepted, and what would be built for ever.
+    """Refuse a config that no training would have accepted, or whose network would take for ever to build.
 
-    No weights are compared before there are layers to hold them.
+    Weights can only be compared once there are layers to hold them, so that they give no protection here.
+
+    Raises:
+        UserError: with all that is refused.
     """
     if problems := data_problems(config["data"]):
         raise UserError(problems)
@@ -75,7 +78,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
 
 
 def module_from(config: Mapping[str, Any], spec: SeriesSpec, tensors: dict[str, torch.Tensor]) -> SeriesClassifier:
-    """The module of a config that was read from a file, with the weights beside it, ready to classify.
+    """Build the module of a config that was read from a file, with the weights beside it, ready to classify.
 
     Raises:
         UserError: the config asks for what no training would have accepted.
@@ -109,7 +112,7 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(run_dir: Path) -> LoadedRun:
-    """The selected module of a run, and what it was trained on.
+    """Load the selected module of a run, and what it was trained on.
 
     Raises:
         UserError: the folder is no run's, or its checkpoint cannot be read.
@@ -135,7 +138,7 @@ def load_run(run_dir: Path) -> LoadedRun:
 
 
 def read_held_out(folder: Path, spec: SeriesSpec) -> Predictions | None:
-    """See `LoadedRun.held_out`.
+    """Read the held-out predictions of a run or bundle; None where it has none. See `LoadedRun.held_out`.
 
     Raises:
         UserError: the file is damaged, or of other classes.

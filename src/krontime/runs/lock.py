@@ -1,4 +1,4 @@
-"""One process a run folder: the lock that a run holds while it works there."""
+"""Keeps a run folder to one process, by the lock that a run holds while it works there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +23,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     file without a name, which filelock sees and answers by opening the file that has the name.
 
     Raises:
-        Busy: one is at it.
+        Busy: another process is at work there.
         UserError: the folder can't be written.
     """
     from filelock import FileLock, Timeout
@@ -51,9 +51,9 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def is_held(run_dir: Path) -> bool:
-    """Whether a process is at work in a run folder; a lock file whose process was killed does not count.
+    """Say whether a process is at work in a run folder; a lock file whose process was killed does not count.
 
-    One that can't be tried, as that of another user, counts.
+    A lock that can't be tried, as that of another user, counts.
     """
     from filelock import FileLock
 
@@ -69,7 +69,7 @@ def is_held(run_dir: Path) -> bool:
 
 
 def killed_at(run_dir: Path) -> float | None:
-    """When the process began, in seconds of the epoch, that was killed in a run folder; None where none was."""
+    """Return when a process that was killed in a run folder had begun, in Unix seconds; None where none was killed."""
     if is_held(run_dir):
         return None
     try:

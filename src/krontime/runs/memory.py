@@ -1,4 +1,4 @@
-"""How much memory a process held at most, and one job in it, whatever ran before."""
+"""Measures how much memory a process held at most, and one job in it, whatever ran before."""
 
 import ctypes
 import gc
@@ -11,7 +11,7 @@ import psutil
 import torch
 
 _MARK = Path("/proc/self/clear_refs")
-"""Where Linux takes `5` for: forget the peak of this process."""
+"""File to which Linux takes a written `5` as: forget the peak memory of this process."""
 
 
 class PeakMemory:
@@ -30,7 +30,7 @@ class PeakMemory:
         self._mark_before = 0 if _MARK.exists() else peak_memory_bytes() or 0
 
     def num_bytes(self, device: "str | torch.device" = "cpu") -> int | None:
-        """Up to now; None where the system does not say.
+        """Return the peak up to now, in bytes; None where the system does not say.
 
         Args:
             device: where the job is computed, or torch's name of it.
@@ -44,7 +44,7 @@ class PeakMemory:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is held within doesn't count, if it is freed."""
+        """Leave out of the peak what is held within the block, if it is freed there."""
         self._highest = self.num_bytes() or 0
         try:
             yield
@@ -52,7 +52,7 @@ class PeakMemory:
             self._reset()
 
     def _reset(self) -> None:
-        """Give back what is free, and forget the peak."""
+        """Give freed memory back to the system, and forget the peak."""
         gc.collect()
         release_free_memory()
         for device in range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ():
@@ -84,10 +84,10 @@ def reset_peak_memory(device: "str | torch.device" = "cpu") -> None:
 
 
 def peak_memory_bytes(device: "str | torch.device" = "cpu") -> int | None:
-    """Peak memory of this process since the last reset: what torch allocated on a CUDA device, else resident memory.
+    """Return the peak memory of this process since the last reset, in bytes.
 
-    Resident memory includes the interpreter and its libraries, not data workers. None where the operating system does
-    not say.
+    It is what torch allocated on a CUDA device, else resident memory, which includes the interpreter and its libraries,
+    not data workers. None where the operating system does not say.
 
     Args:
         device: the one in use, or torch's name of it.

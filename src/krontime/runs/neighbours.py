@@ -1,4 +1,4 @@
-"""The training series that are most like a new one, as the closed form sees them.
+"""Finds the training series that are most like a new one, by the closed form's features.
 
 Shape letters: n series, P features.
 """
@@ -16,7 +16,7 @@ from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.runs.prepare import PreparedData
 
 MAX_COMPARED = 2_000
-"""Training series that are looked at, evenly spaced where there are more."""
+"""Number of training series that are compared, evenly spaced where there are more."""
 
 
 class Neighbour(NamedTuple):
@@ -38,7 +38,7 @@ class Neighbour(NamedTuple):
 def nearest(
     closed_form: ClosedForm, job: PreparedData, data: SeriesData, places: Sequence[int], *, num_nearest: int
 ) -> list[list[Neighbour]]:
-    """For each of some new series the nearest training series, the nearest first.
+    """Find the training series nearest to each of some new series, the nearest first.
 
     Args:
         closed_form: fitted.
@@ -49,11 +49,11 @@ def nearest(
     """
     fitted = np.sort(np.concatenate([job.split.train, job.split.validation]))
     known = fitted[np.linspace(0, len(fitted) - 1, min(len(fitted), MAX_COMPARED)).round().astype(np.int64)]
-    asked = torch.cat([_rows(closed_form, data, [place], data.has_missing) for place in places])
+    asked = torch.cat([_embedding(closed_form, data, [place], data.has_missing) for place in places])
     distances = []
     with progress("comparing with training series", len(known)) as step:
         for index in known.tolist():
-            distances.append(torch.cdist(asked, _rows(closed_form, job.data, [index], job.masked)))
+            distances.append(torch.cdist(asked, _embedding(closed_form, job.data, [index], job.masked)))
             step()
     distance = torch.cat(distances, dim=1)
     names = job.data.class_names
@@ -71,6 +71,7 @@ def nearest(
     ]
 
 
-def _rows(closed_form: ClosedForm, data: SeriesData, indices: Sequence[int], masked: bool) -> torch.Tensor:
+def _embedding(closed_form: ClosedForm, data: SeriesData, indices: Sequence[int], masked: bool) -> torch.Tensor:
+    """Return the features `(n, P)` of the series at `indices`; see `ClosedForm.embedding`."""
     batch = SeriesDataset(data, masked).__getitems__(indices)
     return closed_form.embedding(batch.x, batch.mask)

@@ -1,4 +1,4 @@
-"""Training of a network by Lightning, in one run folder."""
+"""Trains a network by Lightning, in one run folder."""
 
 import logging
 import sys
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class NetworkFit(Fit):
-    """See `Fit`: training by Lightning, which resumes from the last checkpoint of a run that was cut off.
+    """Trains by Lightning, see `Fit`; it resumes from the last checkpoint of a run that was cut off.
 
     Args:
         config, job, run_dir, is_first: see `Fit`.
@@ -75,7 +75,7 @@ class NetworkFit(Fit):
 
     @property
     def device(self) -> torch.device:
-        """That of this rank."""
+        """Device of this rank."""
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     @property
@@ -85,7 +85,7 @@ class NetworkFit(Fit):
 
     @property
     def part_times_s(self) -> dict[str, float]:
-        """Those of the closed form, with what else is fitted before the first step, and of the network."""
+        """Seconds of the closed form, with what else is fitted before the first step, and of the network."""
         times = {"closed_form": self._fitted_before_s} if self.config.get("closed_form") else {}
         if targets.has_network(self.config):
             times["network"] = self.train_time_s - sum(times.values())
@@ -93,7 +93,7 @@ class NetworkFit(Fit):
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Those of the processor in the same time."""
+        """Processor seconds of fitting; None before its end, for a resumed run, or for several processes."""
         return self._cpu_s
 
     @property
@@ -103,12 +103,12 @@ class NetworkFit(Fit):
 
     @property
     def max_steps(self) -> int | None:
-        """Those that there may be."""
+        """Optimiser steps that the run may have; None before the first."""
         return self._end.total_steps
 
     @property
     def limited_by(self) -> LimitedBy | None:
-        """What that number comes from."""
+        """What `max_steps` comes from; None where that is None."""
         if self.max_steps is None:
             return None
         if self.max_steps == self._steps_in_time:
@@ -122,7 +122,7 @@ class NetworkFit(Fit):
 
     @property
     def memory_advice(self) -> str:
-        """The batch decides."""
+        """What was too large: the batch."""
         return (
             f"data.batch_size={self.config['data']['batch_size']}: expected a smaller batch or fewer tokens (krontime "
             "plan estimates the memory)"
@@ -167,7 +167,7 @@ class NetworkFit(Fit):
         self.ended()
 
     def _fitted_module(self) -> "SeriesClassifier":
-        """See `fitted_module`; from here on time and memory count."""
+        """Build the module, see `fitted_module`, and begin to count time and memory."""
         began_s = began_cpu_s = began_limit_s = 0.0
 
         def begin() -> None:
@@ -184,13 +184,13 @@ class NetworkFit(Fit):
         return module
 
     def _steps_within(self, limit_s: float, module: "SeriesClassifier") -> int:
-        """Steps that there is time for, once what came before is taken off."""
+        """Measure the steps that fit into the time limit, less the time that was taken before."""
         assert self._memory is not None
         with self._memory.paused():
             return measured_steps(self.config, module, self._batches(), limit_s=limit_s - self._taken_s)
 
     def _begin_folder(self, trainer: "Trainer", resumed: Resumed | None) -> None:
-        """Write what is there before the first step; set aside what a run that starts anew finds in its folder."""
+        """Write what a run folder holds before the first step; set an earlier run aside where this one starts anew."""
         if self.is_first and not resumed and was_begun(self.run_dir):
             set_aside(self.run_dir, level=logging.WARNING, why="The run starts anew")
         self.open_folder()
@@ -205,7 +205,7 @@ class NetworkFit(Fit):
         return self.job.batches(self.config, self._held_out)
 
     def _trainer(self, callbacks: list["Callback"]) -> "Trainer":
-        """Lightning's, with the limit on time as one on steps."""
+        """Build Lightning's trainer, with the limit on time as one on steps."""
         options = {key: value for key, value in self.config["trainer"].items() if key != "max_time"}
         limits = [limit for limit in (options.get("max_steps"), self._steps_in_time) if limit not in (None, -1)]
         if limits:
@@ -213,7 +213,7 @@ class NetworkFit(Fit):
         return equipment.trainer({**self.config, "trainer": options}, self.run_dir, callbacks, self.loggers)
 
     def probabilities(self, indices: np.ndarray) -> torch.Tensor:
-        """Those of the checkpoint that validation selected."""
+        """See `Fit`; by the checkpoint that validation selected."""
         return self._timed(indices)[0]
 
     def timed_probabilities(self, indices: np.ndarray) -> tuple[torch.Tensor, float]:
@@ -227,7 +227,7 @@ class NetworkFit(Fit):
         return scorer.timed(self._selected, self.job.data, indices, masked=masked, held_out=self._held_out)
 
     def held_out(self, validation: torch.Tensor) -> Predictions:
-        """Those of all series that the closed form was fitted to, where it answers alone; else of validation."""
+        """See `Fit`: of all series that the closed form was fitted to, where it answers alone; else of validation."""
         mixture, data, protocol = self._selected.mixture, self.job.data, self.job.protocol
         positions, probability = self.job.split.validation, validation
         if mixture is not None and mixture.mixing.weight == 0:
@@ -235,12 +235,14 @@ class NetworkFit(Fit):
             probability = torch.stack([self._held_out[position] for position in positions.tolist()]).softmax(dim=-1)
         by_group = data.groups is not None and protocol.split_method == "group"
         groups = torch.from_numpy(data.groups[positions]) if by_group and data.groups is not None else None
-        counts = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
-        predictions = named(probability[counts], data, positions[counts.numpy()], torch.tensor(protocol.prior))
+        has_left_out = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
+        predictions = named(
+            probability[has_left_out], data, positions[has_left_out.numpy()], torch.tensor(protocol.prior)
+        )
         return predictions if by_group else replace(predictions, groups=None)
 
     def attention(self) -> list[list[np.ndarray]]:
-        """Those of a few validation series."""
+        """See `Fit`; the means are over a few validation series."""
         return mean_factors(self._selected, self.job.data, self.job.split.validation, masked=self.job.masked)
 
     @cached_property
@@ -249,7 +251,7 @@ class NetworkFit(Fit):
 
 
 def _callbacks(config: Mapping[str, Any], run_dir: Path, *, has_logger: bool) -> list["Callback"]:
-    """The config's callbacks, and what shows progress: a bar on a terminal, a line an epoch elsewhere.
+    """Build the config's callbacks, and what shows progress: a bar on a terminal, a line per epoch elsewhere.
 
     Loggers are given the learning rate too; by no callback of the config, since that is part of what names a run.
     """

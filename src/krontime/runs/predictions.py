@@ -1,4 +1,4 @@
-"""Per-series predictions as a table: true class, predicted class, and the probability of every class."""
+"""Reads and writes predictions as a table: true class, predicted class, and the probability of every class."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class Predictions:
         class_names: tuple[str, ...],
         prior: np.ndarray | None = None,
     ) -> "Predictions":
-        """From labels `(n,)` that are positions in `class_names`, negative where the class is not known."""
+        """Make predictions from labels `(n,)` that are positions in `class_names`, negative where not known."""
         labels = [class_names[code] if code >= 0 else None for code in codes.tolist()]
         return cls(np.asarray(index, dtype=np.int64), labels, probabilities, class_names, prior)
 
@@ -108,7 +108,7 @@ def prediction_table(
     files: Sequence[str] | None = None,
     broken: Sequence[tuple[str, tuple[str, int]]] | None = None,
 ) -> "Table":
-    """What `write_predictions` writes, as a table.
+    """Make the table that `write_predictions` writes.
 
     Args:
         predictions: what the model says. Sets of classes become a column `set`, a list in JSON.
@@ -119,18 +119,18 @@ def prediction_table(
     import pyarrow as pa
 
     num_series = len(predictions.index)
-    gone = broken or []
+    missing = broken or []
     # Rows of broken files stand where their series would; -1 marks them.
     rows: list[int] = []
     for position in range(num_series + 1):
-        rows += [-1 - i for i, (_, (_, before)) in enumerate(gone) if before == position]
+        rows += [-1 - i for i, (_, (_, before)) in enumerate(missing) if before == position]
         rows += [position] if position < num_series else []
     taken = pa.array([None if row < 0 else row for row in rows], type=pa.int64())
     columns = {"index": pa.array(predictions.index, type=pa.int64()).take(taken)}
-    if gone:
+    if missing:
         columns["index"] = pa.array(range(len(rows)), type=pa.int64())
     if files is not None:
-        columns["file"] = pa.array([files[row] if row >= 0 else gone[-1 - row][0] for row in rows], type=pa.string())
+        columns["file"] = pa.array([files[row] if row >= 0 else missing[-1 - row][0] for row in rows], type=pa.string())
     columns["label"] = pa.array(predictions.labels, type=pa.string()).take(taken)
     columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(taken)
     if predictions.sets is not None:
@@ -143,7 +143,7 @@ def prediction_table(
         probability = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
         columns[_PROBABILITY + name] = probability.take(taken)
     if broken is not None:
-        columns["error"] = pa.array([None if row >= 0 else gone[-1 - row][1][0] for row in rows], type=pa.string())
+        columns["error"] = pa.array([None if row >= 0 else missing[-1 - row][1][0] for row in rows], type=pa.string())
     table = pa.table(columns)
     if predictions.prior is not None:
         table = table.replace_schema_metadata({_PRIOR: json.dumps(predictions.prior.tolist())})
@@ -162,7 +162,7 @@ def write_table(table: "Table", path: Path) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions that `write_predictions` left in a Parquet file.
+    """Read the predictions that `write_predictions` left in a Parquet file.
 
     Raises:
         UserError: the file is missing, damaged, or its columns do not fit together.
@@ -224,7 +224,7 @@ class Outcomes:
 
 
 def read_outcomes(folder: Path) -> Outcomes | None:
-    """What the predictions in a run folder say of the labelled series; None where there are none.
+    """Read what the predictions in a run folder say of the labelled series; None where there are none.
 
     Raises:
         UserError: the file is damaged.
@@ -252,7 +252,14 @@ def read_outcomes(folder: Path) -> Outcomes | None:
 
 
 def named(probability: "Tensor", data: SeriesData, indices: np.ndarray, prior: "Tensor") -> Predictions:
-    """Probabilities beside true and predicted class names, with groups where there are some; see `decide`."""
+    """Make predictions of the series of `data` at `indices`, with groups where there are some.
+
+    Args:
+        probability: `(n, K)`, in the order of `indices`.
+        data: the series.
+        indices: `(n,)`, their positions.
+        prior: `(K,)`, see `decide`.
+    """
     labels = data.labels[indices]
     predictions = Predictions.from_codes(indices, labels, probability.numpy(), data.class_names, prior.numpy())
     return predictions if data.groups is None else replace(predictions, groups=data.groups[indices])

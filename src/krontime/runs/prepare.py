@@ -1,4 +1,4 @@
-"""From a plain config to the data and the protocol of one run."""
+"""Makes the data and the protocol of one run from a plain config."""
 
 import logging
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class PreparedData:
 
     @cached_property
     def masked(self) -> bool:
-        """Whether batches of training and of validation series have a mask: the test series have no say in it."""
+        """Whether batches of training and of validation series have a mask: test series do not change it."""
         return self.data.needs_mask(np.concatenate([self.split.train, self.split.validation]))
 
     def masked_for(self, indices: np.ndarray) -> bool:
@@ -53,7 +53,7 @@ class PreparedData:
         return self.masked or self.data.needs_mask(indices)
 
     def batches(self, config: Mapping[str, Any], held_out: HeldOut | None = None) -> "SeriesDataModule":
-        """The data module of a run; for `held_out` see `SeriesDataset`."""
+        """Build the data module of a run; for `held_out` see `SeriesDataset`."""
         from krontime.data.datamodule import SeriesDataModule  # with Lightning, which takes seconds
 
         options = config["data"]
@@ -123,7 +123,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
 
 
 def load_data(config: Mapping[str, Any]) -> SeriesData:
-    """The data set of a plain config, from `paths.cache`, or parsed into it, in the windows and split that it asks for.
+    """Load the data set of a plain config, from `paths.cache` or parsed into it, windowed and resampled as asked.
 
     Raises:
         UserError: it cannot be read or split so, or the cache cannot be written.
@@ -137,7 +137,7 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
 
 
 def split_of(config: Mapping[str, Any], data: SeriesData) -> Split:
-    """The split of a plain config into training, validation and test series.
+    """Split series into training, validation and test as a plain config asks.
 
     Raises:
         UserError: the data cannot be split as asked.

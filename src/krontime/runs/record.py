@@ -1,4 +1,4 @@
-"""The record: the one JSON file that a finished run leaves, checked on writing and on reading.
+"""Defines the record: the one JSON file that a finished run leaves, checked on writing and on reading.
 
 Every number in a table comes from here, so a record that contradicts itself (an edited config, another seed,
 no score) is refused rather than averaged in.
@@ -52,7 +52,7 @@ class Status(StrEnum):
 
 
 class _Strict(BaseModel):
-    """No unknown keys, no silent conversions, no changes after construction."""
+    """Base of models without unknown keys, silent conversions or changes after construction."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
@@ -190,7 +190,7 @@ class GitState(_Strict):
 
 
 class Record(_Strict):
-    """What one run did and gave.
+    """The settings, results and costs of one run.
 
     Attributes:
         schema_version: of this file format.
@@ -285,7 +285,7 @@ class Record(_Strict):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The checked record in `path`.
+        """Read and check the record in `path`.
 
         Raises:
             UserError: the file is missing, or its text is no record (see `parse`); names the file.
@@ -298,11 +298,11 @@ class Record(_Strict):
 
     @classmethod
     def parse(cls, text: str, place: str) -> Self:
-        """The checked record in a JSON text, in the present schema whatever its own.
+        """Check the record in a JSON text, and bring it to the present schema.
 
         Args:
             text: one JSON object.
-            place: where it stands, for messages.
+            place: file or URL of the text, for messages.
 
         Raises:
             UserError: it is no JSON, of a schema version that is not known, or has wrong fields; names the place and
@@ -331,12 +331,12 @@ class Record(_Strict):
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def published(self) -> Self:
-        """The same record without the folders of the machine that it was made on; its config's hash stays."""
+        """Copy the record without the folders of the machine that it was made on; its config's hash stays."""
         return self.model_copy(update={"config": without_folders(self.config)})
 
 
 def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a run's protocol that its config alone decides, as far as the config has their keys."""
+    """Return the fields of a run's protocol that its config alone decides, as far as the config has their keys."""
     data, model = (_mapping(config, key) for key in ("data", "model"))
     fields = {"split_seed": config["seed"]} if config.get("seed") is not None else {}
     if "resample" in data:
@@ -362,14 +362,14 @@ def configured_protocol(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _windowing(window: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the cut into windows that have an effect."""
+    """Return the options of the cut into windows that have an effect."""
     if window.get("label") is None:
         return {key: value for key, value in window.items() if key in ("length", "stride")}
     return dict(window)
 
 
 def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
-    """Where a protocol is not what the config beside it makes."""
+    """List where a protocol differs from what the config beside it makes."""
     expected = configured_protocol(config)
     if validation := _mapping(_mapping(config, "data"), "validation"):
         if (method := validation.get("method", "auto")) != "auto":
@@ -388,7 +388,7 @@ def _contradictions(protocol: Protocol, config: Mapping[str, Any]) -> list[str]:
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The value of a key where it is a mapping, else an empty one."""
+    """Return the value of a key where it is a mapping, else an empty one."""
     value = config.get(key)
     return value if isinstance(value, Mapping) else {}
 

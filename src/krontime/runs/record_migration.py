@@ -1,4 +1,4 @@
-"""Records of earlier schemas, brought to the present one.
+"""Brings records of earlier schemas to the present one.
 
 | schema | what changed |
 |---|---|
@@ -21,11 +21,11 @@ _SINCE = {
         ("num_steps", "max_steps", "limited_by", "train_cpu_s", "warm_up_s", "part_times_s", "memory_of"), 3
     ),
 }
-"""Schema that a field came with."""
+"""First schema that has each field."""
 
 
 def migrated(content: dict[str, Any]) -> dict[str, Any]:
-    """A record of any schema of `READABLE`, in the present one.
+    """Bring a record of any schema of `READABLE` to the present one.
 
     The hash of an earlier config becomes that of the same config under its present names, so that jobs which were
     the same, or were not, still are.

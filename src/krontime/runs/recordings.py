@@ -1,4 +1,4 @@
-"""What a model says of windows, gathered into a table of recordings, a table of segments, and scores of both.
+"""Gathers what a model says of windows into a table of recordings, a table of segments, and scores of both.
 
 Shape letters: n windows, R recordings, K classes, m annotations.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 MAX_DRAWN = 4
+"""Number of recordings that are plotted, at most."""
 
 
 class Gathered(NamedTuple):
@@ -57,13 +58,13 @@ def gather(data: SeriesData, indices: np.ndarray, probability: np.ndarray, prior
     right = known = 0
     for stretch in by_time(windows, np.asarray(probability, np.float64)):
         predicted = decide(stretch.probability, prior)
-        true = labels_over_time(stretch, annotations, len(data.class_names))
+        truth = labels_over_time(stretch, annotations, len(data.class_names))
         whole = segments(stretch, predicted)
         joined.append((whole, predicted[np.searchsorted(stretch.start, whole.start)]))
-        timelines.append((stretch, predicted, true))
+        timelines.append((stretch, predicted, truth))
         points = stretch.stop - stretch.start
-        known += int(points[true != UNKNOWN_LABEL].sum())
-        right += int(points[true == predicted].sum())
+        known += int(points[truth != UNKNOWN_LABEL].sum())
+        right += int(points[truth == predicted].sum())
     return Gathered(
         recording=means.recording,
         names=[_name(data, number) for number in means.recording.tolist()],
@@ -78,8 +79,10 @@ def gather(data: SeriesData, indices: np.ndarray, probability: np.ndarray, prior
 
 
 def segment_table(data: SeriesData, gathered: Gathered) -> "Table":
-    """Rows of a recording, where a segment starts and stops (in points, and in seconds where the rate is known), its
-    predicted class, and the mean probability of every class over it.
+    """Make the table of segments, a row each.
+
+    Columns: the recording, where the segment starts and stops (in points, and in seconds where the sampling rate is
+    known), its predicted class, and the mean probability of every class over it.
     """
     import pyarrow as pa
 
@@ -101,12 +104,12 @@ def segment_table(data: SeriesData, gathered: Gathered) -> "Table":
 
 
 def of_recordings(data: SeriesData, gathered: Gathered, prior: np.ndarray) -> Predictions:
-    """The predictions of recordings, by their position."""
+    """Make predictions of recordings, by their position."""
     return Predictions.from_codes(gathered.recording, gathered.labels, gathered.probability, data.class_names, prior)
 
 
 def recording_table(data: SeriesData, gathered: Gathered, prior: np.ndarray) -> "Table":
-    """Rows of a recording, its true and its predicted class, the number of its windows, and the mean probabilities."""
+    """Make the table of recordings: true and predicted class, number of windows, and mean probabilities of each."""
     import pyarrow as pa
 
     names = data.class_names
@@ -155,14 +158,14 @@ def plot_recordings(data: SeriesData, gathered: Gathered, path: Path) -> None:
 
 
 def _steps(stretch: Stretch, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times and levels of a line that is broken where no class is known."""
+    """Return the times and levels of a stepped line that is broken where no class is known."""
     times = np.stack([stretch.start, stretch.stop], axis=1).ravel().astype(float)
     levels = np.repeat(np.where(classes == UNKNOWN_LABEL, np.nan, classes), 2)
     return times, levels
 
 
 def _annotations(data: SeriesData) -> np.ndarray:
-    """Rows of recording, start, stop and label; of labelled recordings, one each over all of it."""
+    """Return rows of recording, start, stop and label; a labelled recording has one row over all of it."""
     if data.annotations is not None:
         return data.annotations[data.annotations[:, LABEL] != UNKNOWN_LABEL]
     assert data.windows is not None

@@ -1,4 +1,4 @@
-"""What a table says that no record in its folder says: notes on runs that were merged, and jobs without a record."""
+"""Keeps what a table says and no record does: notes on runs that were merged, and jobs without a record."""
 
 import math
 import re
@@ -21,7 +21,7 @@ class Note:
     """A remark on the table, a data set (`data`) or an entry of one (all three).
 
     Attributes:
-        is_lost: whether it is on runs of which publishing keeps the newest alone.
+        is_lost: whether it is about runs of which publishing keeps the newest alone.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Unrecorded:
 
     Attributes:
         folder: `DATA/MODEL/seedS-HASH`.
-        max_train: to how many training series it was limited; None for all.
+        max_train: how many training series it was limited to; None for all.
         is_failed: whether it was begun, and refused or failed; else it was not run, or cut off.
     """
 
@@ -57,7 +57,7 @@ class Unrecorded:
 
     @property
     def most_to_train(self) -> float:
-        """To how many training series it was limited."""
+        """Number of training series that it was limited to; infinity for no limit."""
         return math.inf if self.max_train is None else self.max_train
 
     def _part(self, name: str) -> str:
@@ -83,12 +83,12 @@ class Remarks:
 
 
 def is_job_folder(folder: str) -> bool:
-    """Whether a folder is named `DATA/MODEL/seedS-HASH`."""
+    """Say whether a folder is named `DATA/MODEL/seedS-HASH`."""
     return _FOLDER.fullmatch(folder) is not None
 
 
 def read_remarks(roots: Iterable[Path]) -> Remarks:
-    """What `Remarks.write` left below some folders, each remark once.
+    """Read what `Remarks.write` left below some folders, each remark once.
 
     Raises:
         UserError: a file is damaged.

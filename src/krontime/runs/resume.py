@@ -1,4 +1,4 @@
-"""Where a run that was cut off resumes: its last good checkpoint, with the best one that belongs to it."""
+"""Finds where a run that was cut off resumes: its last good checkpoint, with the best one that belongs to it."""
 
 import logging
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ class Resumed(NamedTuple):
 
     Attributes:
         path: of the checkpoint.
-        num_steps: optimiser steps that it is after.
+        num_steps: optimiser steps that were done when it was written.
         history: metrics of the epochs before it.
         steps_in_time: optimiser steps that the limit on time was turned into; None without one.
     """
@@ -35,7 +35,7 @@ class Resumed(NamedTuple):
 
 
 def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, repair: bool) -> Resumed | None:
-    """The last good checkpoint of a run that was cut off, where it is of the same data.
+    """Find the last good checkpoint of a run that was cut off, where it is of the same data.
 
     A best checkpoint is written before the last one that knows of it; where the run was cut off between the two, the
     best one before takes its place again. So what is resumed is one state, not parts of two.
@@ -77,21 +77,27 @@ def resume_from(run_dir: Path, protocol: Protocol, world_size: int, *, repair: b
 
 
 def was_begun(run_dir: Path) -> bool:
-    """Whether there is a checkpoint, good or not, that a run was to resume from."""
+    """Say whether there is a checkpoint, good or not, that a run was to resume from."""
     last = run_dir / load.CHECKPOINTS / load.LAST
     return last.is_file() or previous(last).is_file()
 
 
 def set_aside(run_dir: Path, *, level: int, why: str) -> None:
-    """Keep what is in a run folder, whole or not, under another name."""
+    """Rename a run folder that is not empty, so that an earlier run is kept.
+
+    Args:
+        run_dir: the folder.
+        level: of the message in the log.
+        why: begins the message.
+    """
     if run_dir.is_dir() and any(run_dir.iterdir()):
-        aside = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
-        run_dir.rename(aside)
-        log.log(level, "%s: the earlier run is kept in %s", why, aside)
+        kept = run_dir.with_name(f"{run_dir.name}.until-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        run_dir.rename(kept)
+        log.log(level, "%s: the earlier run is kept in %s", why, kept)
 
 
 def keep_logged(trainer: "Trainer", resumed: Resumed) -> None:
-    """Let the logger of `metrics.csv`, where there is one, append to what is there."""
+    """Let the logger of `metrics.csv`, where there is one, append to the rows of the earlier part of the run."""
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger):
             logger.resume(resumed.num_steps, resumed.history)
@@ -112,7 +118,13 @@ def clear_spares(run_dir: Path) -> None:
 
 
 def _has_its_best(checkpoint: dict[str, Any], best: Path, *, repair: bool) -> bool:
-    """Whether the best checkpoint that a state knows of is there, by its score: each is better than those before."""
+    """Say whether the best checkpoint that a state knows of exists, by its score, which no other one has.
+
+    Args:
+        checkpoint: the state.
+        best: path of the best checkpoint; the one before it is tried too.
+        repair: whether to put that one back where it is the right one.
+    """
     expected = _best_score(checkpoint)
     if expected is None:
         return True
@@ -129,7 +141,7 @@ def _has_its_best(checkpoint: dict[str, Any], best: Path, *, repair: bool) -> bo
 
 
 def _best_score(checkpoint: dict[str, Any]) -> float | None:
-    """The score of the best checkpoint up to a state; None where nothing selects, or nothing was validated yet."""
+    """Return the score of the best checkpoint up to a state; None where nothing selects or was validated yet."""
     scores = [
         float(state["best_model_score"])
         for key, state in checkpoint.get("callbacks", {}).items()

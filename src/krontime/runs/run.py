@@ -1,4 +1,4 @@
-"""One run in one folder: train, select on validation, score the test split once, and leave a record."""
+"""Does one run in one folder: trains, selects on validation, scores the test split once, and leaves a record."""
 
 import logging
 import threading
@@ -58,7 +58,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
 
     Args:
         config: resolved and checked, in plain types.
-        run_dir: where everything goes. A run that was cut off there resumes from its last checkpoint.
+        run_dir: folder that everything is written to. A run that was cut off there resumes from its last checkpoint.
         data: series that are in memory already; None to read what the config names.
 
     Returns:
@@ -87,7 +87,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
         except Exception as error:
             free_memory_of(error)
             if not isinstance(error, UserError) and (explained := failures.explained(error, config, run_dir)):
-                raise explained from error  # where nothing was begun that a record could be of
+                raise explained from error  # no record says so: nothing was begun
             raise
 
 
@@ -104,9 +104,9 @@ def _train_in(
         check_online(config)
     seed_everything(config["seed"], verbose=False)
     started_at = datetime.now(UTC)
-    reading_s = time.perf_counter()
+    reading_began_s = time.perf_counter()
     job = prepare.prepare(config, data)
-    part_times_s = {"reading": time.perf_counter() - reading_s}
+    part_times_s = {"reading": time.perf_counter() - reading_began_s}
     fit = (ClassicalFit if targets.is_aeon(config) else NetworkFit)(config, job, run_dir, is_first=is_first)
     is_scored = False
     scoring_time_s: dict[str, float] = {}
@@ -158,15 +158,15 @@ def _train_in(
 
     try:
         fit.run()
-        scoring_s = time.perf_counter()
+        scoring_began_s = time.perf_counter()
         metrics, inference_ms = _write_results(job, fit, run_dir) if is_first else (None, None)
-        scoring_time_s["scoring"] = time.perf_counter() - scoring_s
+        scoring_time_s["scoring"] = time.perf_counter() - scoring_began_s
         if metrics:
             _log_scores(fit, metrics)
         is_scored = True
         completed = record(Status.COMPLETED, metrics=metrics, inference_ms=inference_ms)
     except BaseException as error:
-        if sigterm.is_set() or failures.was_terminated(error):  # compiled code may have made any error of it
+        if sigterm.is_set() or failures.was_terminated(error):  # which compiled code may turn into any error
             record(Status.INTERRUPTED, error=BY_SIGTERM)
             raise Terminated from error
         if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is Lightning's answer to the former
@@ -177,9 +177,9 @@ def _train_in(
                 record(Status.FAILED, error=str(error))
             raise
         explained = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
-        first = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
-        what = first if explained and first else f"{type(error).__name__}: {error}".removesuffix(": ")
-        record(failures.status_of(error), error=what)
+        first_line = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
+        message = first_line if explained and first_line else f"{type(error).__name__}: {error}".removesuffix(": ")
+        record(failures.status_of(error), error=message)
         if explained is None:
             raise
         raise explained from error
@@ -187,12 +187,12 @@ def _train_in(
         equipment.finish_wandb(exit_code=int(not is_scored))
     if completed is not None:
         clear_spares(run_dir)
-        show(final_screen(completed, run_dir))  # out here, where nothing makes a failure of a completed run any more
+        show(final_screen(completed, run_dir))  # outside of `try`: a completed run can't fail any more
     return completed
 
 
 def _completed(run_dir: Path) -> Record | None:
-    """The record of a completed run in this folder."""
+    """Read the record of a completed run in this folder; None where there is none."""
     if not (run_dir / RECORD).is_file():
         return None
     record = Record.read(run_dir / RECORD)
@@ -200,7 +200,7 @@ def _completed(run_dir: Path) -> Record | None:
 
 
 def _refuse_other_data(config: Mapping[str, Any], record: Record, run_dir: Path) -> None:
-    """Scores of a completed run say nothing of data that has changed since; where it can't be read, nothing is known.
+    """Refuse to reuse a completed run whose data has changed since; data that can't be read is not refused.
 
     Raises:
         UserError: the data set is another one now.
@@ -230,10 +230,10 @@ def _log_scores(fit: Fit, metrics: Metrics) -> None:
 
 
 def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics, float | None]:
-    """Score on validation what was not fitted on it and, this once, on test; write predictions and plots.
+    """Score on validation, unless it was fitted on, and, this once, on test; write predictions and plots.
 
     Returns:
-        The scores, and the milliseconds that a test series took; None without any.
+        The scores, and the milliseconds that a test series took; None without test series.
     """
     import torch
 
@@ -282,7 +282,7 @@ def _write_results(job: PreparedData, fit: Fit, run_dir: Path) -> tuple[Metrics,
 
 
 def _write_recordings(job: PreparedData, indices: np.ndarray, probability: "Tensor", run_dir: Path) -> Gathered:
-    """Gather what is said of windows by recording and by time, in tables and a plot."""
+    """Gather probabilities `(n, K)` of windows by recording and by time, and write tables and a plot."""
     prior = np.array(job.protocol.prior)
     gathered = gather(job.data, indices, probability.numpy(), prior)
     write_table(recording_table(job.data, gathered, prior), run_dir / RECORDINGS)

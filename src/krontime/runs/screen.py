@@ -1,4 +1,4 @@
-"""The one screen of text that ends a run."""
+"""Writes the one screen of text that ends a run."""
 
 import re
 import shlex
@@ -64,7 +64,7 @@ _FILES = (
 
 
 def final_screen(record: Record, run_dir: Path) -> Text:
-    """What was trained on what, under which protocol, with which scores and cost, and where the files are.
+    """Write what was trained on what, under which protocol, with which scores and cost, and where the files are.
 
     Print it with `Console().print(text, soft_wrap=True, highlight=False)`: paths then stay on one line, and styles
     vanish where the output is no terminal.
@@ -110,7 +110,7 @@ def final_screen(record: Record, run_dir: Path) -> Text:
 
 
 def evaluation(record: Record, run_dir: Path, again: Mapping[MetricName, float | None]) -> Text:
-    """The test scores of a run computed again, beside those in its record.
+    """Write the test scores of a run that were computed again, beside those in its record.
 
     Args:
         record: of the run.
@@ -128,7 +128,7 @@ def evaluation(record: Record, run_dir: Path, again: Mapping[MetricName, float |
 
 
 def already_done(record: Record, run_dir: Path) -> Text:
-    """Two lines for a job whose completed record was found: its test accuracy, and how to run it all the same."""
+    """Write two lines for a job that has a completed record: its test accuracy, and how to run it all the same."""
     accuracy = record.metrics.test.get("accuracy")
     balanced = record.metrics.test.get("balanced_accuracy")
     screen = Text()
@@ -142,18 +142,18 @@ def already_done(record: Record, run_dir: Path) -> Text:
 
 
 def format_milliseconds(duration_ms: float) -> str:
-    """`duration_ms` as `0.24 ms`, `3.1 ms` or `120 ms`."""
+    """Format a duration as `0.24 ms`, `3.1 ms` or `120 ms`."""
     return f"{duration_ms:,.0f} ms" if duration_ms >= 9.95 else f"{duration_ms:.{1 if duration_ms >= 0.995 else 2}f} ms"
 
 
 def format_bytes(num_bytes: int) -> str:
-    """`num_bytes` in MiB below one GiB, else in GiB."""
+    """Format a number of bytes in MiB below one GiB, else in GiB."""
     mebibytes = num_bytes / 2**20
     return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
 
 
 def _override(key: str, path: Path) -> str:
-    """`key=path`, quoted for the shell and for Hydra where the path has letters that mean something to them."""
+    """Format `key=path`, quoted for the shell and for Hydra where the path has letters that mean something to them."""
     if re.fullmatch(r"[\w./:-]+", str(path)):
         return f"{key}={path}"
     return f"\"{key}='{path}'\""
@@ -165,7 +165,7 @@ def _line(screen: Text, head: str, text: str) -> None:
 
 
 def _paragraph(screen: Text, head: str, text: str) -> None:
-    """`text` beside `head`, wrapped; its own line breaks are kept."""
+    """Append `text` beside `head`, wrapped; its own line breaks are kept."""
     for paragraph in text.splitlines() or [""]:
         for part in textwrap.wrap(paragraph, _WIDTH - _MARGIN, break_long_words=False) or [""]:
             _line(screen, head, part)
@@ -223,7 +223,7 @@ def _protocol_line(protocol: Protocol) -> str:
 
 
 def _scores(screen: Text, **columns: Mapping[Any, float | None]) -> None:
-    """A table of metrics, one column for each mapping from metric name to score."""
+    """Append a table of metrics, one column for each mapping from metric name to score."""
     shown = [name for name in METRICS if any(name in scores for scores in columns.values())]
     if not shown:
         return
@@ -280,5 +280,5 @@ def _files(run_dir: Path) -> list[tuple[str, str]]:
 
 
 def sync_command(folder: Path) -> str:
-    """What sends the runs that Weights & Biases wrote offline into a folder."""
+    """Return the command that sends the runs that Weights & Biases wrote offline into a folder."""
     return f"wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*"

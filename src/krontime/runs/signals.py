@@ -1,4 +1,4 @@
-"""What ends a run from outside, and which process of it writes."""
+"""Handles the signals that end a run from outside, and finds which of its processes writes."""
 
 import gc
 import os
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from krontime.errors import Terminated
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Where launchers write the rank of a process, in the order in which Lightning looks."""
+"""Environment variables with the rank of a process, in the order in which Lightning reads them."""
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes, as far as its launcher has said."""
+    """Say whether this process is the one that writes, as far as its launcher has said."""
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
     # A launcher that knows no global rank gives that within the node, and which node it is.
     return _number(rank) == 0 and ("RANK" in os.environ or _number(os.environ.get("NODE_RANK", "0")) == 0)
 
 
 def _number(rank: str) -> int:
-    """A rank; 0 for what is none."""
+    """Parse a rank; 0 for what is none."""
     return int(rank) if rank.isdecimal() else 0
 
 
@@ -31,7 +31,7 @@ def ending_on_sigterm() -> Iterator[threading.Event]:
     """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind.
 
     Yields:
-        Set once there was one: compiled code may answer to it with an error of its own.
+        An event that is set once a SIGTERM came: compiled code may answer to it with an error of its own.
     """
     came = threading.Event()
 
@@ -50,7 +50,7 @@ def ending_on_sigterm() -> Iterator[threading.Event]:
 
 
 def free_memory_of(error: BaseException) -> None:
-    """Free what the frames of an error hold, the network and its gradients above all, for the next job of a process."""
+    """Free what the frames of an error hold, above all the network and its gradients, for the next job."""
     chain: list[BaseException | None] = [error]
     seen: set[int] = set()  # an error that is raised again can stand in its own chain
     while chain:
@@ -79,7 +79,7 @@ class Stopping:
     @classmethod
     @contextmanager
     def on_signals(cls) -> Iterator["Stopping"]:
-        """Within this, the two signals do no more than that; outside the main thread they stay as they are."""
+        """Handle the two signals so within the block; outside the main thread they stay as they are."""
         stopping = cls()
         if threading.current_thread() is not threading.main_thread():
             yield stopping
@@ -94,7 +94,7 @@ class Stopping:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within this, a signal ends the block."""
+        """Let a signal end the block, without an error."""
         try:
             self._is_waiting = True
             if self.came:

@@ -1,4 +1,4 @@
-"""Time points that arrive line by line, from a file that grows or from a pipe, cut into windows as they come.
+"""Reads time points line by line, from a file that grows or from a pipe, and cuts them into windows as they come.
 
 Shape letters: C channels, L points of a window, m points that came together.
 """
@@ -19,17 +19,17 @@ from krontime.runs.signals import Stopping
 STDIN = "-"
 
 POLL_S = 0.05
-"""Between two looks at a file that has not grown."""
+"""Seconds between two reads of a file that has not grown."""
 
 _CHUNK = 1 << 16
-"""Bytes that are read at once at most, and of a line."""
+"""Number of bytes that are read at once, and that a line has, at most."""
 
 
 class Window(NamedTuple):
-    """A part of what came.
+    """A window of the points that arrived.
 
     Attributes:
-        number: from 0.
+        number: of the window, from 0.
         start: its first point, from 0.
         values: `(C, L)` float32, NaN where missing.
         arrived_s: when its last point was read, on the clock of `time.perf_counter`.
@@ -42,11 +42,11 @@ class Window(NamedTuple):
 
 
 def read_chunks(given: str, stopping: Stopping) -> Iterator[bytes]:
-    """What a file or standard input holds and what is added to it, until it ends or a signal comes.
+    """Yield what a file or standard input holds and what is added to it, until it ends or a signal comes.
 
     Args:
         given: a path, or `-`. A regular file never ends; a pipe, a device and standard input do.
-        stopping: of the signals.
+        stopping: says when a signal came.
 
     Raises:
         UserError: the file is not there, can't be read, or was cut short.
@@ -93,7 +93,7 @@ class PointParser:
         self._num_lines = 0
 
     def feed(self, chunk: bytes) -> np.ndarray:
-        """The points `(C, m)` of the lines that end in a chunk.
+        """Parse the points `(C, m)` of the lines that end in a chunk; keep the rest for the next.
 
         Raises:
             UserError: a line does not hold C numbers, or never ends.
@@ -104,7 +104,7 @@ class PointParser:
         return self._points(lines)
 
     def end(self) -> np.ndarray:
-        """The point `(C, m)` of a last line that does not end; m is 0 or 1."""
+        """Parse the point `(C, m)` of a last line that does not end; m is 0 or 1."""
         last, self._rest = self._rest, b""
         return self._points([last])
 
@@ -163,7 +163,7 @@ class WindowCutter:
         return max(0, self._num_held - overlap)
 
     def feed(self, points: np.ndarray, arrived_s: float) -> Iterator[Window]:
-        """The windows that points `(C, m)` complete."""
+        """Add points `(C, m)`, and yield the windows that they complete; each is a copy."""
         while points.shape[1]:
             skipped = min(self._num_skipped, points.shape[1])
             self._num_skipped -= skipped

@@ -1,4 +1,4 @@
-"""A sweep on disk: the list of its jobs, and how far each of them has come.
+"""Keeps a sweep on disk: the list of its jobs; and finds how far each of them has come.
 
 A sweep writes its list when it starts, to `.sweeps/HASH.json` under the output folder; the same sweep writes the same
 file again. All else is read off the run folders: records, locks, and what a run that was killed has left.
@@ -71,7 +71,7 @@ class Sweep(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The checked list in `path`.
+        """Read and check the list in `path`.
 
         Raises:
             UserError: it can't be read, or is no list of jobs.
@@ -94,7 +94,7 @@ class Sweep(BaseModel):
 
     @property
     def id(self) -> str:
-        """The same for the same jobs."""
+        """Hash of the jobs' folders: the same for the same jobs."""
         folders = json.dumps(sorted(job.folder for job in self.jobs))
         return hashlib.sha256(folders.encode()).hexdigest()[:12]
 
@@ -103,7 +103,7 @@ class Sweep(BaseModel):
 
 
 def listed(root: Path) -> dict[str, Job]:
-    """The jobs of all sweeps that were started on an output folder, by their folder.
+    """Read the jobs of all sweeps that were started on an output folder, by their folder.
 
     Raises:
         UserError: a list can't be read.
@@ -115,7 +115,7 @@ def listed(root: Path) -> dict[str, Job]:
 
 
 def unrecorded(root: Path) -> list[Unrecorded]:
-    """The jobs of sweeps whose folders lie at or below `root`, named as run folders are, and hold no record.
+    """List the jobs of sweeps whose folders lie at or below `root`, named as run folders are, and hold no record.
 
     Raises:
         UserError: a list can't be read.
@@ -132,7 +132,7 @@ def unrecorded(root: Path) -> list[Unrecorded]:
 
 
 def _max_train(job: Job) -> int | None:
-    """`data.validation.max_train` of a job, as far as it was typed."""
+    """Return `data.validation.max_train` of a job, as far as it was typed; else None."""
     values = [
         value for key, _, value in (text.partition("=") for text in job.overrides) if key.lstrip("+") == _MAX_TRAIN
     ]
@@ -157,7 +157,7 @@ class Progress(NamedTuple):
 
 
 def progress(run_dir: Path, job: Job | None = None) -> Progress:
-    """How far the run in a folder has come.
+    """Find how far the run in a folder has come.
 
     Args:
         run_dir: the folder, there or not.
@@ -187,17 +187,17 @@ def progress(run_dir: Path, job: Job | None = None) -> Progress:
 
 
 def first_line(text: str | None) -> str:
-    """The first line of a message that may have none."""
+    """Return the first line of a message; empty where there is none."""
     return next(iter((text or "").splitlines()), "")
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:
-    """What distinguishes each job of a sweep: its overrides without those that all have, or its folder."""
+    """Name what distinguishes each job of a sweep: its overrides without those that all have, or its folder."""
     common = set.intersection(*(set(job.overrides) for job in jobs))
     return [" ".join(text for text in job.overrides if text not in common) or job.folder for job in jobs]
 
 
 def counts(states: Iterable[JobState]) -> dict[JobState, int]:
-    """How many jobs are in each state, every state named."""
+    """Count the jobs in each state, every state named."""
     listed_states = list(states)
     return {state: listed_states.count(state) for state in JobState}

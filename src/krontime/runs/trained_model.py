@@ -1,4 +1,4 @@
-"""A trained model for programs: `krontime.load(PATH)` gives one from a run folder or a bundle."""
+"""Offers a trained model to programs: `krontime.load(PATH)` returns one from a run folder or a bundle."""
 
 import io
 import tempfile
@@ -50,7 +50,7 @@ class TrainedModel:
 
     @property
     def classes_(self) -> np.ndarray:
-        """See the class."""
+        """Class names `(K,)`, in the order of the columns of `predict_proba`."""
         return np.array(self.run.spec.class_names)
 
     def predict_proba(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
@@ -95,7 +95,7 @@ class TrainedModel:
         return Scorer.of(self.run.config).probabilities(self.run.module, data, np.arange(len(data))).numpy()
 
     def prepared(self, series: SeriesData, allow: Collection[str] = ()) -> SeriesData:
-        """New series as those of training were prepared; see `predict_proba` for what is refused."""
+        """Prepare new series as those of training were; see `predict_proba` for what is refused."""
         config, spec = self.run.config, self.run.spec
         prepare = Prepare(**config["data"]["prepare"])
         data = prepare.apply(series)

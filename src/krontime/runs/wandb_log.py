@@ -1,4 +1,4 @@
-"""What a run gives to Weights & Biases beside its metrics and its config."""
+"""Sends to Weights & Biases what a run has beside its metrics and its config."""
 
 import os
 import urllib.error
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 REACHED_WITHIN_S = 10.0
-"""Seconds that the server may take to answer at all."""
+"""Number of seconds after which a server that has not answered counts as not reachable."""
 
 
 def check_online(config: Mapping[str, Any]) -> None:
-    """Where a run is to be sent to Weights & Biases while it trains, see first that this works.
+    """Check that a run can be sent to Weights & Biases while it trains, where it is to be.
 
     Args:
         config: resolved, in plain types.
@@ -62,7 +62,7 @@ def check_online(config: Mapping[str, Any]) -> None:
 
 
 def of_wandb(loggers: "Sequence[Logger]") -> "list[WandbLogger]":
-    """The loggers of Weights & Biases among others."""
+    """List the loggers of Weights & Biases among others."""
     from lightning.pytorch.loggers import WandbLogger
 
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]

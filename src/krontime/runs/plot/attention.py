@@ -1,4 +1,4 @@
-"""Attention maps as pictures: one for each layer and level, together in a file or one by one."""
+"""Draws attention maps: one for each layer and level, together in a file or one by one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,10 +40,10 @@ def plot_attention(layers: Sequence[Sequence[np.ndarray]], path: Path) -> None:
 
 
 def picture(factor: np.ndarray) -> np.ndarray:
-    """A map `(k, k)` as RGB uint8, dark where it is small and bright where it is large; 256 pixels a side or more."""
+    """Draw a map `(k, k)` as RGB uint8, dark where small and bright where large, of 256 pixels a side or more."""
     import matplotlib as mpl
 
     fraction = (factor - factor.min()) / max(np.ptp(factor), np.finfo(np.float32).tiny)
     coloured = mpl.colormaps[_COLOURS](fraction)[..., :3]
-    times = -(-_LEAST_PIXELS // len(factor))
-    return np.kron((coloured * 255).astype(np.uint8), np.ones((times, times, 1), np.uint8))
+    pixels_per_cell = -(-_LEAST_PIXELS // len(factor))
+    return np.kron((coloured * 255).astype(np.uint8), np.ones((pixels_per_cell, pixels_per_cell, 1), np.uint8))

@@ -24,7 +24,7 @@ _LOWER_IS_BETTER = ("loss", "nll", "ece")
 _LONGEST_NAME = 24
 _ACCURACIES = ("accuracy", "network_accuracy", "closed_form_accuracy")
 _MARKERS = {"network": "^", "closed_form": "x"}
-"""Of the parts of a mixture, which are validated apart."""
+"""Markers of the parts of a mixture, which are validated apart."""
 
 
 def plot_confusion_matrix(predictions: Predictions, path: Path, *, title: str = "Test split") -> None:
@@ -151,7 +151,7 @@ def _save(figure: "Figure", path: Path, description: str) -> None:
 
 
 def _drawable(name: str, position: int) -> str:
-    """`name` cut to a printable length, or its number where the plot's font lacks a letter of it."""
+    """Cut a class name to a printable length, or return its number where the plot's font lacks a letter of it."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     name = " ".join(name.split())
@@ -172,6 +172,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _split_and_metric(key: str) -> tuple[str, str]:
+    """Split a column's name, such as `val/loss` or `train_loss_epoch`; the split is empty for other columns."""
     for split in ("train", "val"):
         for separator in "/_":
             if key.startswith(split + separator):
@@ -197,6 +198,7 @@ def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int
 
 
 def _number(cell: Any) -> float | None:
+    """Parse a finite number; None for anything else."""
     try:
         value = float(cell)
     except (TypeError, ValueError):
@@ -205,7 +207,7 @@ def _number(cell: Any) -> float | None:
 
 
 def _best_epoch(curves: Mapping[tuple[str, str], Mapping[int, float]], chosen: tuple[str, str]) -> int | None:
-    """First epoch with the best value of `chosen`, None where that was not logged."""
+    """Return the first epoch with the best value of `chosen`; None where that was not logged."""
     curve = curves.get(chosen)
     if not curve:
         return None

@@ -1,4 +1,4 @@
-"""What plots of several variants share: how each is drawn, and how a figure is saved."""
+"""Holds what plots of several variants share: how each is drawn, and how a figure is saved."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, marker and dash of a plot's variant; variants differ in marker and dash as well as in colour."""
+    """Choose colour, marker and dash of the variant of that number; they differ in all three."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
