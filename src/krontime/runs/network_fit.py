@@ -93,7 +93,7 @@ class NetworkFit(Fit):
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Processor seconds of fitting; None before its end, for a resumed run, or for several processes."""
+        """Processor seconds of fitting, whole at its end; None for a resumed run, or for several processes."""
         return self._cpu_s
 
     @property

@@ -13,7 +13,7 @@ from krontime.training.attention_maps import layers_with_factors
 from krontime.training.module import SeriesClassifier
 
 NUM_STRETCHES = 50
-"""Number of hidden stretches about; each is two of them long, and neighbours overlap by half."""
+"""About the number of hidden stretches: each is `2 / NUM_STRETCHES` of the series, and neighbours overlap by half."""
 
 NUM_STEPS = 32
 """Number of points of the path that gradients are integrated along."""

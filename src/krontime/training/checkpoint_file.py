@@ -22,7 +22,7 @@ torch's own list, which is applied besides, has some that take any amount of mem
 """
 
 _OBJECT_OPCODES = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4")
-"""Pickle opcodes that build objects of classes which are not named beside them; torch writes none."""
+"""Pickle opcodes that build objects of classes which are not named beside them."""
 
 
 def read_checkpoint(path: Path) -> Any:

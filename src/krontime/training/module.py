@@ -22,7 +22,7 @@ from krontime.training.mixture import PREFIX, Mixture
 from krontime.training.schedule import WarmupCosine
 
 FORMAT_VERSION = 5
-"""Version of what is added to a Lightning checkpoint under the key `krontime`; to 4, the closed form was another."""
+"""Version of what is added to a Lightning checkpoint under `krontime`; up to 4, the closed form was another."""
 
 _MIXTURE = "krontime_closed_form"
 """Key under which a Lightning checkpoint has the closed form's tensors, which are no weights to be averaged."""

@@ -14,7 +14,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def style(number: int) -> dict[str, Any]:
-    """Choose colour, marker and dash of the variant of that number; they differ in all three."""
+    """Choose colour, marker and dash of the variant of that number; no two differ in colour alone."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "marker": _MARKERS[number % len(_MARKERS)],
