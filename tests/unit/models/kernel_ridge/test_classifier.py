@@ -61,7 +61,7 @@ def test_it_learns_and_its_left_out_probabilities_are_honest():
 def test_validation_series_are_judged_without_them(exact, monkeypatch):
     """Their own labels change nothing in what is said of them, as long as the fit is to the others."""
     monkeypatch.setattr(part_module, "MAX_EXACT", 4096 if exact else 10)
-    monkeypatch.setattr(part_module, "_AT_ONCE", 20)
+    monkeypatch.setattr(part_module, "_SERIES_AT_ONCE", 20)
     x, labels = series(60)
     closed_form = make(fit_on="train")
     left_out = fit(closed_form, x, labels, num_train=45)
@@ -74,7 +74,7 @@ def test_a_stream_comes_near_the_exact_fit(monkeypatch):
     exact, streamed = make(), make()
     fit(exact, x, labels, num_train=110)
     monkeypatch.setattr(part_module, "MAX_EXACT", 10)
-    monkeypatch.setattr(part_module, "_AT_ONCE", 40)
+    monkeypatch.setattr(part_module, "_SERIES_AT_ONCE", 40)
     left_out = fit(streamed, x, labels, num_train=110)
     assert float((left_out[110:].argmax(dim=1) == labels[110:]).float().mean()) > 0.85
     assert float((streamed(new).argmax(dim=1) == exact(new).argmax(dim=1)).float().mean()) > 0.9
