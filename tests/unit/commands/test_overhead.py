@@ -49,7 +49,8 @@ def test_the_bare_loop_trains_on_every_batch(compose, data, monkeypatch) -> None
     seen = torch.cat([batch.index for batch in bare.batches])
     assert sorted(seen.tolist()) == job.split.train.tolist()
     assert torch.equal(bare.batches[0].x, SeriesDataset(job.data).__getitems__(seen[:4].tolist()).x)
-    monkeypatch.setattr(module.mixture, "own", None)  # it stands beside the network, and has nothing to learn
+    # The closed form stands beside the network, and has nothing to learn.
+    monkeypatch.setattr(module.mixture, "closed_form_log_probability", None)
     bare.epoch()
     assert any(not torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
 

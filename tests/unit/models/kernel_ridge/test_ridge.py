@@ -145,7 +145,7 @@ def test_no_copy_of_all_features_is_made(monkeypatch):
                     largest = max(largest, tensor.numel())
             return out
 
-    monkeypatch.setattr(ridge, "_AT_ONCE", 50)
+    monkeypatch.setattr(ridge, "_COLUMNS_AT_ONCE", 50)
     rows, labels = draw(num_features=400)
     expected, standardizer = fit_dual(rows, labels, 3), Standardizer.of(rows)
     with Largest():
