@@ -4,6 +4,7 @@ Shape letters: B batch, C channels, L time points, P features.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -61,7 +62,9 @@ class Features(nn.Module, ABC):
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the features `(B, P)`, float32, of raw series `(B, C, L)` that are 0 where their mask is false."""
-        with torch.autocast(x.device.type, enabled=False):
+        # A program of torch.export can't be written with such a context around a scan, and is never run in another one.
+        is_program = torch.compiler.is_compiling()
+        with nullcontext() if is_program else torch.autocast(x.device.type, enabled=False):
             features = self._features(self._rows(x, mask))
         return features.unflatten(0, x.shape[:2]).flatten(1)
 
