@@ -8,6 +8,7 @@ import numpy as np
 
 from krontime.data.recordings import Recording
 from krontime.data.sources.arrays import Layout, read_npy
+from krontime.data.sources.files import library_of
 from krontime.data.sources.long_table import spans_of
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.errors import UserError
@@ -78,15 +79,21 @@ class ArrayFilesSource(RecordingFiles):
                 spans = spans_of(at, [str(name) for name in names.tolist()])
         except UserError:
             raise
-        except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        except ValueError as error:
             raise UserError(f"{file}: cannot be read as an array of numbers ({error})") from error
         yield Recording(name=file.stem, values=values, spans=spans, sampling_rate_hz=self.sampling_rate_hz)
 
     def _arrays(self, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the values and the labels; what a library says of a file, of whatever kind, becomes a ValueError."""
         suffix = file.suffix.lower()
-        if suffix == ".npy":
-            return read_npy(file), None
-        held = _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
+        try:
+            if suffix == ".npy":
+                return read_npy(file), None
+            held = _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
+        except UserError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+            raise ValueError(str(error)) from error
         sizes = {name: array.shape for name, array in held.items()}
         if self.key is not None and self.key not in held:
             raise ValueError(f"data.source.key={self.key!r}: it holds {sizes}")
@@ -124,10 +131,7 @@ def _of_matlab(file: Path) -> dict[str, np.ndarray]:
 
 
 def _of_hdf5(file: Path) -> dict[str, np.ndarray]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError("HDF5 needs the extra hdf5: expected pip install 'krontime[hdf5]'") from error
+    h5py = library_of("hdf5", "h5py", needed_by="HDF5")
     held: dict[str, np.ndarray] = {}
 
     def keep(name: str, item: Any) -> None:

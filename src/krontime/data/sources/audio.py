@@ -17,6 +17,7 @@ from krontime.console import progress
 from krontime.data.assemble import labelled_data
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
+from krontime.data.sources.files import library_of
 from krontime.data.sources.folders import Found, Layout, Part, lay_out
 from krontime.errors import UserError
 from krontime.storage import expanded
@@ -200,7 +201,7 @@ def require_memory_for(files: Sequence[Path], *, mono: bool) -> dict[Path, str]:
     Raises:
         UserError: they do not fit, or the library is not installed.
     """
-    soundfile = _library()
+    soundfile = library_of("audio", "soundfile", needed_by="data=audio")
     broken: dict[Path, str] = {}
     num_bytes = 0
     with progress("reading headers", len(files)) as step:
@@ -227,14 +228,6 @@ MAX_FRAMES_PER_BYTE = 1_000
 """No format that is read packs more frames into a byte; a damaged header may say so."""
 
 
-def _library() -> Any:
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package is there, and no libsndfile
-        raise UserError("data=audio needs the extra audio: expected pip install 'krontime[audio]'") from error
-    return soundfile
-
-
 def read_recording(path: Path, *, mono: bool) -> Recording:
     """Decode one file, a block at a time: a header may declare any length.
 
@@ -242,7 +235,7 @@ def read_recording(path: Path, *, mono: bool) -> Recording:
         UserError: the library is not installed.
         ValueError: the file is none that it decodes, or does not fit in memory.
     """
-    soundfile = _library()
+    soundfile = library_of("audio", "soundfile", needed_by="data=audio")
     blocks: list[np.ndarray] = []
     try:
         with soundfile.SoundFile(path) as file:

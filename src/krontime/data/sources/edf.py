@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from krontime.data.recordings import Recording, Span
+from krontime.data.sources.files import library_of
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.errors import UserError
 
@@ -45,7 +46,7 @@ class EdfSource(RecordingFiles):
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
         """See `RecordingFiles`; a file need not have annotations."""
-        pyedflib = _library()
+        pyedflib = library_of("edf", "pyedflib", needed_by="data=edf")
         try:
             reader = pyedflib.EdfReader(str(file))
         except (OSError, ValueError, FileNotFoundError) as error:
@@ -93,11 +94,3 @@ def _scale(reader: Any, number: int) -> tuple[float, float]:
     bottom, top = reader.getPhysicalMinimum(number), reader.getPhysicalMaximum(number)
     factor = (top - bottom) / (high - low)
     return factor, bottom - low * factor
-
-
-def _library() -> Any:
-    try:
-        import pyedflib
-    except ImportError as error:
-        raise UserError("data=edf needs the extra edf: expected pip install 'krontime[edf]'") from error
-    return pyedflib

@@ -1,6 +1,7 @@
 """What sources that read files share: a file's identity for the cache key, and the message where it is absent."""
 
 import difflib
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,23 @@ def lines_of(path: Path) -> Iterator[Iterator[str]]:
 
     with open(path, encoding="utf-8-sig") as file, progress(f"bytes of {path.name}", path.stat().st_size) as step:
         yield counted()
+
+
+def library_of(extra: str, name: str, *, needed_by: str) -> Any:
+    """Import the library of an extra of this package.
+
+    Args:
+        extra: name of the extra.
+        name: module to import.
+        needed_by: what is read with it, for the message.
+
+    Raises:
+        UserError: the library, or what it is linked with, is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: the package is there, and not the C library below it
+        raise UserError(f"{needed_by} needs the extra {extra}: expected pip install 'krontime[{extra}]'") from error
 
 
 def files_below(folder: Path) -> Iterator[Path]:

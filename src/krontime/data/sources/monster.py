@@ -13,7 +13,7 @@ import numpy as np
 from krontime.data.assemble import labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npy
-from krontime.data.sources.files import file_identity
+from krontime.data.sources.files import file_identity, library_of
 from krontime.errors import Problems, UserError
 from krontime.storage import expanded
 
@@ -101,11 +101,10 @@ class MonsterSource:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-        try:
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-        except ModuleNotFoundError as error:
-            raise UserError("data=monster needs the extra monster: expected pip install 'krontime[monster]'") from error
+        library_of("monster", "huggingface_hub", needed_by="data=monster")
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its attempts is a warning, given twice
         for name in names:
             try:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from krontime.data.recordings import Recording, Span
+from krontime.data.sources.files import library_of
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.errors import UserError
 
@@ -57,13 +58,13 @@ class WfdbSource(RecordingFiles):
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
         """See `RecordingFiles`; a record need not have annotations."""
-        wfdb = _library()
+        wfdb = library_of("wfdb", "wfdb", needed_by="data=wfdb")
         name = str(file.with_suffix(""))
         try:
             record = wfdb.rdrecord(name, physical=False, return_res=16, channel_names=self.channels)
             if record.d_signal is None:
                 raise ValueError("it has no signals" if not self.channels else f"it has no {', '.join(self.channels)}")
-            spans = self._spans(wfdb, name, record.sig_len) if self._has_annotations(file) else []
+            noted = wfdb.rdann(name, self.annotator) if self._has_annotations(file) else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: cannot be read as a WFDB record ({error})") from error
         if strange := sorted(set(record.fmt) - set(MISSING)):
@@ -77,7 +78,7 @@ class WfdbSource(RecordingFiles):
         yield Recording(
             name=file.stem,
             values=values,
-            spans=spans,
+            spans=[] if noted is None else self._spans(noted, record.sig_len),
             sampling_rate_hz=float(record.fs),
             scale=np.stack([1 / gain, -baseline / gain], axis=1),
             missing_code=CODE,
@@ -87,8 +88,7 @@ class WfdbSource(RecordingFiles):
     def _has_annotations(self, file: Path) -> bool:
         return file.with_suffix(f".{self.annotator}").is_file()
 
-    def _spans(self, wfdb: Any, name: str, length: int) -> list[Span]:
-        noted = wfdb.rdann(name, self.annotator)
+    def _spans(self, noted: Any, length: int) -> list[Span]:
         if self.labels == "beats":
             return [
                 Span(int(place), int(place) + 1, symbol)
@@ -102,11 +102,3 @@ class WfdbSource(RecordingFiles):
         ]
         ends = [place for place, _ in rhythms[1:]] + [length]
         return [Span(start, stop, label) for (start, label), stop in zip(rhythms, ends, strict=True)]
-
-
-def _library() -> Any:
-    try:
-        import wfdb
-    except ImportError as error:
-        raise UserError("data=wfdb needs the extra wfdb: expected pip install 'krontime[wfdb]'") from error
-    return wfdb
