@@ -1,5 +1,6 @@
-"""How much memory this process can still have: of the machine, of its control group, and of its own limits."""
+"""How much memory this process can still have, of the machine, its control group and its own limits, and had at most."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def available_memory_bytes(root: Path = _ROOT) -> int:
         root: folder that `proc` and `sys` lie in.
     """
     return max(0, min([psutil.virtual_memory().available, *_left_in_groups(root), *_left_to_process()]))
+
+
+def peak_resident_bytes() -> int | None:
+    """The peak resident memory of this process in bytes, libraries included; None where the system does not say."""
+    try:
+        # Unlike getrusage's, this mark can be set back and is not inherited from the parent process.
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

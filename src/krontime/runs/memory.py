@@ -2,13 +2,14 @@
 
 import ctypes
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import torch
+
+from krontime.data.memory import peak_resident_bytes
 
 _MARK = Path("/proc/self/clear_refs")
 """File to which Linux takes a written `5` as: forget the peak memory of this process."""
@@ -36,7 +37,7 @@ class PeakMemory:
             device: where the job is computed, or torch's name of it.
         """
         if torch.device(device).type == "cuda":
-            return int(torch.cuda.max_memory_allocated(device))
+            return peak_memory_bytes(device)
         mark = peak_memory_bytes() or 0
         if mark <= self._mark_before and not self._highest:
             return None
@@ -94,16 +95,4 @@ def peak_memory_bytes(device: "str | torch.device" = "cpu") -> int | None:
     """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        # Unlike getrusage's, this mark can be set back and is not inherited from the parent process.
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    return peak_resident_bytes()

@@ -34,7 +34,10 @@ def main() -> None:
     predict(series[:1])
     start_s = time.perf_counter() - started_s
     latency_ms = {str(size): _milliseconds(predict, series[:size]) for size in job["batch_sizes"]}
-    sys.stdout.write(json.dumps({"start_s": start_s, "latency_ms": latency_ms, "peak_memory_bytes": _peak_bytes()}))
+    from krontime.data.memory import peak_resident_bytes  # after what is measured, since it imports psutil
+
+    peak_bytes = peak_resident_bytes()
+    sys.stdout.write(json.dumps({"start_s": start_s, "latency_ms": latency_ms, "peak_memory_bytes": peak_bytes}))
 
 
 def _milliseconds(predict: Predict, x: Any) -> float:
@@ -46,16 +49,6 @@ def _milliseconds(predict: Predict, x: Any) -> float:
         predict(x)
         times.append(time.perf_counter() - before_s)
     return 1000 * statistics.median(times)
-
-
-def _peak_bytes() -> int | None:
-    """Return the peak memory of this process in bytes; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _of_onnx(folder: Path, num_threads: int) -> Predict:
