@@ -112,13 +112,12 @@ def _fit_closed_form(
                 yield batch.x, batch.mask
                 step(len(batch.y))
 
-    by_group = data.groups is not None and prepared.protocol.split_method == "group"
     series = LabelledSeries(
         read=read,
         labels=torch.from_numpy(data.labels[indices]),
         num_train=len(shuffled),
         fit_validation=closed.fit_on == "train_and_validation",
-        groups=torch.from_numpy(data.groups[indices]) if by_group and data.groups is not None else None,
+        groups=prepared.groups_of(indices),
     )
     left_out = closed.fit((sample.x, sample.mask), series).float()
     is_known = (left_out != 0).any(dim=1)

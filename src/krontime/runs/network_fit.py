@@ -233,13 +233,12 @@ class NetworkFit(Fit):
         if mixture is not None and mixture.mixing.weight == 0:
             positions = np.array(sorted(self._held_out))
             probability = torch.stack([self._held_out[position] for position in positions.tolist()]).softmax(dim=-1)
-        by_group = data.groups is not None and protocol.split_method == "group"
-        groups = torch.from_numpy(data.groups[positions]) if by_group and data.groups is not None else None
+        groups = self.job.groups_of(positions)
         has_left_out = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
         predictions = named(
             probability[has_left_out], data, positions[has_left_out.numpy()], torch.tensor(protocol.prior)
         )
-        return predictions if by_group else replace(predictions, groups=None)
+        return predictions if groups is not None else replace(predictions, groups=None)
 
     def attention(self) -> list[list[np.ndarray]]:
         """See `Fit`; the means are over a few validation series."""

@@ -22,6 +22,8 @@ from krontime.runs.signals import is_first_rank
 from krontime.storage import expanded
 
 if TYPE_CHECKING:
+    import torch
+
     from krontime.data.datamodule import SeriesDataModule
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,14 @@ class PreparedData:
     def masked_for(self, indices: np.ndarray) -> bool:
         """Whether batches of some series have a mask: where those of training have, and where they need one."""
         return self.masked or self.data.needs_mask(indices)
+
+    def groups_of(self, indices: np.ndarray) -> "torch.Tensor | None":
+        """Return the group of each of some series where validation is by group, else None."""
+        if self.data.groups is None or self.protocol.split_method != "group":
+            return None
+        import torch
+
+        return torch.from_numpy(self.data.groups[indices])
 
     def batches(self, config: Mapping[str, Any], held_out: HeldOut | None = None) -> "SeriesDataModule":
         """Build the data module of a run; for `held_out` see `SeriesDataset`."""
