@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from krontime.models.kernel_ridge.mixture import average, mixed
-from krontime.training.module import SeriesClassifier
+from krontime.training.module import SeriesClassifier, unweighted_logits
 
 
 class Answer(nn.Module):
@@ -42,17 +42,13 @@ class Answer(nn.Module):
         mask = ~x.isnan()
         x = torch.where(mask, x, 0.0)
         log_probability = average([part(x, mask) for part in self.parts]) if self.parts else None
-        logits = None if self.network is None else self._network_logits(x, mask)
+        logits = None
+        if self.network is not None:
+            assert self.normalizer is not None
+            logits = unweighted_logits(self.network, self.normalizer, self.class_weights, x, mask)
         if log_probability is None:
             assert logits is not None
             return logits.softmax(dim=-1)
         if logits is not None and self.mixing is not None:
             log_probability = mixed(logits, log_probability, self.mixing.factor, self.mixing.weight)
         return log_probability.softmax(dim=-1)
-
-    def _network_logits(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return the network's logits `(B, K)`, as `SeriesClassifier.network_logits` does."""
-        assert self.network is not None
-        assert self.normalizer is not None
-        logits: Tensor = self.network(self.normalizer(x, mask), mask)
-        return logits if self.class_weights is None else logits - self.class_weights.log()

@@ -99,8 +99,7 @@ class SeriesClassifier(pl.LightningModule):
     def network_logits(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the logits `(B, num_classes)` of the network alone; their softmax keeps the training frequencies."""
         assert self.network is not None
-        logits: Tensor = self.network(self.normalizer(x, mask), mask)
-        return logits if self.class_weights is None else logits - self.class_weights.log()
+        return unweighted_logits(self.network, self.normalizer, self.class_weights, x, mask)
 
     def _answer(self, x: Tensor, mask: Tensor | None, held_out: Tensor | None) -> Tensor:
         """Return what `forward` does, with `held_out` in place of the closed form's log-probabilities where given."""
@@ -270,6 +269,14 @@ class SeriesClassifier(pl.LightningModule):
         assert isinstance(self.train_loss.mean_value, Tensor)
         assert isinstance(self.train_loss.weight, Tensor)
         return self.train_loss.mean_value, self.train_loss.weight
+
+
+def unweighted_logits(
+    network: nn.Module, normalizer: nn.Module, class_weights: Tensor | None, x: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Return a network's logits `(B, K)` of raw series, less what the weights of its loss `(K,)` have added to them."""
+    logits: Tensor = network(normalizer(x, mask), mask)
+    return logits if class_weights is None else logits - class_weights.log()
 
 
 def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
