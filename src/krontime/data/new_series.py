@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from krontime.data.sources.table import read_table, trimmed
 from krontime.data.sources.text import is_number
 from krontime.data.sources.ts import read_ts
 from krontime.errors import UserError
-from krontime.storage import expanded
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +197,8 @@ def _joined(parts: Sequence[SeriesData]) -> SeriesData:
     )
 
 
-def read_series(path: str | Path, *, class_names: Sequence[str], **reading: Any) -> SeriesData:
-    """Read a file of series, with or without labels; further arguments are those of `Reading`.
+def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> SeriesData:
+    """Read a file of series, with or without labels.
 
     Formats, by the file's ending:
 
@@ -216,11 +214,6 @@ def read_series(path: str | Path, *, class_names: Sequence[str], **reading: Any)
     Raises:
         UserError: names all problems of the file.
     """
-    return read_new(expanded(path), Reading(**reading), class_names)
-
-
-def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> SeriesData:
-    """`read_series` with its arguments as one."""
     split = reading.split
     suffix = path.suffix.lower()
     problems: list[str] = []

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from krontime.data.new_series import input_files, read_series
+from krontime.data.new_series import Reading, input_files, read_new
 from krontime.data.series import UNKNOWN_LABEL, SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
 CLASSES = ("rest", "move")
 X = np.float32([[1, -2, 3.5], [4, np.nan, 6], [0, 0.25, -7e-3]])
+
+
+def read_series(path, *, class_names, **reading):
+    return read_new(path, Reading(**reading), class_names)
 
 
 def npz(path, **extra):

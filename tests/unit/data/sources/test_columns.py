@@ -149,14 +149,14 @@ def test_columns_that_are_missing_or_more_are_named(tmp_path):
     "first", [range(12), np.linspace(0.5, 6, 12), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]]
 )
 def test_a_first_row_of_numbers_that_rise_is_not_taken_for_a_series(tmp_path, first):
-    from krontime.data.new_series import read_series
+    from krontime.data.new_series import Reading, read_new
 
     rows = frame().drop(columns="label").to_csv(index=False, header=False)
     (tmp_path / "new.csv").write_text(",".join(map(str, first)) + "\n" + rows)
     with pytest.raises(UserError, match=r"header=true .* or .*header=false"):
-        read_series(tmp_path / "new.csv", class_names=("a", "b"))
+        read_new(tmp_path / "new.csv", Reading(), ("a", "b"))
     (tmp_path / "new.csv").write_text(rows)
-    assert len(read_series(tmp_path / "new.csv", class_names=("a", "b"))) == N
+    assert len(read_new(tmp_path / "new.csv", Reading(), ("a", "b"))) == N
 
 
 def test_a_table_without_a_header_is_read_by_numbers(tmp_path):
