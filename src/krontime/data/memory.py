@@ -1,4 +1,4 @@
-"""How much memory this process can still have, of the machine, its control group and its own limits, and had at most."""
+"""The memory that this process can still have (of the machine, its control group, its own limits), and had at most."""
 
 import sys
 from collections.abc import Iterator
