@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from krontime import cli
-from krontime.data.new_series import read_series
+from krontime.data.new_series import Reading, read_new
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
@@ -163,7 +163,7 @@ def test_a_pickle_in_an_object_array_is_not_run(tmp_path, key):
     path = write_npz(tmp_path / "set.npz", {f"{key}.npy": content})
     assert "never loaded" in in_a_child(lambda: NpzSource(str(path)).load())
     (tmp_path / "new.npy").write_bytes(content)
-    assert "never loaded" in in_a_child(lambda: read_series(tmp_path / "new.npy", class_names=("a", "b")))
+    assert "never loaded" in in_a_child(lambda: read_new(tmp_path / "new.npy", Reading(), ("a", "b")))
     assert not (tmp_path / "ran").exists()
 
 
@@ -227,7 +227,7 @@ def test_a_header_that_declares_more_than_there_is_takes_nothing(tmp_path, shape
     path = write_npz(tmp_path / "set.npz", {"X.npy": content})
     assert "its header declares the shape" in in_a_child(lambda: NpzSource(str(path)).load())
     (tmp_path / "new.npy").write_bytes(content)
-    assert "its header declares the shape" in in_a_child(lambda: read_series(tmp_path / "new.npy", class_names=("a",)))
+    assert "its header declares the shape" in in_a_child(lambda: read_new(tmp_path / "new.npy", Reading(), ("a",)))
 
 
 def test_a_header_that_declares_to_be_long_takes_nothing(tmp_path):
@@ -245,7 +245,7 @@ def test_a_file_of_holes_is_held_against_the_memory(tmp_path):
         os.truncate(path, len(begin) + 2**38)
     except OSError:
         pytest.skip("the file system has no files of this size")
-    assert "GiB of memory" in in_a_child(lambda: read_series(path, class_names=("a",)))
+    assert "GiB of memory" in in_a_child(lambda: read_new(path, Reading(), ("a",)))
 
 
 def test_a_checkpoint_that_asks_for_memory_gets_none(tmp_path, run, checkpoint):

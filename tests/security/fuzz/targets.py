@@ -19,7 +19,7 @@ from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.identity import config_hash
 from krontime.console import EXIT_USER_ERROR
-from krontime.data.new_series import read_series
+from krontime.data.new_series import Reading, read_new
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesSpec
 from krontime.data.sources.audio import AudioSource
@@ -219,7 +219,7 @@ def _read_both(source: type[Any]) -> Callable[[Path], None]:
         with contextlib.suppress(UserError):
             data = Prepare(crop_length=7).apply(source(str(path)).load())
             split_indices(data)
-        read_series(path, class_names=CLASSES)
+        read_new(path, Reading(), CLASSES)
 
     return run
 
@@ -264,7 +264,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("npz", ".npz", _npz, mutate.of_archive(mutate.of_npy), _read_both(NpzSource)),
-        Target("npy", ".npy", _npy, mutate.of_npy, lambda path: read_series(path, class_names=CLASSES)),
+        Target("npy", ".npy", _npy, mutate.of_npy, lambda path: read_new(path, Reading(), CLASSES)),
         Target("ts", ".ts", _ts, mutate.of_text, _read_both(TsSource)),
         Target("csv", ".csv", lambda: _table(","), mutate.of_text, _read_both(TableSource)),
         Target("tsv", ".tsv", lambda: _table("\t"), mutate.of_text, _read_both(TableSource)),
