@@ -88,22 +88,23 @@ class Features(nn.Module, ABC):
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `(B, C, 1)` over observed points."""
-    if mask is None:
-        centre = x.mean(dim=-1, keepdim=True)
-        deviations = x - centre
-    else:
-        count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
-        centre = torch.where(mask, x, 0.0).sum(dim=-1, keepdim=True) / count
-        deviations = torch.where(mask, x - centre, 0.0)
-    return centre, _root_mean_square(deviations, mask)
+    """Return mean and standard deviation `(B, C, 1)` over observed points.
+
+    Summed in float64, so that they are the same to the last bit in whatever order a library sums: where a series is
+    constant, which kernel wins is decided by the last bits of what they are scaled with.
+    """
+    exact = x.double() if mask is None else torch.where(mask, x, 0.0).double()
+    count = x.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    centre = exact.sum(dim=-1, keepdim=True) / count
+    deviations = exact - centre if mask is None else torch.where(mask, exact - centre, 0.0)
+    return centre.to(x.dtype), _root_mean_square(deviations, mask).to(x.dtype)
 
 
 def _root_mean_square(deviations: Tensor, mask: Tensor | None) -> Tensor:
     """Return the root mean square `(B, C, 1)` over observed points of deviations that are 0 elsewhere.
 
-    They are divided by their peak before they are squared, so that no unit, large or small, overflows or underflows.
+    Squared in float64, so that no unit, large or small, overflows or underflows.
     """
     count = deviations.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True).clamp(min=1)
-    peak = deviations.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(deviations.dtype).tiny)
-    return peak * ((deviations / peak).square().sum(dim=-1, keepdim=True) / count).sqrt()
+    mean_square = deviations.double().square().sum(dim=-1, keepdim=True) / count
+    return mean_square.sqrt().to(deviations.dtype)

@@ -39,7 +39,7 @@ def _contents(run: LoadedRun) -> list[str]:
     if answer.network is not None:
         inside.append("the scaling and the network")
     if len(answer.parts):
-        inside.append(f"{len(answer.parts)} calibrated parts of the closed form")
+        inside.append(f"{len(answer.parts)} calibrated part{'s' * (len(answer.parts) != 1)} of the closed form")
     left_out = "" if run.module.network is None or answer.network is not None else " (the network has no say in it)"
     shortest = min(formats.SHORTEST, spec.length)
     prepared = formats.described(run)["preparation"]
