@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# modules are compiled when they are first imported: all 40,000 at once take a minute, and few are ever used
+# modules are compiled when they are first imported, and kept: all 40,000 at once take a minute, and few are ever used
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt
 WORKERS := -n auto --maxprocesses=4
 MARKS ?= not slow and not gpu
