@@ -106,6 +106,7 @@ def write_best(folder: Path, score: float) -> Path:
     return best
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_was_moved_goes_on(folder: Path, twin: Path, options: dict[str, Any]) -> None:
     ends_as(folder, twin, options)
 

@@ -88,6 +88,7 @@ class TestSecondStart:
         assert again == Record.read(folder / "record.json")
         assert "already done" in screen.getvalue()
 
+    @pytest.mark.slow
     def test_force_trains_again_and_keeps_the_old_folder(self, config: Callable[..., Any], tmp_path: Path) -> None:
         folder = tmp_path / "run"
         first = train(config("equal.npz", "trainer.max_epochs=1"), folder)

@@ -53,6 +53,7 @@ class TestLoggers:
         (forced,) = equipment.loggers({**options, "force": True}, tmp_path / "seed0")
         assert forced.version is None
 
+    @pytest.mark.slow
     def test_two_runs_in_one_process_are_two_to_wandb(
         self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -87,6 +87,7 @@ def test_a_resumed_run_has_the_steps_that_were_measured_first(
     assert equal(weights(whole), weights(resumed))
 
 
+@pytest.mark.slow
 def test_the_smallest_limit_counts(limited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     without_clock(monkeypatch, 9)
     assert limited(LIMIT, "trainer.max_epochs=1")[0].limited_by == "epochs"

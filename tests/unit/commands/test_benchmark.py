@@ -185,6 +185,7 @@ def test_what_cannot_fit_is_recorded_and_not_tried(tmp_path, processes):
     assert rows[0].estimated_memory_bytes > 0.0001 * 2**30
 
 
+@pytest.mark.slow
 def test_a_lost_cell_takes_no_further_rounds_and_stands_in_the_table(tmp_path, processes, monkeypatch):
     pretend = module.run_cell
 

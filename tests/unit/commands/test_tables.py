@@ -235,6 +235,7 @@ def test_what_is_superseded_says_so_and_why(no_plots, runs, tmp_path):
         assert (folder / f"{name}.md").read_text().startswith("> **Superseded.** Other budgets.\n\n**")
 
 
+@pytest.mark.slow
 def test_an_edited_number_is_found(no_plots, runs, tmp_path):
     results = tmp_path / "results"
     run(f"records={runs}", f"output={results / 'first'}", "publish=true")

@@ -108,6 +108,7 @@ def test_it_leaves_a_table_plots_and_trials_without_scores_of_the_test_split(sea
     assert not {"record.json", "test_predictions.parquet", "best.ckpt", "last.ckpt"} & names
 
 
+@pytest.mark.slow
 def test_a_search_that_has_ended_trains_nothing_more_and_a_longer_one_goes_on(searched, tune, monkeypatch, tmp_path):
     folder, screen = searched
     with monkeypatch.context() as patch:
@@ -175,6 +176,7 @@ def test_wandb_gets_a_run_for_each_trial_and_one_of_the_search(tune, monkeypatch
     assert {"trials", "history"} <= media
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_is_tried_again(tune, monkeypatch, tmp_path):
     def interrupt(self: NetworkFit) -> None:
         raise KeyboardInterrupt
