@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from krontime.config.targets import has_network
 from krontime.console import progress
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer
@@ -65,6 +66,7 @@ def fitted_module(
         config,
         prepared.spec,
         closed=closed,
+        with_network=closed is None or _can_judge_network(closed, config, len(split.validation)),
         class_weights=weights,
         prior=torch.tensor(prepared.protocol.prior),
         about=about,
@@ -79,6 +81,18 @@ def fitted_module(
     if module.mixture is None or not is_first:
         return module, {}
     return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
+
+
+def _can_judge_network(closed: ClosedForm, config: Mapping[str, Any], num_validation: int) -> bool:
+    """Say whether there are validation series enough to tell if a network adds to the closed form."""
+    if not has_network(config) or num_validation >= closed.min_network_series:
+        return True
+    log.info(
+        "The network is not trained, since %d validation series can't show whether it adds to the closed form "
+        "(closed_form.min_network_series=%d; 0 trains it, and closed_form=none trains it alone)",
+        *(num_validation, closed.min_network_series),
+    )
+    return False
 
 
 def _compile_loops(closed: ClosedForm) -> None:

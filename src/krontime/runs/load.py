@@ -85,9 +85,10 @@ def module_from(config: Mapping[str, Any], spec: SeriesSpec, tensors: dict[str, 
         RuntimeError: the weights are not those of such a module.
     """
     _check_config(config)
+    with_network = not config.get("closed_form") or any(name.startswith("network.") for name in tensors)
     with torch.device("meta"):  # sizes are compared before there is memory for them
-        build_module(config, spec).load_tensors(tensors, assign=True)
-    module = build_module(config, spec)
+        build_module(config, spec, with_network=with_network).load_tensors(tensors, assign=True)
+    module = build_module(config, spec, with_network=with_network)
     module.load_tensors(tensors)
     return module.eval()
 

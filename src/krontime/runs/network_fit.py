@@ -152,13 +152,13 @@ class NetworkFit(Fit):
                 self._steps_in_time = self._steps_within(limit_s, module)
             trainer = self._trainer(callbacks)
         module.about["steps_in_time"] = self._steps_in_time
-        if config["compile"]:
-            assert module.network is not None
+        if config["compile"] and module.network is not None:
             module.network.compile()
         self.trainer, self.world_size = trainer, trainer.world_size
         self._begin_folder(trainer, resumed)
         if module.network is None:
-            write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
+            if self.is_first:
+                write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
         else:
             ckpt_path = resumed.path if resumed else None
             began_cpu_s = time.process_time() - (self._cpu_s or 0.0)

@@ -63,7 +63,12 @@ def closed_form(config: Mapping[str, Any], spec: "SeriesSpec") -> "ClosedForm | 
 
 
 def build_module(
-    config: Mapping[str, Any], spec: "SeriesSpec", *, closed: "ClosedForm | None" = None, **extra: Any
+    config: Mapping[str, Any],
+    spec: "SeriesSpec",
+    *,
+    closed: "ClosedForm | None" = None,
+    with_network: bool = True,
+    **extra: Any,
 ) -> "SeriesClassifier":
     """Build the untrained module of a plain config, for data of the given sizes.
 
@@ -71,6 +76,7 @@ def build_module(
         config: resolved, in plain types.
         spec: sizes of the data.
         closed: the closed form, where it is built already; None to build it.
+        with_network: false where the closed form answers alone, whatever the config's model.
         extra: further arguments of `SeriesClassifier`.
     """
     from krontime.data.normalizer import Normalizer
@@ -79,7 +85,7 @@ def build_module(
 
     augment = config["augment"]
     return SeriesClassifier(
-        network=network(config, spec) if has_network(config) else None,
+        network=network(config, spec) if with_network and has_network(config) else None,
         normalizer=Normalizer(scaling=config["data"]["scaling"], num_channels=spec.num_channels),
         closed_form=closed or closed_form(config, spec),
         num_classes=spec.num_classes,

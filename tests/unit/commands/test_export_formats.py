@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,10 +174,7 @@ def test_a_check_sees_another_graph(folder: Path, tmp_path: Path, monkeypatch: p
 def test_a_check_refuses_what_is_damaged_or_no_export(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder that export wrote"):
         checked(folder / "run")
-    copied = tmp_path / "copy"
-    copied.mkdir()
-    for path in (folder / "all").iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
+    copied = shutil.copytree(folder / "all", tmp_path / "copy")
     (copied / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.onnx: is not the file that was exported"):
         checked(copied)

@@ -22,6 +22,7 @@ TINY = [
     "tokenizer.stride=16",
     "tokenizer.num_dilations=2",
     "closed_form.fit_on=train",
+    "closed_form.min_network_series=0",
     "model.d_model=8",
     "model.num_heads=2",
     "model.num_layers=1",

@@ -32,6 +32,7 @@ class ClosedForm(nn.Module):
         parts: for each part, what makes its features from `num_channels`, `length` and `seed`. They are taken in the
             order of their names, so that the same config gives the same sums, in whatever order its keys are stored.
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
+        min_network_series: validation series below which no network is trained beside it.
         seed: of all that is drawn.
     """
 
@@ -45,14 +46,18 @@ class ClosedForm(nn.Module):
         num_classes: int,
         parts: Mapping[str, Callable[..., Features]],
         fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
+        min_network_series: int = 100,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if fit_on not in ("train", "train_and_validation"):
             raise ValueError(f"fit_on={fit_on!r}: expected train or train_and_validation")
+        if min_network_series < 0:
+            raise ValueError(f"min_network_series={min_network_series}: expected at least 0")
         if not parts:
             raise ValueError("parts={}: expected at least one")
         self.fit_on = fit_on
+        self.min_network_series = min_network_series
         self.num_classes = num_classes
         self.register_buffer("kept", torch.ones(len(parts), dtype=torch.bool))
         self.parts = nn.ModuleDict(
