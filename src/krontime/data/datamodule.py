@@ -84,7 +84,8 @@ class TrainBatches(Sampler[list[int]]):
     it is the only batch.
 
     Series of unequal length are padded to the longest of their batch. So that little is, each few batches are sorted by
-    length before they are cut, and then come in random order.
+    length before they are cut, and then come in random order. The ranks deal out the batches that one process with as
+    many series in a batch as they have together would train on.
 
     Few series make few batches, and a network needs thousands of steps for few series too: an epoch passes over the
     series as often as `min_batches` takes, each time in another order. Short epochs would go by in validation.
@@ -145,19 +146,23 @@ class TrainBatches(Sampler[list[int]]):
     def _pass(self, number: int) -> list[list[int]]:
         """The batches of one pass over the series, of all epochs' passes the one of that number."""
         rng = np.random.default_rng([self.seed, number])
-        order = rng.permutation(self.indices)
-        mine = order[self.rank :: self.world_size][: self.num_series]
+        order = rng.permutation(self.indices)[: self.num_series * self.world_size]
         order_of_batches = np.arange(self.pass_batches)
+        size = self.batch_size * self.world_size
         if not self.equal_length:
-            size = _SORTED_BATCHES * self.batch_size
-            parts = [mine[start : start + size] for start in range(0, len(mine), size)]
-            mine = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+            parts = [
+                order[start : start + _SORTED_BATCHES * size] for start in range(0, len(order), _SORTED_BATCHES * size)
+            ]
+            order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
             order_of_batches = rng.permutation(order_of_batches)
-        return [mine[batch * self.batch_size : (batch + 1) * self.batch_size].tolist() for batch in order_of_batches]
+        return [
+            order[batch * size : (batch + 1) * size][self.rank :: self.world_size].tolist()
+            for batch in order_of_batches
+        ]
 
 
 _SORTED_BATCHES = 8
-"""Batches that are sorted by length together."""
+"""Batches of all ranks that are sorted by length together."""
 
 
 class ConsecutiveBatches(Sampler[list[int]]):

@@ -101,6 +101,14 @@ def test_ranks_share_an_epoch_without_overlap(n, world_size):
         assert sorted(joined) == list(range(n))
 
 
+@pytest.mark.parametrize("unequal", [False, True])
+def test_ranks_deal_out_the_batches_that_one_process_would_train_on(unequal):
+    lengths = np.random.default_rng(0).integers(10, 1000, 600) if unequal else None
+    together = list(train_batches(600, batch_size=6, lengths=lengths))
+    ranks = [list(train_batches(600, rank=rank, world_size=2, batch_size=3, lengths=lengths)) for rank in (0, 1)]
+    assert [sorted(one + other) for one, other in zip(*ranks, strict=True)] == [sorted(batch) for batch in together]
+
+
 @pytest.mark.parametrize(
     ("n", "sizes"), [(8, [4, 4]), (10, [4, 4, 2]), (9, [4, 4]), (5, [4]), (1, [1]), (3, [3]), (4, [4])]
 )
