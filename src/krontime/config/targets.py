@@ -17,6 +17,7 @@ ALLOWED_TARGETS = (
     "aeon.classification.",
     "krontime.data.sources.",
     "krontime.training.done.",
+    "krontime.training.strategy.",
     "torch.optim.",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
