@@ -29,7 +29,7 @@ from krontime.runs.record import Metrics, Record, Status
 from krontime.runs.recordings import Gathered, gather, plot_recordings, recording_table, segment_table
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
-from krontime.runs.signals import ending_on_sigterm, free_memory_of, is_first_rank
+from krontime.runs.signals import ending_on_sigterm, free_memory_of, holding_back, is_first_rank
 from krontime.storage import (
     ATTENTION,
     CONFUSION_MATRIX,
@@ -156,6 +156,24 @@ def _train_in(
             show(final_screen(written, run_dir))
         return written
 
+    def ended(error: BaseException) -> BaseException:
+        """Record how the run ended by an error, and return what to raise; the error itself is a fault of ours."""
+        if sigterm.is_set() or failures.was_terminated(error):  # which compiled code may turn into any error
+            record(Status.INTERRUPTED, error=BY_SIGTERM)
+            return Terminated()
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is Lightning's answer to the former
+            record(Status.INTERRUPTED, error="interrupted by the user")
+            return KeyboardInterrupt()
+        if isinstance(error, UserError):
+            if fit.has_begun:  # else it is known before the first step
+                record(Status.FAILED, error=str(error))
+            return error
+        explained = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
+        first_line = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
+        message = first_line if explained and first_line else f"{type(error).__name__}: {error}".removesuffix(": ")
+        record(failures.status_of(error), error=message)
+        return explained or error
+
     try:
         fit.run()
         scoring_began_s = time.perf_counter()
@@ -166,23 +184,14 @@ def _train_in(
         is_scored = True
         completed = record(Status.COMPLETED, metrics=metrics, inference_ms=inference_ms)
     except BaseException as error:
-        if sigterm.is_set() or failures.was_terminated(error):  # which compiled code may turn into any error
-            record(Status.INTERRUPTED, error=BY_SIGTERM)
-            raise Terminated from error
-        if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is Lightning's answer to the former
-            record(Status.INTERRUPTED, error="interrupted by the user")
-            raise KeyboardInterrupt from None
-        if isinstance(error, UserError):
-            if fit.has_begun:  # else it is known before the first step
-                record(Status.FAILED, error=str(error))
+        with holding_back(sigterm):  # a launcher may send one as soon as another process has ended
+            ending = ended(error)
+        if sigterm.is_set() and not isinstance(ending, Terminated):
+            log.error("%s", ending)
+            ending = Terminated()
+        if ending is error:
             raise
-        explained = failures.explained(error, config, run_dir, memory_advice=fit.memory_advice)
-        first_line = next(iter(str(error).splitlines()), "out of memory" if failures.is_out_of_memory(error) else "")
-        message = first_line if explained and first_line else f"{type(error).__name__}: {error}".removesuffix(": ")
-        record(failures.status_of(error), error=message)
-        if explained is None:
-            raise
-        raise explained from error
+        raise ending from (None if isinstance(ending, KeyboardInterrupt) else error)
     finally:
         equipment.finish_wandb(exit_code=int(not is_scored))
     if completed is not None:

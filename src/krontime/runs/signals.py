@@ -49,6 +49,23 @@ def ending_on_sigterm() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def holding_back(came: threading.Event) -> Iterator[None]:
+    """Let a SIGTERM be noted within the block, and nothing else: what is written there is written whole.
+
+    Args:
+        came: is set once there was one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def free_memory_of(error: BaseException) -> None:
     """Free what the frames of an error hold, above all the network and its gradients, for the next job."""
     chain: list[BaseException | None] = [error]
