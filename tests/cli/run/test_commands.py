@@ -103,7 +103,7 @@ class TestProcesses:
         process = self.start(*overrides, "paths.output=cut", cwd=tmp_path)
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        assert "Going on from" in err
+        assert "Resuming from" in err
         assert "epoch 1 of" not in err
         process = self.start(*overrides, "paths.output=whole", cwd=tmp_path)
         _, err = process.communicate(timeout=300)
