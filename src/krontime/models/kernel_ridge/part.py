@@ -138,10 +138,16 @@ class Part(nn.Module):
         solved: tuple[Tensor, Tensor] | None = None
         held_out = []
         position = 0
-        for rows in _regrouped((self.features(*batch) for batch in series.read()), num_train):
+
+        def narrowed(features: Tensor) -> Tensor:
+            return features if standardizer is None else features[:, ridge.columns]
+
+        for rows in _regrouped((self.features(*batch) for batch in series.read()), num_train, narrowed):
             labels = series.labels[position : position + len(rows)]
-            standardizer = standardizer or Standardizer.of(rows)
-            standard = standardizer.in_place(rows)
+            if standardizer is None:  # of all features, of which those that are used are kept of later series
+                standardizer = Standardizer.of(rows)
+                rows = narrowed(rows)
+            standard = standardizer.at(ridge.columns).in_place(rows)
             if position >= num_train:
                 solved = solved or ridge.solve(STREAMED_STRENGTHS)
                 held_out.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
@@ -154,7 +160,9 @@ class Part(nn.Module):
         best = int(errors.argmin())
         factor = fit_factor(predictions[best], labels)
         weight, bias = ridge.solve(STREAMED_STRENGTHS[best : best + 1])
-        self._set(standardizer, weight[0], bias[0], factor)
+        whole = torch.zeros_like(self.weight)
+        whole[ridge.columns] = weight[0]
+        self._set(standardizer, whole, bias[0], factor)
         left_out = torch.zeros(len(series.labels), predictions.shape[2], dtype=torch.float64)
         left_out[num_train:] = (factor * predictions[best]).log_softmax(dim=-1)
         return left_out
@@ -168,23 +176,27 @@ class Part(nn.Module):
         self.factor.fill_(factor)
 
 
-def _regrouped(batches: Iterable[Tensor], border: int) -> Iterator[Tensor]:
+def _regrouped(batches: Iterable[Tensor], border: int, narrowed: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """Join batches of features into larger ones, of about `_SERIES_AT_ONCE` series.
 
     Args:
         batches: features `(B, P)`.
         border: position of a series before which a batch ends.
+        narrowed: takes from features `(B, P)` those that are kept.
     """
-    waiting: list[Tensor] = []
-    position = 0
+    joined: Tensor | None = None  # filled as features come: no second copy of all of them is made
+    count = position = 0
     for rows in batches:
         for chunk in rows.tensor_split([max(0, min(len(rows), border - position))]):
             if not len(chunk):
                 continue
-            waiting.append(chunk)
-            position += len(chunk)
-            if sum(map(len, waiting)) >= _SERIES_AT_ONCE or position == border:
-                yield torch.cat(waiting)
-                waiting = []
-    if waiting:
-        yield torch.cat(waiting)
+            kept = narrowed(chunk)
+            if joined is None:
+                joined = kept.new_empty(_SERIES_AT_ONCE + len(rows), kept.shape[1])
+            joined[count : count + len(kept)] = kept
+            count, position = count + len(kept), position + len(kept)
+            if count >= _SERIES_AT_ONCE or position == border:
+                yield joined[:count]
+                joined, count = None, 0
+    if joined is not None:
+        yield joined[:count]

@@ -1,6 +1,6 @@
 """Ridge regression on class indicators, with predictions for series (or groups of them) that were left out.
 
-Shape letters: n series, P features, K classes, A strengths.
+Shape letters: n series, P features, U features that are used, K classes, A strengths.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,6 +50,10 @@ class Standardizer(NamedTuple):
             *(_centre_and_scale(columns) for columns in features.split(_COLUMNS_AT_ONCE, dim=1)), strict=True
         )
         return cls(torch.cat(mean), torch.cat(scale))
+
+    def at(self, columns: Tensor) -> "Standardizer":
+        """Return the part for the features at these positions."""
+        return Standardizer(self.mean[columns], self.scale[columns])
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return standardised features `(n, P)`, clipped to `LARGEST` in absolute value; NaN becomes 0."""
@@ -191,6 +195,9 @@ class StreamedRidge:
     Args:
         num_features: P; of more than `MAX_COLUMNS`, evenly spaced ones are used.
         num_classes: K.
+
+    Attributes:
+        columns: `(U,)` int64, positions of the features that are used.
     """
 
     MAX_COLUMNS = 4096
@@ -199,44 +206,44 @@ class StreamedRidge:
     def __init__(self, num_features: int, num_classes: int) -> None:
         used = min(num_features, self.MAX_COLUMNS)
         self.columns = torch.arange(used) * num_features // used
-        self.num_features = num_features
         self._gram = torch.zeros(used, used, dtype=torch.float64)
         self._cross = torch.zeros(used, num_classes, dtype=torch.float64)
         self._total = torch.zeros(used, dtype=torch.float64)
         self._targets = torch.zeros(num_classes, dtype=torch.float64)
         self._count = 0
 
-    def add(self, rows: Tensor, labels: Tensor) -> None:
-        """Add series: standardised features `(n, P)` and labels `(n,)`."""
-        used = rows[:, self.columns]
+    def add(self, used: Tensor, labels: Tensor) -> None:
+        """Add series: their standardised features `(n, U)` that are used, and labels `(n,)`."""
         targets = indicators(labels, len(self._targets))
-        self._gram += (used.T @ used).double()
+        self._gram += used.T @ used
         self._cross += used.T.double() @ targets
         self._total += used.sum(dim=0).double()
         self._targets += targets.sum(dim=0)
-        self._count += len(rows)
+        self._count += len(used)
 
     def solve(self, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Solve for each of A strengths, in the unit of `STRENGTHS`.
 
         Returns:
-            Weights `(A, P, K)`, 0 for features that are not used, and biases `(A, K)`, float32.
+            Weights `(A, U, K)` of the features that are used, and biases `(A, K)`, float32.
 
         Raises:
             ValueError: features are not finite, or too alike for sums in float32.
         """
         mean, target_mean = self._total / self._count, self._targets / self._count
-        gram = self._gram - self._count * torch.outer(mean, mean)
+        gram = torch.outer(mean, mean).mul_(self._count)
+        torch.sub(self._gram, gram, out=gram)  # large: no more copies are made than are needed
         cross = self._cross - self._count * torch.outer(mean, target_mean)
         unit = gram.diagonal().sum().clamp(min=_SMALLEST) / self._count
-        weights = torch.zeros(len(strengths), self.num_features, len(target_mean))
+        weights = torch.zeros(len(strengths), len(gram), len(target_mean))
         biases = torch.zeros(len(strengths), len(target_mean))
         for i, strength in enumerate(strengths):
-            regularised = gram + strength * unit * torch.eye(len(gram), dtype=gram.dtype)
+            regularised = gram.clone()
+            regularised.diagonal().add_(strength * unit)
             factor, failed = torch.linalg.cholesky_ex(regularised)
             if failed:
                 raise ValueError(f"ridge strength {strength:g}: the features are not finite, or too alike for float32")
             weight = torch.cholesky_solve(cross, factor)
-            weights[i, self.columns] = weight.float()
+            weights[i] = weight.float()
             biases[i] = (target_mean - mean @ weight).float()
         return weights, biases
