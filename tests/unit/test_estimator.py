@@ -23,7 +23,7 @@ SMALL = {
     "model.ffn_dim": 8,
     "trainer.max_epochs": 1,
     "optim.min_batches_per_epoch": 1,
-    **{option.partition("=")[0]: 170 for option in CLOSED_FORM},
+    **{key: int(value) for key, _, value in (option.partition("=") for option in CLOSED_FORM)},
 }
 
 NOT_APPLICABLE = {

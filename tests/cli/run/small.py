@@ -20,7 +20,7 @@ CLOSED_FORM = (
 )
 """Few features, since the default ones take most of the time of a run on a small data set; the network is trained."""
 
-_NETWORK = (
+NETWORK = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
     *(
         "data.batch_size=6",
@@ -30,17 +30,17 @@ _NETWORK = (
         "optim.min_batches_per_epoch=1",
     ),
 )
-SMALL = (*_NETWORK, *CLOSED_FORM)
+SMALL = (*NETWORK, *CLOSED_FORM)
 NETWORKS = {
     "krontime": SMALL,
     "rocket": (
         *CLOSED_FORM,
-        *(option for option in _NETWORK if option != "tokenizer=linear"),
+        *(option for option in NETWORK if option != "tokenizer=linear"),
         "tokenizer=rocket",
         "tokenizer.num_dilations=2",
     ),
-    "patchtst": ("model=patchtst", *_NETWORK),
-    "tcn": ("model=tcn", "model.channels=4", "model.num_levels=2", *_NETWORK[5:]),
+    "patchtst": ("model=patchtst", *NETWORK),
+    "tcn": ("model=tcn", "model.channels=4", "model.num_levels=2", *NETWORK[5:]),
 }
 
 

@@ -10,7 +10,7 @@ from krontime.commands.evaluate import evaluate
 from krontime.commands.predict import predict
 from krontime.errors import UserError
 from krontime.runs.record import Record
-from tests.cli.run.small import SMALL, call, train
+from tests.cli.run.small import NETWORK, call, train
 
 WINDOWS = ("data.window.length=40", "data.window.stride=20", "tokenizer.patch_length=8")
 
@@ -40,7 +40,7 @@ def trained(tmp_path_factory, compose, quick_plots) -> tuple[Path, Record]:
         "data.source.group_name=machine",
         "closed_form=none",
         *WINDOWS,
-        *SMALL[:-4],
+        *NETWORK,
     )
     return folder / "run", train(config, folder / "run")
 
