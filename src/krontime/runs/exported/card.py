@@ -63,7 +63,7 @@ _ONNX_USE = [
     "`predict.py` needs numpy and onnxruntime alone:",
     "",
     "```bash",
-    "pip install numpy onnxruntime",
+    "pip install --no-compile numpy onnxruntime",
     "python predict.py SERIES.npy",
     "```",
 ]

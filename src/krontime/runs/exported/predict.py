@@ -75,7 +75,11 @@ class Classifier:
 
     def predict(self, X: "np.ndarray | Sequence[Any]") -> np.ndarray:
         """The class `(n,)` of each series, as krontime decides it; arguments and errors of `predict_proba`."""
-        return self.classes_[(self.predict_proba(X) / np.array(self.about["prior"])).argmax(axis=1)]
+        return self.decided(self.predict_proba(X))
+
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """The class `(n,)` that krontime decides for at each row of probabilities `(n, K)`."""
+        return self.classes_[(probabilities / np.array(self.about["prior"])).argmax(axis=1)]
 
     def _checked(self, number: int, values: Any) -> np.ndarray:
         series = np.atleast_2d(np.asarray(values, np.float32))
@@ -102,9 +106,9 @@ def main(arguments: "list[str]") -> None:
     if len(arguments) != 1:
         sys.exit(f"usage: python {Path(__file__).name} SERIES.npy|SERIES.csv")
     model = Classifier(Path(__file__).with_name("model.onnx"))
-    series = list(_read(Path(arguments[0])))
+    probabilities = model.predict_proba(list(_read(Path(arguments[0]))))
     lines = [",".join(["predicted", *model.classes_])]
-    for name, row in zip(model.predict(series), model.predict_proba(series), strict=True):
+    for name, row in zip(model.decided(probabilities), probabilities, strict=True):
         lines.append(",".join([name, *(f"{value:.6f}" for value in row)]))
     sys.stdout.write("\n".join(lines) + "\n")
 
