@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -41,6 +41,9 @@ from krontime.runs.environment import environment_json
 from krontime.runs.screen import format_bytes
 from krontime.storage import replacing
 
+if TYPE_CHECKING:
+    from krontime.runs.exported.latency import Latency
+
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
@@ -59,14 +62,16 @@ _WHOLE_NUMBERS = {
     "job_series": 20,
 }
 _MAY_BE_NULL = ("points_per_batch", "total_s", "memory_gib")
-_NOT_SETTINGS = ("same", "variants", "trainings", "output", "cells")
+_NOT_SETTINGS = ("run", "same", "variants", "trainings", "output", "cells")
 
 
-def benchmark(config: DictConfig) -> list[Row]:
+def benchmark(config: DictConfig) -> "list[Row] | list[Latency]":
     """Measure every cell and job that is not measured yet, and write the CSV files, the tables and the plots.
 
+    With `run=`, measure the formats of that run instead.
+
     Returns:
-        A row for each cell, by variant and length.
+        A row for each cell, by variant and length; or the cost of each format.
 
     Raises:
         UserError: an option cannot work, or a variant is no model; nothing is measured.
@@ -74,6 +79,12 @@ def benchmark(config: DictConfig) -> list[Row]:
     started_s = time.monotonic()
     options = resolve.plain(config)
     _check(options)
+    if options["run"] is not None:
+        if problems := output_problems("output", folder_of(options["output"]), is_folder=True):
+            raise UserError(problems)
+        from krontime.commands.benchmark_formats import benchmark_formats
+
+        return benchmark_formats(options)
     device = _device(options["accelerator"])
     about = environment_json(device)
     about["code_sha256"] = _code_sha256()

@@ -1,7 +1,6 @@
 """The command `export`: a finished run as a bundle, with its model card, and as graphs that run without krontime."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def export(config: DictConfig) -> Path:
         from krontime.runs.exported import formats
 
         formats.write(run, names, folder)
-        text, report = _compared(run, names, folder, run_dir, options)
+        text, report = _compared(run, names, folder, options)
         reports.append(report)
         return text
 
@@ -94,10 +93,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
         problems.add("format", chosen, f"bundle or torch, or {', '.join(missing)} (pip install 'krontime[onnx]')")
     if series is not None and (isinstance(series, bool) or not isinstance(series, int) or series < 1):
         problems.add("series", series, "a number of series of at least 1, or null for all")
-    if not isinstance(options.get("latency", False), bool):
-        problems.add("latency", options["latency"], "true or false")
-    elif options.get("latency") and not checks and chosen == "bundle":
-        problems.add("latency", True, "false where format=bundle, which has no other format to compare")
     problems.raise_if_any()
 
 
@@ -121,15 +116,13 @@ def _check(options: Mapping[str, Any]) -> Path:
             problems.add("check", str(folder), f"{', '.join(missing)} to be installed (pip install 'krontime[onnx]')")
     problems.raise_if_any()
     bundle.check_sums(folder, [name for it in names for name in files.FILES[it]])
-    text, report = _compared(bundle.load(folder), names, folder, folder, options)
+    text, report = _compared(bundle.load(folder), names, folder, options)
     result(check=folder, **report)
     show(text.strip())
     return folder
 
 
-def _compared(
-    run: LoadedRun, names: list[str], folder: Path, trained: Path, options: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
+def _compared(run: LoadedRun, names: list[str], folder: Path, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The part of the model card on formats, and the same for programs.
 
     Raises:
@@ -143,14 +136,7 @@ def _compared(
     if problems := parity.problems(results, series):
         raise UserError(problems)
     report: dict[str, Any] = {"parity": {it.name: it.difference for it in results}, "on": series.source}
-    text = card.of_formats(run, results, series)
-    if options.get("latency"):
-        from krontime.runs.exported import latency
-
-        costs = latency.measured(names, folder, trained, run.spec)
-        report["latency"] = [asdict(cost) for cost in costs]
-        text += latency.table(costs, run.spec)
-    return text, report
+    return card.of_formats(run, results, series), report
 
 
 def model_card(record: Record, spec: SeriesSpec) -> str:

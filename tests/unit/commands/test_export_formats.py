@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -131,24 +132,33 @@ def test_a_check_finds_the_formats_and_the_data(folder: Path, capsys: pytest.Cap
     assert "| torch | `model.pt2` |" in said
 
 
-def test_a_check_times_each_format(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["all", "run"])
+def test_the_benchmark_of_a_run_times_each_format(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def in_this_process(command: list[str], *, input: str, **_: Any) -> subprocess.CompletedProcess[str]:
+    started = subprocess.run
+
+    def in_this_process(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if "input" not in options:  # git
+            return started(command, **options)
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+            monkeypatch.setattr(sys, "stdin", io.StringIO(options["input"]))
             latency_cell.main()
         return subprocess.CompletedProcess(command, 0, out.getvalue(), "")
 
     monkeypatch.setattr(latency_cell, "_MEASURE_S", 0.0)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(latency.subprocess, "run", in_this_process)
-    checked(folder / "all", latency=True)
+    cli.main(["benchmark", f"run={folder / name}", f"output={tmp_path}"])
     table = capsys.readouterr().out.partition("## Latency")[2]
     assert "Series of 50 points" in table
     assert "| format | start, s | 1 series, ms | 32 series, ms | memory, MiB |" in table
-    for name in ("krontime (torch, compiled closed form)", "torch.export", "ONNX Runtime"):
-        assert f"| {name} |" in table
+    for format_name in ("krontime (torch, compiled closed form)", "torch.export", "ONNX Runtime"):
+        assert f"| {format_name} |" in table
+    kept = json.loads((tmp_path / "latency.json").read_text(encoding="utf-8"))
+    assert [it["name"] for it in kept["formats"]] == ["run", "onnx", "torch"]
+    assert all(it["start_s"] > 0 and set(it["latency_ms"]) == {"1", "32"} for it in kept["formats"])
+    assert kept["environment"]["device"]["num_threads"] >= 1
 
 
 def test_a_check_generates_series_where_the_data_are_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,12 +195,10 @@ def test_a_check_refuses_what_is_damaged_or_no_export(folder: Path, tmp_path: Pa
 
 
 def test_options_that_cannot_work_are_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"run": None, "output": None, "format": "tensor", "series": 0, "latency": 1}
+    given = {"run": None, "output": None, "format": "tensor", "series": 0}
     with pytest.raises(UserError) as refused:
         export(OmegaConf.create(given))
-    assert [problem.partition("=")[0] for problem in refused.value.problems] == [
-        *("run", "output", "format", "series", "latency")
-    ]
+    assert [problem.partition("=")[0] for problem in refused.value.problems] == ["run", "output", "format", "series"]
     with pytest.raises(UserError, match="null where check=FOLDER"):
         export(OmegaConf.create({"check": str(folder / "all"), "run": "x"}))
     monkeypatch.setattr(files, "find_spec", lambda _: None)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Latency:
     peak_memory_bytes: int | None
 
 
-def measured(names: list[str], folder: Path, trained: Path, spec: SeriesSpec) -> list[Latency]:
+def measured(names: Sequence[str], folder: Path, trained: Path, spec: SeriesSpec) -> list[Latency]:
     """Measure the cost of the trained module and of each format, on series of the longest length.
 
     Args:
@@ -76,7 +77,7 @@ def _measure(name: str, folder: Path, spec: SeriesSpec) -> dict[str, Any]:
     return cost
 
 
-def table(results: list[Latency], spec: SeriesSpec) -> str:
+def table(results: Sequence[Latency], spec: SeriesSpec) -> str:
     """Write the results as a section in Markdown."""
     heads = " | ".join(f"{size} series, ms" for size in BATCH_SIZES)
     lines = [
