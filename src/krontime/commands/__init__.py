@@ -5,13 +5,16 @@ COMMANDS = {
     "evaluate": ("krontime.commands.evaluate:evaluate", "score a finished run on its test split again"),
     "predict": ("krontime.commands.predict:predict", "classify new files with a finished run"),
     "export": ("krontime.commands.export:export", "hand a finished run on: as a bundle, ONNX or torch.export"),
-    "report": ("krontime.commands.report:report", "a finished run, or all runs below a folder, as one HTML page"),
+    "report": ("krontime.commands.report:report", "a finished run, or several, as one HTML page"),
     "explain": ("krontime.commands.explain:explain", "which parts of new series decided how they are classified"),
     "plan": (
         "krontime.commands.plan:plan",
         "what a model costs at a length: tokens, levels, parameters, FLOPs, memory",
     ),
-    "benchmark": ("krontime.commands.benchmark:benchmark", "time and memory of models against length"),
+    "benchmark": (
+        "krontime.commands.benchmark:benchmark",
+        "time and memory of models, or of a run's formats",
+    ),
     "overhead": ("krontime.commands.overhead:overhead", "what the framework adds to a bare training loop"),
     "sweep-status": (
         "krontime.commands.sweep_status:sweep_status",

@@ -1,6 +1,9 @@
-"""The command `report`: a finished run, or all runs below a folder, as one HTML page."""
+"""The command `report`: a finished run, all runs below a folder, or published results, as one HTML page."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -8,11 +11,14 @@ from krontime.commands.options import folder_of
 from krontime.config import resolve
 from krontime.console import show
 from krontime.errors import Problems, UserError
-from krontime.reports.page.content import run_content
+from krontime.reports.comparison.collect import collect, named
+from krontime.reports.folder import TableOptions, compared, read_options
+from krontime.reports.page.content import archived_content, run_content
 from krontime.reports.page.render import check_installed
 from krontime.reports.page.run_page import write_run_page
 from krontime.reports.page.sweep_page import write_sweep_page
-from krontime.runs.record import Record, Status
+from krontime.runs.record import Status
+from krontime.runs.remarks import read_remarks
 from krontime.storage import RECORD, writing_problem
 
 
@@ -23,7 +29,7 @@ def report(config: DictConfig) -> Path:
         UserError: there is no completed run, the page can't be written, or the extra is not installed.
     """
     options = resolve.plain(config)
-    folder, output = folder_of(options["run"]), folder_of(options["output"])
+    output = folder_of(options["output"])
     problems = Problems()
     if output.is_dir():
         problems.add("output", str(output), "a file; this is a folder")
@@ -31,28 +37,54 @@ def report(config: DictConfig) -> Path:
         problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
     elif problem := writing_problem(output):
         problems.add("output", str(output), f"a place that can be written to ({problem})")
-    if not folder.is_dir():
-        problems.add("run", str(folder), "the folder of a finished run, or one with runs below it")
+    for key in ("run", "table"):
+        if not isinstance(options[key], str | None):
+            problems.add(key, options[key], "text")
+    if options["run"] is None and options["table"] is None:
+        problems.add("run", None, "the folder of a finished run, or one with runs below it; or table=FOLDER")
+    for key in ("run",) if options["table"] is None else ("table",):
+        if options[key] is not None and not folder_of(options[key]).is_dir():
+            what = "a finished run, or one with runs below it" if key == "run" else "published results"
+            problems.add(key, str(folder_of(options[key])), f"the folder of {what}")
     problems.raise_if_any()
     check_installed("report")
-    if (folder / RECORD).is_file():
-        write_run_page(run_content(folder, options["paths"], explain=True), output)
+    if options["table"] is not None:
+        _write_on_table(folder_of(options["table"]), options["run"], output)
     else:
-        write_sweep_page([run_content(run, options["paths"]) for run in _completed(folder)], folder, output)
+        _write_on_runs(folder_of(options["run"]), options["paths"], output)
     show(f"written: {output} ({output.stat().st_size / 2**20:.1f} MiB; open it in a browser)")
     return output
 
 
-def _completed(folder: Path) -> list[Path]:
-    """The folders of completed runs below a folder.
+def _write_on_runs(folder: Path, paths: Mapping[str, Any], output: Path) -> None:
+    """Write the page on a run, or on all runs below a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no completed run.
     """
-    runs = [path.parent for path in sorted(folder.rglob(RECORD))]
-    completed = [run for run in runs if Record.read(run / RECORD).status is Status.COMPLETED]
-    if not completed:
-        raise UserError(
-            f"run={str(folder)!r}: expected the folder of a finished run, or one with finished runs below it"
-        )
-    return completed
+    if (folder / RECORD).is_file():
+        write_run_page(run_content(folder, paths, explain=True), output)
+        return
+    expected = f"run={str(folder)!r}: expected the folder of a finished run, or one with finished runs below it"
+    if next(folder.rglob(RECORD), None) is None:
+        raise UserError(expected)
+    runs, damaged = collect([folder])
+    if all(run.record.status is not Status.COMPLETED for run in runs):
+        raise UserError(expected)
+    write_sweep_page(compared(runs, damaged, TableOptions(), read_remarks([folder])), folder.name, output)
+
+
+def _write_on_table(folder: Path, run: str | None, output: Path) -> None:
+    """Write the page on published results, or on one run of theirs.
+
+    Raises:
+        UserError: they can't be read, or there is no such run.
+    """
+    runs, damaged = collect([folder])
+    if run is not None:
+        write_run_page(archived_content(named(runs, run), folder), output)
+        return
+    options = replace(read_options(folder), published=None)
+    comparison = compared(runs, damaged, options, read_remarks([folder]))
+    above = f"Superseded: {options.superseded}" if options.superseded else None
+    write_sweep_page(comparison, folder.name, output, table=folder, above=above)

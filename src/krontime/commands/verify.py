@@ -12,7 +12,7 @@ from krontime.config import resolve
 from krontime.config.schema import check_train
 from krontime.console import show
 from krontime.errors import Problems, UserError
-from krontime.reports.comparison.collect import Stored, collect
+from krontime.reports.comparison.collect import Stored, collect, named
 from krontime.reports.verification import Verification, here, verified
 from krontime.runs.record import Record, Status
 
@@ -66,13 +66,9 @@ def in_steps(config: dict[str, Any], record: Record) -> dict[str, Any]:
 
 def _chosen(runs: Sequence[Stored], options: Mapping[str, Any]) -> Stored:
     """The completed run that was asked for, or one that is drawn."""
-    completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
     if options["run"] is not None:
-        named = [run for run in completed if run.job == options["run"]]
-        if not named:
-            example = completed[0].job if completed else "DATA/MODEL/seedS-HASH"
-            raise UserError(f"run={options['run']!r}: expected a completed run of the table, such as {example}")
-        return named[0]
+        return named(runs, options["run"])
+    completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
     if not completed:
         raise UserError(f"table={options['table']!r}: expected a completed run with test scores")
     return completed[int(np.random.default_rng(options["seed"]).integers(len(completed)))]

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from krontime import cli
+from krontime.reports.comparison.collect import collect, publish
+from krontime.reports.comparison.compare import compare
+from krontime.reports.page.sweep_page import write_sweep_page
 from krontime.runs.run import train_in
 from tests.cli.run.small import CLOSED_FORM
 
@@ -100,6 +103,35 @@ def test_the_page_of_several_runs_compares_them(runs, tmp_path):
     assert structure.elsewhere == []
 
 
+def test_the_pages_of_published_results(runs, tmp_path):
+    table = tmp_path / "table"
+    publish(collect([runs / "out"])[0], table / "records")
+    cli.main(["report", f"table={table}", f"output={tmp_path / 'all.html'}"])
+    text, structure = page(tmp_path / "all.html")
+    assert "2 completed runs of krontime on 1 data set" in text
+    assert structure.elsewhere == []
+    (job,) = re.findall(r"krontime verify table=\S+ run=(\S+)</code>", text)
+    cli.main(["report", f"table={table}", f"run={job}", f"output={tmp_path / 'one.html'}"])
+    text, structure = page(tmp_path / "one.html")
+    assert {"Scores", "Errors", "How far its probabilities can be trusted", "Protocol"} <= set(structure.titles)
+    assert all(structure.images)
+    assert f"krontime verify table={table} run={job}" in text
+    assert "krontime.load" not in text
+
+
+def test_variants_of_a_sweep_are_named_by_what_differs(runs, tmp_path):
+    stored, _ = collect([runs / "out"])
+    seeds = [str(run.record.seed) for run in stored]
+    comparison = compare(stored, keys=["model.name", "seed"])
+    write_sweep_page(comparison, "runs", tmp_path / "v.html", above="Superseded: old")
+    text, structure = page(tmp_path / "v.html")
+    assert "Superseded: old" in text
+    header = re.findall(r'<th scope="col">(.*?)</th>', text)
+    assert header[:2] == ["seed", "seed"]  # the name of the model, which is the same, is left out
+    assert all(f'<th scope="row">{seed}</th>' in text for seed in seeds)
+    assert all(structure.images)
+
+
 def test_a_page_without_its_data_says_so(runs, tmp_path, monkeypatch):
     (runs / "a.npz").rename(runs / "moved.npz")
     try:
@@ -116,6 +148,8 @@ def test_mistakes_are_named_before_anything_is_written(runs, tmp_path, capsys):
         ([f"run={runs / 'nothing'}", f"output={tmp_path / 'r.html'}"], "nothing"),
         ([f"run={tmp_path}", f"output={tmp_path / 'r.html'}"], "finished runs below it"),
         ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path}"], "this is a folder"),
+        ([f"output={tmp_path / 'r.html'}"], "or table=FOLDER"),
+        ([f"table={tmp_path / 'nothing'}", f"output={tmp_path / 'r.html'}"], "the folder of published results"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["report", *overrides])

@@ -157,6 +157,20 @@ def _contradictions(run: Stored) -> list[str]:
     return problems
 
 
+def named(runs: Iterable[Stored], job: str) -> Stored:
+    """The completed run of a name, `DATA/MODEL/seedS-HASH`.
+
+    Raises:
+        UserError: there is none.
+    """
+    completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
+    for run in completed:
+        if run.job == job:
+            return run
+    example = completed[0].job if completed else "DATA/MODEL/seedS-HASH"
+    raise UserError(f"run={job!r}: expected a completed run of the table, such as {example}")
+
+
 def newest(job: Sequence[Stored]) -> Stored:
     """The newest completed run of a job; the newest of all where none was completed."""
     return max(job, key=lambda run: (run.record.status is Status.COMPLETED, run.record.started_at))

@@ -16,6 +16,7 @@ import numpy as np
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
+from krontime.reports.comparison.collect import Stored
 from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
 from krontime.runs.load import load_run
@@ -74,7 +75,8 @@ class RunContent:
     Attributes:
         folder: of the run.
         record: of the run.
-        predictions: of the test split; None without one.
+        class_names: of the data set, in the order of `confusion`.
+        by_group: whether intervals draw whole groups.
         intervals: of the test scores, by metric.
         bins: of the reliability plot, from the lowest confidence to the highest.
         confusion: int64 `(K, K)`, true class by predicted class.
@@ -83,11 +85,13 @@ class RunContent:
         decisions: sets and thresholds from held-out series, and what they give for test series.
         data: the data set; None where it could not be read.
         missing: why it could not.
+        table: folder of published results that the run is of; None for one in a folder of its own.
     """
 
     folder: Path
     record: Record
-    predictions: Predictions | None
+    class_names: tuple[str, ...]
+    by_group: bool
     intervals: dict[str, Interval]
     bins: list[Bin]
     confusion: np.ndarray | None
@@ -96,6 +100,7 @@ class RunContent:
     decisions: list[Decided]
     data: SeriesData | None
     missing: str | None
+    table: Path | None = None
 
 
 def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False) -> RunContent:
@@ -116,7 +121,7 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
     predictions = read_predictions(folder / PREDICTIONS) if (folder / PREDICTIONS).is_file() else None
     intervals: dict[str, Interval] = {}
     bins: list[Bin] = []
-    confusion, examples = None, []
+    confusion, examples, groups = None, [], None
     if predictions is not None:
         truth, predicted = _codes(predictions)
         groups = None if data is None or data.groups is None else data.groups[predictions.index]
@@ -129,7 +134,49 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
     if explain and data is not None and importlib.util.find_spec("captum") is not None:
         examples = _explained(examples, folder, data)
     curves = learning_curves(folder)
-    return RunContent(folder, record, predictions, intervals, bins, confusion, curves, examples, decided, data, missing)
+    return RunContent(
+        folder,
+        record,
+        () if predictions is None else predictions.class_names,
+        groups is not None,
+        intervals,
+        bins,
+        confusion,
+        curves,
+        examples,
+        decided,
+        data,
+        missing,
+    )
+
+
+def archived_content(run: Stored, table: Path) -> RunContent:
+    """Gather what the page on a run of published results says: of more than two classes no probabilities are kept.
+
+    Args:
+        run: a completed one.
+        table: the folder of the results.
+    """
+    assert run.record.protocol is not None  # a completed run has one
+    names = tuple(run.record.protocol.train_class_counts)
+    intervals: dict[str, Interval] = {}
+    bins: list[Bin] = []
+    confusion = None
+    if (outcomes := run.outcomes) is not None:
+        code = {name: position for position, name in enumerate(names)}
+        truth, predicted = (np.array([code[it] for it in given]) for given in (outcomes.labels, outcomes.predicted))
+        probability = None
+        if outcomes.probability is not None and outcomes.positive is not None:
+            second = outcomes.probability
+            both = {outcomes.positive: second}
+            probability = np.stack([both.get(name, 1 - second) for name in names], axis=1)
+            bins = reliability(truth, predicted, probability)
+        intervals = score_intervals(truth, predicted, probability, outcomes.groups)
+        confusion = confusion_counts(truth, predicted, len(names))
+    by_group = outcomes is not None and outcomes.groups is not None
+    return RunContent(
+        run.folder, run.record, names, by_group, intervals, bins, confusion, {}, [], [], None, None, table
+    )
 
 
 def _data(record: Record, paths: Mapping[str, Any]) -> tuple[SeriesData | None, str | None]:
@@ -153,7 +200,7 @@ def _codes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_intervals(
-    truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray, groups: np.ndarray | None, seed: int = 0
+    truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray | None, groups: np.ndarray | None, seed: int = 0
 ) -> dict[str, Interval]:
     """Intervals of accuracy, balanced accuracy and negative log-likelihood by bootstrap.
 
@@ -162,7 +209,7 @@ def score_intervals(
     Args:
         truth: `(n,)` classes.
         predicted: `(n,)` classes.
-        probability: `(n, K)`.
+        probability: `(n, K)`; None where it is not known, which leaves the log-likelihood out.
         groups: `(n,)` what series have in common (patient, speaker); whole groups are drawn then. None for series.
         seed: of the draws.
     """
@@ -174,18 +221,16 @@ def score_intervals(
     weight_Rn = draws[:, units].astype(np.float64)
     weight_Rn = weight_Rn[weight_Rn.sum(axis=1) > 0]
     correct = (truth == predicted).astype(np.float64)
-    surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], 1e-12, 1))
     total = weight_Rn.sum(axis=1)
     recalls = []
     for name in np.unique(truth):
         of_class = weight_Rn[:, truth == name]
         with np.errstate(invalid="ignore"):
             recalls.append((of_class @ correct[truth == name]) / of_class.sum(axis=1))
-    scores = {
-        "accuracy": weight_Rn @ correct / total,
-        "balanced_accuracy": np.nanmean(recalls, axis=0),
-        "nll": weight_Rn @ surprise / total,
-    }
+    scores = {"accuracy": weight_Rn @ correct / total, "balanced_accuracy": np.nanmean(recalls, axis=0)}
+    if probability is not None:
+        surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], 1e-12, 1))
+        scores["nll"] = weight_Rn @ surprise / total
     intervals = {name: Interval(*np.quantile(values, (0.025, 0.975)).tolist()) for name, values in scores.items()}
     if groups is None:
         wilson = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")

@@ -1,5 +1,6 @@
 """The figures of a page, drawn by Bokeh; each has a description in words, and a table of its numbers beside it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
+MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "plus")
 MAX_POINTS = 1_200
+WIDTH = 22
+"""Characters of a name beside an axis, after which it goes on in another line."""
 
 
 class Figure(NamedTuple):
@@ -152,14 +156,35 @@ def drawn(title: str, words: str, series: np.ndarray, sampling_rate_hz: float | 
 
 
 def scores(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Figure:
-    """A score of each run with its interval: name, score, low, high."""
-    names = [row[0] for row in rows]
-    plot = _figure(title, "run", height=120 + 30 * len(rows), y_range=list(reversed(names)))
+    """A score of each model or variant with its interval: name, score, low, high."""
+    names = ["\n".join(textwrap.wrap(row[0], WIDTH)) for row in rows]
+    num_lines = max(name.count("\n") + 1 for name in names)
+    plot = _figure(title, "", height=120 + (16 + 14 * num_lines) * len(rows), y_range=list(reversed(names)))
     plot.segment([row[2] for row in rows], names, [row[3] for row in rows], names, color=COLOURS[0], line_width=3)
     plot.scatter([row[1] for row in rows], names, size=10, color=COLOURS[1])
     table = [[name, f"{score:.3f}", f"{low:.3f} to {high:.3f}"] for name, score, low, high in rows]
+    plot.yaxis.axis_label = None
     words = "; ".join(f"{name} {score:.3f}" for name, score, *_ in rows)
-    return Figure(f"{title} with 95 % intervals", plot, words, ["run", title, "interval"], table)
+    return Figure(f"{title} with 95 % intervals", plot, words, ["name", title, "interval"], table)
+
+
+def points(title: str, lines: Mapping[str, Sequence[tuple[str, float]]]) -> Figure:
+    """A score on each data set, a marker for each model or variant: by its name, data sets and scores."""
+    names = list(dict.fromkeys(name for line in lines.values() for name, _ in line))
+    plot = _figure(title, "data set", height=150 + 26 * len(names), y_range=list(reversed(names)))
+    for position, (label, line) in enumerate(lines.items()):
+        look = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6], "legend_label": label}
+        plot.scatter([score for _, score in line], [name for name, _ in line], size=10, fill_alpha=0.6, **look)
+    plot.add_layout(plot.legend[0], "above")
+    plot.legend.orientation = "horizontal"
+    at = [dict(line) for line in lines.values()]
+    rows = [[name, *(f"{by[name]:.3f}" if name in by else "" for by in at)] for name in names]
+    best = {
+        label: sum(by.get(name) == max(b[name] for b in at if name in b) for name in names)
+        for label, by in zip(lines, at, strict=True)
+    }
+    words = "; ".join(f"{label} is best on {count} of {len(names)} data sets" for label, count in best.items())
+    return Figure(f"{title} on each data set", plot, f"{words}, ties counted for all", ["data set", *lines], rows)
 
 
 def attributions(

@@ -66,16 +66,16 @@ def _scores(content: RunContent) -> Section:
                 MEANING[name],
             ]
         )
-    drawn = "groups" if content.data is not None and content.data.groups is not None else "series"
+    drawn = "groups" if content.by_group else "series"
     words = f"Intervals hold 95 % of the scores of test splits that are drawn again from these test {drawn}."
     header = ["score", "validation", "test", "interval of test", "meaning"]
     return Section("Scores", [words] if content.intervals else [], [Table("Scores", header, rows)])
 
 
 def _errors(content: RunContent) -> Section | None:
-    if content.confusion is None or content.predictions is None:
+    if content.confusion is None:
         return None
-    names = content.predictions.class_names
+    names = content.class_names
     off = content.confusion.copy()
     np.fill_diagonal(off, 0)
     rows = []
@@ -155,9 +155,9 @@ def _data(content: RunContent) -> Section:
 def _protocol(record: Record) -> Section:
     assert record.protocol is not None
     rows = [
-        [name.replace("_", " "), "" if value is None else str(value)]
+        [name.replace("_", " "), str(value)]
         for name, value in record.protocol.model_dump(mode="json").items()
-        if name != "train_class_counts"
+        if name != "train_class_counts" and value is not None and value != {}
     ]
     words = "The test split was read once, after the model had been selected on validation."
     return Section("Protocol", [words], [Table("Protocol", ["what", "value"], rows)])
@@ -167,10 +167,17 @@ def _reproduce(content: RunContent) -> Section:
     record = content.record
     versions = "\n".join(f"{name}=={version}" for name, version in record.versions.items())
     commit = f"commit {record.git.short}" if record.git else "an installed package"
-    load = f"import krontime\n\nmodel = krontime.load({str(content.folder)!r})\nmodel.predict_proba(X)"
+    if content.table is None:
+        load = f"import krontime\n\nmodel = krontime.load({str(content.folder)!r})\nmodel.predict_proba(X)"
+        use = [
+            Code("Classify new series", f"krontime predict run={content.folder} input=NEW output=classes.csv"),
+            Code("In Python", load),
+        ]
+    else:
+        job = f"{record.data}/{record.model}/seed{record.seed}-{record.config_hash}"
+        use = [Code("Train it again, and compare", f"krontime verify table={content.table} run={job}")]
     codes = [
-        Code("Classify new series", f"krontime predict run={content.folder} input=NEW output=classes.csv"),
-        Code("In Python", load),
+        *use,
         Code("The whole config", yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)),
         Code("Environment", versions),
     ]

@@ -1,49 +1,161 @@
-"""The page on several runs: what each of them reached, and at what cost."""
+"""The page on several runs: what each model or variant reached on each data set, and at what cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.compare import Comparison, RunGroup, Variant
+from krontime.reports.comparison.intervals import Interval, intervals
 from krontime.reports.page import figures
-from krontime.reports.page.content import RunContent
-from krontime.reports.page.render import Section, Table, write_page
+from krontime.reports.page.render import Code, Section, Table, write_page
+from krontime.runs.record import Record, Status
+
+MAX_LINES = 6
+"""Variants that the figure of all data sets can tell apart."""
+
+COSTS = {"train_cpu_s": "training (processor time)", "train_time_s": "training"}
 
 
-def write_sweep_page(contents: Sequence[RunContent], folder: Path, path: Path) -> None:
-    """Write the page on the runs below a folder, whole or not at all."""
-    sections = []
-    for data in sorted({content.record.data for content in contents}):
-        sections.append(_data_set(data, [content for content in contents if content.record.data == data], folder))
-    models = sorted({content.record.model for content in contents})
-    verdict = (
-        f"{len(contents)} completed runs of {', '.join(models)} on {len(sections)} data set"
-        f"{'s' if len(sections) > 1 else ''}. Runs with overlapping intervals are not told apart by these test splits."
-    )
-    write_page(f"Runs below {folder.name}", verdict, sections, path)
+def write_sweep_page(
+    comparison: Comparison, name: str, path: Path, *, table: Path | None = None, above: str | None = None
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        comparison: of the runs.
+        name: of the folder that they lie in.
+        path: the page.
+        table: folder of published results, where the runs are its archive's.
+        above: what has to be known before the scores are read; None for nothing.
+    """
+    single, problems = intervals(comparison)
+    data_sets = list(dict.fromkeys(entry.data for entry in comparison.entries))
+    sections = [_overview(comparison, data_sets)] if len(data_sets) > 1 and len(comparison.variants) > 1 else []
+    for data in data_sets:
+        sections.append(_data_set(comparison, data, [it for it in single if it.data == data]))
+    sections += [_notes([note.text for note in comparison.notes] + problems)]
+    sections += [_reproduce(comparison, table)] if table is not None else []
+    completed = [record for record in comparison.records if record.status is Status.COMPLETED]
+    models = ", ".join(sorted({record.model for record in completed}))
+    words = [
+        f"{len(completed)} completed runs of {models} on {_number(len(data_sets), 'data set')}.",
+        "Where intervals overlap, these test series can't tell which is better.",
+    ]
+    write_page(f"Runs of {name}", " ".join([*words, *([above] if above else [])]), sections, path)
 
 
-def _data_set(data: str, contents: Sequence[RunContent], folder: Path) -> Section:
-    ordered = sorted(contents, key=lambda content: -(content.record.metrics.test.get("accuracy") or 0))
-    header = ["run", "accuracy", "balanced accuracy", "log-likelihood (negative)", "training", "parameters"]
-    rows, drawn = [], []
-    for content in ordered:
-        record = content.record
-        name = str(content.folder.relative_to(folder)) if content.folder.is_relative_to(folder) else str(content.folder)
-        short = f"{record.model} {content.folder.name}"
-        test = record.metrics.test
-        rows.append(
-            [
-                name,
-                *(_shown(test.get(metric)) for metric in ("accuracy", "balanced_accuracy", "nll")),
-                "" if record.train_time_s is None else f"{record.train_time_s:.1f} s",
-                "" if record.num_parameters is None else f"{record.num_parameters:,}",
-            ]
-        )
-        score, interval = test.get("accuracy"), content.intervals.get("accuracy")
-        if score is not None and interval is not None:
-            drawn.append((short, score, interval.low, interval.high))
-    plots = [figures.scores("test accuracy", drawn)] if drawn else []
-    return Section(data, [], [Table(f"Runs on {data}", header, rows)], plots)
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
-def _shown(score: float | None) -> str:
-    return "" if score is None else f"{score:.4f}"
+def _varying(comparison: Comparison) -> list[int]:
+    """Positions of the keys in which variants differ."""
+    return [place for place in range(len(comparison.keys)) if len({it[place] for it in comparison.variants}) > 1]
+
+
+def _named(comparison: Comparison, variant: Variant) -> list[str]:
+    """What sets a variant apart: the values of the keys in which variants differ, or the name of the model."""
+    return [variant[place] for place in _varying(comparison)] or [" ".join(variant)]
+
+
+def _keys(comparison: Comparison) -> list[str]:
+    return [comparison.keys[place].rpartition(".")[2] for place in _varying(comparison)]
+
+
+def _overview(comparison: Comparison, data_sets: Sequence[str]) -> Section:
+    """Scores of all variants on all data sets; a column for each of few, a row for each of many."""
+    names = [" ".join(_named(comparison, variant)) for variant in comparison.variants]
+    entries = [[comparison.only(data, variant) for variant in comparison.variants] for data in data_sets]
+    means = [comparison.mean_over_data_sets(variant) for variant in comparison.variants]
+    shown = ["" if mean is None else f"{mean[0]:.3f}" for mean in means]
+    words = ["Mean over seeds (± standard deviation) on the test split."]
+    if len(names) > MAX_LINES:
+        header = [*(_keys(comparison) or ["model"]), *map(_titled, data_sets, entries), "mean"]
+        rows = [
+            [*_named(comparison, variant), *(_mean(line[place]) for line in entries), shown[place]]
+            for place, variant in enumerate(comparison.variants)
+        ]
+        return Section("All data sets", words, [Table("Scores", header, rows)])
+    rows = [[_titled(data, line), *map(_mean, line)] for data, line in zip(data_sets, entries, strict=True)]
+    if all(shown):
+        rows.append(["mean", *shown])
+    lines = {
+        name: [
+            (data, it.mean)
+            for data, line in zip(data_sets, entries, strict=True)
+            if (it := line[place]) and it.mean is not None
+        ]
+        for place, name in enumerate(names)
+    }
+    drawn = [figures.points("Test score", lines)]
+    return Section("All data sets", words, [Table("Scores", ["data set", *names], rows)], drawn)
+
+
+def _titled(data: str, entries: Sequence[RunGroup | None]) -> str:
+    """A data set, with its score where that is not accuracy."""
+    metric = next((entry.metric for entry in entries if entry is not None), "accuracy")
+    return data if metric == "accuracy" else f"{data} ({metric.replace('_', ' ')})"
+
+
+def _mean(entry: RunGroup | None) -> str:
+    if entry is None or entry.mean is None:
+        return ""
+    return f"{entry.mean:.3f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.3f}")
+
+
+def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> Section:
+    """The runs on one data set, the best first, and the scores of their variants with intervals."""
+    entries = [entry for entry in comparison.entries if entry.data == data]
+    field = comparison.train_field
+    scores = ["accuracy", "balanced accuracy", "log-likelihood (negative)"]
+    header = [*(_keys(comparison) or ["model"]), "seed", *scores, COSTS[field], "parameters", "run"]
+    ordered = sorted(entries, key=lambda entry: -(entry.mean or 0))
+    rows = [
+        [*_named(comparison, entry.variant), *_scores(run), *_costs(run, field), run.job.removeprefix(f"{data}/")]
+        for entry in ordered
+        for run in sorted(entry.runs, key=lambda run: run.record.seed)
+    ]
+    variants = list(dict.fromkeys(entry.variant for entry in ordered))
+    drawn = [
+        (" ".join(_named(comparison, variant)), it.mean, it.low, it.high)
+        for variant in variants
+        for it in known
+        if it.variant == variant
+    ]
+    metric = known[0].metric.replace("_", " ") if known else ""
+    tables = [Table(f"Runs on {data}", header, rows)]
+    return Section(data, [], tables, [figures.scores(f"Test {metric}", drawn)] if drawn else [])
+
+
+def _scores(run: Stored) -> list[str]:
+    record = run.record
+    if record.status is not Status.COMPLETED:
+        return [str(record.seed), record.status.replace("_", " "), "", ""]
+    test = [record.metrics.test.get(metric) for metric in ("accuracy", "balanced_accuracy", "nll")]
+    return [str(record.seed), *("" if score is None else f"{score:.4f}" for score in test)]
+
+
+def _costs(run: Stored, field: str) -> list[str]:
+    seconds, size = getattr(run.record, field), run.record.num_parameters
+    return ["" if seconds is None else f"{seconds:.1f} s", "" if size is None else f"{size:,}"]
+
+
+def _notes(texts: Sequence[str]) -> Section:
+    if not texts:
+        return Section("Notes", ["Nothing was left out, and no run is missing."])
+    return Section("Notes", [], [Table("Notes", ["number", "note"], [[str(n), it] for n, it in enumerate(texts, 1)])])
+
+
+def _reproduce(comparison: Comparison, table: Path) -> Section:
+    (example, *_) = (run.job for entry in comparison.entries for run in entry.runs)
+    codes = [
+        Code("Train one of these runs again, and compare", f"krontime verify table={table} run={example}"),
+        Code("A page on one of them", f"krontime report table={table} run={example}"),
+    ]
+    words = f"On {', '.join(sorted({_machine(record) for record in comparison.records}))}."
+    return Section("Use it, and make it again", [words], code=codes)
+
+
+def _machine(record: Record) -> str:
+    threads = _number(record.device.num_threads, "thread")
+    return f"{record.device.name} ({threads}, torch {record.versions.get('torch', 'unknown')})"
