@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from krontime import cli
+from krontime.commands import COMMANDS
+from krontime.reports.comparison.collect import collect, publish
 from krontime.runs.run import train_in
 from tests.cli.run.small import CLOSED_FORM
 
@@ -32,6 +34,29 @@ def pages(node: Any) -> list[str]:
 def test_every_page_is_in_the_navigation():
     named = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each `krontime` line in the blocks of a page, without comments."""
+    text = re.sub(r"\$\(.*?\)", "RUN", page.read_text(encoding="utf-8").replace("\\\n", " "))
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.partition("; ")[0] for block in blocks for line in block.splitlines()]
+    return [words[1:] for line in lines if (words := shlex.split(line, comments=True)) and words[0] == "krontime"]
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]), ids=lambda page: page.stem
+)
+def test_every_command_of_a_page_has_such_groups_and_keys(page: Path, compose):
+    for name, *arguments in commands(page):
+        assert name in COMMANDS
+        words = [
+            re.sub(r"^([\w./]+=[^\[{,]+),.*", r"\1", word) for word in arguments if word != "-m"
+        ]  # of a sweep the first
+        words = [word.replace("model=NAME", "model=tcn") for word in words if not word.startswith("hydra")]
+        if any(word.startswith("data.path=") for word in words) and not any(word.startswith("data=") for word in words):
+            words.insert(0, "data=audio")  # which the command infers from the folder
+        compose(*words, command=name)
 
 
 @pytest.mark.slow
@@ -62,6 +87,7 @@ def test_the_commands_on_new_series_run(compose, tmp_path, monkeypatch):
         train_in(
             compose("data=npz", f"data.path={tmp_path / 'new.npz'}", "model=closed_form", *CLOSED_FORM), Path("RUN")
         )
+    publish(runs := collect([Path("RUN")])[0], Path("TABLE/records"))
     os.mkfifo("sensor.txt")
     sensor = threading.Thread(target=lambda: Path("sensor.txt").write_text("0.5\n" * 300))
     sensor.start()
@@ -69,7 +95,7 @@ def test_the_commands_on_new_series_run(compose, tmp_path, monkeypatch):
     for page in ("predict.md", "report.md"):
         for block in re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL):
             for line in block.strip().splitlines():
-                name, *arguments = shlex.split(line)
+                name, *arguments = shlex.split(line.replace("DATA/MODEL/seedS-HASH", runs[0].job))
                 assert name == "krontime"
                 Path("classes.csv").unlink(missing_ok=True)
                 with contextlib.redirect_stdout(io.StringIO()) as screen:
