@@ -8,6 +8,16 @@ from typing import Any, Literal, get_args
 MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
+METRIC_TITLES: dict[MetricName, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "nll": "negative log likelihood",
+    "ece": "calibration error",
+}
+"""What people read."""
+
 StatedScore = Literal["accuracy", "balanced_accuracy"]
 """What a run is judged by, and hence how it decides."""
 

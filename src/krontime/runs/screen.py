@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from krontime.console import format_duration
-from krontime.metrics import METRICS, MetricName
+from krontime.metrics import METRIC_TITLES, METRICS, MetricName
 from krontime.runs.record import Protocol, Record, Status
 from krontime.storage import (
     ATTENTION,
@@ -27,14 +27,6 @@ from krontime.storage import (
 
 _WIDTH = 96
 _MARGIN = 11
-_METRIC_TITLES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC",
-    "nll": "negative log likelihood",
-    "ece": "calibration error",
-}
 _STYLES = {
     Status.COMPLETED: "bold green",
     Status.FAILED: "bold red",
@@ -231,7 +223,7 @@ def _scores(screen: Text, **columns: Mapping[Any, float | None]) -> None:
     heads = "".join(f"{title:>12}" for title in columns)
     screen.append(f"{'':<{_MARGIN}}{'':<24}{heads}\n", style="bold")
     for name in shown:
-        screen.append(f"{'':<{_MARGIN}}{_METRIC_TITLES[name]:<24}")
+        screen.append(f"{'':<{_MARGIN}}{METRIC_TITLES[name]:<24}")
         *others, last = (f"{_score(scores.get(name)):>12}" for scores in columns.values())
         screen.append("".join(others))
         screen.append(f"{last}\n", style="bold")

@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 
 from krontime.data.assemble import also_trained_on
-from krontime.metrics import METRICS
+from krontime.metrics import METRIC_TITLES, METRICS
 from krontime.reports.page import figures
 from krontime.reports.page.content import RunContent
 from krontime.reports.page.decisions import decisions
@@ -60,7 +60,7 @@ def _scores(content: RunContent) -> Section:
         interval = content.intervals.get(name)
         rows.append(
             [
-                name.replace("_", " "),
+                METRIC_TITLES[name],
                 *("" if score is None else f"{score:.4f}" for score in value),
                 f"{interval.low:.4f} to {interval.high:.4f}" if interval else "",
                 MEANING[name],

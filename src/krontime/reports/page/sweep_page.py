@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from krontime.metrics import METRIC_TITLES, METRICS, MetricName
 from krontime.reports.comparison.collect import Stored
 from krontime.reports.comparison.compare import Comparison, RunGroup, Variant
 from krontime.reports.comparison.intervals import Interval, intervals
@@ -13,6 +14,7 @@ from krontime.runs.record import Record, Status
 MAX_LINES = 6
 """Variants that the figure of all data sets can tell apart."""
 
+SCORES: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "nll")
 COSTS = {"train_cpu_s": "training (processor time)", "train_time_s": "training"}
 
 
@@ -93,8 +95,8 @@ def _overview(comparison: Comparison, data_sets: Sequence[str]) -> Section:
 
 def _titled(data: str, entries: Sequence[RunGroup | None]) -> str:
     """A data set, with its score where that is not accuracy."""
-    metric = next((entry.metric for entry in entries if entry is not None), "accuracy")
-    return data if metric == "accuracy" else f"{data} ({metric.replace('_', ' ')})"
+    metric: MetricName = next((entry.metric for entry in entries if entry is not None), "accuracy")
+    return data if metric == "accuracy" else f"{data} ({METRIC_TITLES[metric]})"
 
 
 def _mean(entry: RunGroup | None) -> str:
@@ -107,7 +109,7 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
     """The runs on one data set, the best first, and the scores of their variants with intervals."""
     entries = [entry for entry in comparison.entries if entry.data == data]
     field = comparison.train_field
-    scores = ["accuracy", "balanced accuracy", "log-likelihood (negative)"]
+    scores = [METRIC_TITLES[name] for name in SCORES]
     header = [*(_keys(comparison) or ["model"]), "seed", *scores, COSTS[field], "parameters", "run"]
     ordered = sorted(entries, key=lambda entry: -(entry.mean or 0))
     rows = [
@@ -122,7 +124,7 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
         for it in known
         if it.variant == variant
     ]
-    metric = known[0].metric.replace("_", " ") if known else ""
+    metric = next((METRIC_TITLES[name] for name in METRICS if known and name == known[0].metric), "")
     tables = [Table(f"Runs on {data}", header, rows)]
     return Section(data, [], tables, [figures.scores(f"Test {metric}", drawn)] if drawn else [])
 
@@ -131,7 +133,7 @@ def _scores(run: Stored) -> list[str]:
     record = run.record
     if record.status is not Status.COMPLETED:
         return [str(record.seed), record.status.replace("_", " "), "", ""]
-    test = [record.metrics.test.get(metric) for metric in ("accuracy", "balanced_accuracy", "nll")]
+    test = [record.metrics.test.get(metric) for metric in SCORES]
     return [str(record.seed), *("" if score is None else f"{score:.4f}" for score in test)]
 
 
