@@ -66,9 +66,9 @@ def in_steps(config: dict[str, Any], record: Record) -> dict[str, Any]:
 
 def _chosen(runs: Sequence[Stored], options: Mapping[str, Any]) -> Stored:
     """The completed run that was asked for, or one that is drawn."""
-    if options["run"] is not None:
-        return named(runs, options["run"])
     completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
+    if options["run"] is not None:
+        return named(completed, options["run"])
     if not completed:
         raise UserError(f"table={options['table']!r}: expected a completed run with test scores")
     return completed[int(np.random.default_rng(options["seed"]).integers(len(completed)))]

@@ -163,7 +163,7 @@ def named(runs: Iterable[Stored], job: str) -> Stored:
     Raises:
         UserError: there is none.
     """
-    completed = [run for run in runs if run.record.status is Status.COMPLETED and run.record.metrics.test]
+    completed = [run for run in runs if run.record.status is Status.COMPLETED]
     for run in completed:
         if run.job == job:
             return run
