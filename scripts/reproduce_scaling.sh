@@ -14,7 +14,7 @@ declare -A sizes=([smoke]=16,32,null [cpu]=35,70,140,null [full]=100,400,1600,nu
 [ "$SIZE" != cpu ] || krontime data data=bonn_eeg > /dev/null # a file that is missing ends the script before anything is trained
 
 weights=loss.class_weights=balanced
-for model in "model=krontime closed_form.fit_on=train $weights" "model=patchtst,tcn $weights" \
+for model in "model=krontime closed_form.fit_on=train closed_form.min_network_series=0 $weights" "model=patchtst,tcn $weights" \
     "model=aeon_minirocket trainer=cpu ++trainer.max_time=null"; do
     # shellcheck disable=SC2086 # a failed job (exit code 2) is shown in the table, and stops nothing
     krontime train -m experiment="scaling_$SIZE" "${data[$SIZE]}" data.validation.max_train="${sizes[$SIZE]}" seed=0,1,2 $model \
