@@ -237,3 +237,25 @@ def test_a_closed_form_and_a_network_are_one_graph(
     card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
     assert "the scaling and the network and 4 calibrated parts of the closed form" in card
     assert "12 test series of" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        ("model=s4d", "model.d_model=4", "model.num_layers=1", "model.d_state=4"),
+        ("model=inception", "model.num_filters=2", "model.bottleneck=2", "model.num_modules=1"),
+        ("model=krontime", "closed_form=none", "tokenizer=rocket", "tokenizer.num_dilations=1", "model.d_model=8"),
+    ],
+    ids=["s4d", "inception", "rocket"],
+)
+def test_other_networks_are_graphs_too(
+    model: tuple[str, ...], folder: Path, tmp_path: Path, compose: Callable[..., dict[str, Any]]
+) -> None:
+    options = compose(
+        *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", *model),
+        *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
+    )
+    run.train_in(options, tmp_path / "run")
+    export(OmegaConf.create({"run": str(tmp_path / "run"), "output": str(tmp_path / "all"), "format": "all"}))
+    assert "12 test series of" in (tmp_path / "all" / "README.md").read_text(encoding="utf-8")

@@ -74,7 +74,8 @@ def traced(run: LoadedRun) -> torch.export.ExportedProgram:
     with _quiet(), torch.no_grad():
         program = torch.export.export(answer, (example,), dynamic_shapes={"x": axes}, strict=False)
         custom = torch.ops.krontime.long_convolution.default
-        if any(node.target is custom for node in program.graph.nodes):  # unknown where krontime is not imported
+        graphs = [it.graph for it in program.graph_module.modules() if isinstance(it, torch.fx.GraphModule)]
+        if any(node.target is custom for graph in graphs for node in graph.nodes):  # unknown without krontime
             program = program.run_decompositions({custom: convolved})
         return program
 
