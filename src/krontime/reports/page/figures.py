@@ -54,6 +54,13 @@ def _figure(x: str, y: str, *, height: int = 300, **options: Any) -> Any:
     return plot
 
 
+def _legend_above(plot: Any) -> None:
+    """Move the legend out of the plot, where it would hide lines on a narrow screen."""
+    legend = plot.legend[0]
+    plot.add_layout(legend, "above")
+    legend.update(orientation="horizontal", ncols=2, label_text_font_size="11px", border_line_color=None)
+
+
 def curves(title: str, unit: str, lines: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
     """Metrics against epochs."""
     from bokeh.models import DataRange1d
@@ -63,8 +70,8 @@ def curves(title: str, unit: str, lines: Mapping[str, tuple[Sequence[int], Seque
         look = {"color": COLOURS[position % 6], "line_dash": DASHES[position % 6]}
         plot.line(list(epochs), list(values), legend_label=name, line_width=2, **look)
     if lines:
-        plot.legend.location = "top_right"
         plot.legend.click_policy = "hide"
+        _legend_above(plot)
     last = {name: values[-1] for name, (_, values) in lines.items()}
     ends = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
     num_epochs = max((len(epochs) for epochs, _ in lines.values()), default=0)
@@ -87,7 +94,7 @@ def reliability(bins: Sequence["Bin"]) -> Figure:
         "size": sizes,
     }
     plot.scatter("x", "y", size="size", source=source, color=COLOURS[0], legend_label="test series")
-    plot.legend.location = "top_left"
+    _legend_above(plot)
     rows = [[f"{each.confidence:.2f}", f"{each.accuracy:.2f}", str(each.count)] for each in bins]
     words = "; ".join(f"where it says {row[0]}, {row[1]} are right ({row[2]} series)" for row in rows)
     return Figure("Calibration", plot, words, ["says", "is right", "series"], rows)
@@ -150,6 +157,8 @@ def drawn(title: str, words: str, series: np.ndarray, sampling_rate_hz: float | 
         shown = np.isfinite(y)
         options: dict[str, Any] = {"legend_label": f"channel {channel}"} if len(series) > 1 else {}
         plot.line(x[shown], y[shown].astype(float), color=COLOURS[channel % 6], **options)
+    if len(series) > 1:
+        _legend_above(plot)
     observed = series[np.isfinite(series)]
     extent = f"from {observed.min():.3g} to {observed.max():.3g}" if observed.size else "without an observed point"
     return Figure(title, plot, f"{words}; {series.shape[-1]} points, values {extent}", [], [])
@@ -175,8 +184,7 @@ def points(title: str, lines: Mapping[str, Sequence[tuple[str, float]]]) -> Figu
     for position, (label, line) in enumerate(lines.items()):
         look = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6], "legend_label": label}
         plot.scatter([score for _, score in line], [name for name, _ in line], size=10, fill_alpha=0.6, **look)
-    plot.add_layout(plot.legend[0], "above")
-    plot.legend.orientation = "horizontal"
+    _legend_above(plot)
     at = [dict(line) for line in lines.values()]
     rows = [[name, *(f"{by[name]:.3f}" if name in by else "" for by in at)] for name in names]
     best = {
@@ -199,7 +207,7 @@ def attributions(
     plot.line(time[::step], occlusion[::step].astype(float), color=COLOURS[0], line_width=2, legend_label="occlusion")
     if gradients.any():
         _add_gradients(plot, time, gradients)
-    plot.legend.location = "top_right"
+    _legend_above(plot)
     peak = int(np.argmax(occlusion))
     unit = f"{peak / sampling_rate_hz:.3g} s" if sampling_rate_hz else f"point {peak:,}"
     words = f"hiding the stretch around {unit} costs most: {float(occlusion[peak]):.3g} nats of the class's log-odds"
@@ -231,7 +239,7 @@ def attention(received: Sequence[np.ndarray], duration: float, unit: str, x_rang
         edges = np.linspace(0, duration, len(fraction) + 1)
         look = {"color": COLOURS[layer % 6], "line_dash": DASHES[layer % 6], "legend_label": f"layer {layer + 1}"}
         plot.step(edges[:-1], (fraction * len(fraction)).astype(float), mode="after", line_width=2, **look)
-    plot.legend.location = "top_right"
+    _legend_above(plot)
     most = [int(np.argmax(fraction)) for fraction in received]
     places = ", ".join(
         f"layer {layer + 1} at {duration * at / len(received[layer]):.3g} {unit}" for layer, at in enumerate(most)

@@ -40,7 +40,10 @@ def verdict(content: RunContent) -> str:
     assert protocol is not None  # a completed run has one
     score = test.get("accuracy")
     if score is None:
-        return f"Trained on {protocol.num_train} series and validated on {protocol.num_val}; there was no test split."
+        right = content.record.metrics.val.get("accuracy")
+        of_these = "" if right is None else f", {right:.3f} of which are classified right"
+        trained = f"Trained on {protocol.num_train} series, validated on {protocol.num_val}"
+        return f"{trained}{of_these}. There is no test split."
     interval = content.intervals.get("accuracy")
     within = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
     largest = max(protocol.train_class_counts.values()) / max(1, sum(protocol.train_class_counts.values()))
@@ -141,11 +144,12 @@ def _data(content: RunContent) -> Section:
         rate = content.data.sampling_rate_hz
         gaps = "some values are missing" if content.data.has_missing else "no value is missing"
         shared = len(also_trained_on(content.data))
-        words.append(
-            f"{shared:,} of the test series are, value for value, training series too."
-            if shared
-            else "No test series is, value for value, a training series too."
-        )
+        if protocol.num_test:
+            words.append(
+                f"{shared:,} of the test series are, value for value, training series too."
+                if shared
+                else "No test series is, value for value, a training series too."
+            )
         words.append(f"{channels} of {extent} points{f' at {rate:g} Hz' if rate else ''}; {gaps}.")
     elif content.missing:
         words.append(f"The data could not be read for this page: {content.missing}.")
@@ -160,7 +164,9 @@ def _protocol(record: Record) -> Section:
         if name != "train_class_counts" and value is not None and value != {}
     ]
     words = "The test split was read once, after the model had been selected on validation."
-    return Section("Protocol", [words], [Table("Protocol", ["what", "value"], rows)])
+    return Section(
+        "Protocol", [words] if record.protocol.num_test else [], [Table("Protocol", ["what", "value"], rows)]
+    )
 
 
 def _reproduce(content: RunContent) -> Section:
