@@ -48,7 +48,10 @@ FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unequal lengths": (("data.path=equal.npz",), ("data.path=unequal.npz",)),
     "closed form": (
         ("closed_form=none",),
-        tuple(f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")),
+        (
+            *(f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")),
+            "closed_form.min_network_series=0",
+        ),
     ),
 }
 """What is off and on."""
