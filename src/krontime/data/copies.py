@@ -17,6 +17,9 @@ STRETCH = 64
 ONE_OF = 128
 """One of so many stretches is kept."""
 
+MAX_PRINTS = 1 << 21
+"""Fingerprints of a data set at most, 32 MB: of one with more points, fewer stretches are kept."""
+
 MIN_VARIED = STRETCH // 2
 """Different points that a stretch needs: silence and steady states are alike everywhere."""
 
@@ -58,6 +61,16 @@ def _fingerprints(values: np.ndarray) -> np.ndarray:
 def _mixed(number: np.ndarray) -> np.ndarray:
     number = (number ^ (number >> np.uint64(31))) * _PRIME
     return number ^ (number >> np.uint64(29))
+
+
+def thinned(prints: list[np.ndarray], one_of: int) -> list[np.ndarray]:
+    """Keep about one of `one_of` stretches, the same ones of all recordings, so that copies still meet.
+
+    Args:
+        prints: rows `(f, 2)` as `refuse_copies` takes them, of which one of `ONE_OF` stretches or more was kept.
+        one_of: a multiple of `ONE_OF`, which halves what is kept each time that it is doubled.
+    """
+    return [rows[rows[:, 1] % np.uint64(one_of) == 0] for rows in prints]
 
 
 def refuse_copies(data: SeriesData, prints: np.ndarray) -> None:

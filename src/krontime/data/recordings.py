@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkab
 
 import numpy as np
 
+from krontime.data import copies
 from krontime.data.assemble import class_order, header_line, label_texts
-from krontime.data.copies import fingerprints
 from krontime.data.prepare import Prepare
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, unscaled
 from krontime.data.sources.labelled import label_problem
@@ -88,7 +88,7 @@ class Stored(NamedTuple):
 
     Attributes:
         data: the recordings, or labelled series where each has one label as a whole.
-        digests: uint64 `(n,)` of labelled series, see `series_digests`; `(f, 2)` of recordings, see `fingerprints`.
+        digests: uint64 `(n,)` of labelled series, see `series_digests`; `(f, 2)` of recordings, see `refuse_copies`.
         sha256: of the values.
     """
 
@@ -172,6 +172,8 @@ class _About:
     scales: list[np.ndarray] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     prints: list[np.ndarray] = field(default_factory=list)
+    num_prints: int = 0
+    one_of: int = copies.ONE_OF
     num_channels: int | None = None
     channels: tuple[str, ...] | None = None
     missing_code: int | None = None
@@ -219,8 +221,18 @@ class _About:
             if stop > start >= 0:
                 self.spans.append((number, start, stop, span.label))
         self.digests.append(hashlib.sha256(np.ascontiguousarray(numbers).data).digest()[:8])
-        prints = fingerprints(numbers) if recording.label is None else np.empty(0, np.uint64)
-        self.prints.append(np.stack([np.full(len(prints), number, np.uint64), prints], axis=1))
+        if recording.label is None:
+            self._add_prints(number, copies.fingerprints(numbers))
+
+    def _add_prints(self, number: int, prints: np.ndarray) -> None:
+        """Keep the fingerprints of a recording, and fewer of all once there are too many."""
+        rows = np.stack([np.full(len(prints), number, np.uint64), prints], axis=1)
+        self.prints += copies.thinned([rows], self.one_of)
+        self.num_prints += len(self.prints[-1])
+        while self.num_prints > copies.MAX_PRINTS:
+            self.one_of *= 2
+            self.prints = copies.thinned(self.prints, self.one_of)
+            self.num_prints = sum(map(len, self.prints))
 
     def finished(self, path: Path, values: _Values, *, where: str, group_name: str) -> Stored:
         """Check all of it, and open what was written.
@@ -280,7 +292,11 @@ class _About:
             missing_code=self.missing_code,
             **more,
         )
-        digests = np.frombuffer(b"".join(self.digests), np.uint64) if whole else np.concatenate(self.prints)
+        digests = (
+            np.frombuffer(b"".join(self.digests), np.uint64)
+            if whole
+            else np.concatenate([np.empty((0, 2), np.uint64), *self.prints])
+        )
         return Stored(data, digests, values.sha256)
 
     def _all_spans(self) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from krontime.data import series
+from krontime.data import copies, series
 from krontime.data.prepare import Prepare
 from krontime.data.recordings import Recording, Span, store
 from krontime.errors import UserError
@@ -54,6 +54,21 @@ def test_resampling_moves_annotations(tmp_path):
     assert data.annotations[:2].tolist() == [[0, 0, 10, 0], [0, 10, 20, 1]]
     with pytest.raises(UserError, match=r"data.prepare: expected null for crop_length"):
         stored(recordings, tmp_path, Prepare(crop_length=5))
+
+
+def test_fingerprints_stay_few_and_a_copy_is_still_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "MAX_PRINTS", 500)
+    rng = np.random.default_rng(0)
+    made = [rng.standard_normal((1, 40_000)).astype(np.float32) for _ in range(4)]
+    made.append(np.concatenate([made[1][:, 10_123:25_000], rng.standard_normal((1, 9_000))], axis=1, dtype=np.float32))
+    recordings = [
+        Recording(name=f"r{i}", values=x, spans=[Span(0, 9, "a"), Span(9, 99, "b")], part="test" if i == 4 else "train")
+        for i, x in enumerate(made)
+    ]
+    data, prints, _ = stored(recordings, tmp_path)
+    assert 100 < len(prints) <= 500
+    with pytest.raises(UserError, match=r"test recording 'r4': \d\d% of it stands in training recording 'r1'"):
+        copies.refuse_copies(data, prints)
 
 
 def test_every_problem_is_named(tmp_path):
