@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from krontime.config import resolve
 from krontime.config.schema import plan_problems
-from krontime.data.series import SeriesSpec
+from krontime.data.series import SeriesData, SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
 from krontime.ops.levels import LevelPlan
@@ -135,7 +135,8 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
     options = resolve.plain(config)
     if problems := plan_problems(options) + _length_problems(options):
         raise UserError(problems)
-    spec = _spec(options)
+    data = _data(options)
+    spec = _spec(options) if data is None else data.spec
     batch_size = options["batch_size"]
     costs = {
         kind: cost(
@@ -146,6 +147,8 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
         for kind in attention_kinds(options)
     }
     _show(options, spec, batch_size, costs)
+    if data is not None and options["epoch"]:
+        _show_epoch(options, data)
     return costs
 
 
@@ -156,17 +159,34 @@ def _length_problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("length", None, "a number of time points of at least 1, or data=NAME")
     elif options.get("data") is not None and options["length"] is not None:
         problems.add("length", options["length"], "null where data=NAME says the length")
+    if options.get("data") is None and options["epoch"]:
+        problems.add("epoch", True, "false without data=NAME, which has the series that an epoch is of")
     return problems.lines
 
 
-def _spec(options: Mapping[str, Any]) -> SeriesSpec:
+def _data(options: Mapping[str, Any]) -> SeriesData | None:
     if options.get("data") is None:
-        names = tuple(str(label) for label in range(options["num_classes"]))
-        return SeriesSpec(options["num_channels"], options["length"], len(names), names)
-
+        return None
     from krontime.runs.prepare import load_data
 
-    return load_data(options).spec
+    return load_data(options)
+
+
+def _spec(options: Mapping[str, Any]) -> SeriesSpec:
+    names = tuple(str(label) for label in range(options["num_classes"]))
+    return SeriesSpec(options["num_channels"], options["length"], len(names), names)
+
+
+def _show_epoch(options: Mapping[str, Any], data: SeriesData) -> None:
+    from krontime.commands.plan_epoch import measured_epoch
+    from krontime.console import show
+
+    epoch = measured_epoch(options, data)
+    show(
+        f"an epoch: {epoch.num_batches:,} batches of {options['batch_size']} series, about {epoch.seconds:,.3g} s on "
+        f"this machine's CPU with {torch.get_num_threads()} threads, reading included, validation not (a step takes "
+        f"{epoch.seconds / epoch.num_batches:.3g} s, the median of {epoch.num_measured})"
+    )
 
 
 def _show(options: Mapping[str, Any], spec: SeriesSpec, batch_size: int, costs: Mapping[str | None, Cost]) -> None:

@@ -266,6 +266,10 @@ class Plan(Section):
     num_channels: int = Field(ge=1, description="channels of a series, when no data set is given")
     num_classes: int = Field(ge=1, description="classes, when no data set is given")
     batch_size: int = Field(ge=1, description="series in a batch")
+    epoch: bool = Field(
+        description="train for a few steps too, and say how long an epoch takes on this machine's CPU; with data=NAME"
+    )
+    seed: int = Field(ge=0, lt=2**32, description="of the validation split and of the order of those steps")
     paths: DataPaths
 
 

@@ -193,3 +193,13 @@ def test_mistakes_are_named_all_at_once(compose, overrides, keys):
 def test_an_unknown_option_is_named(compose):
     with pytest.raises(UserError, match="nonsense"):
         plan.plan(OmegaConf.create(compose("length=100", "+model.nonsense=1", command="plan")))
+
+
+def test_an_epoch_takes_a_measured_step_for_each_batch(compose, capsys, monkeypatch):
+    ticks = itertools.count(0.0, 0.5)
+    monkeypatch.setattr("krontime.commands.plan_epoch.now_s", lambda device: next(ticks))
+    options = ("model=tcn", "data=synthetic", "data.source.num_train=50", "data.source.length=512", "batch_size=4")
+    plan.plan(OmegaConf.create(compose(*options, "epoch=true", command="plan")))
+    assert "an epoch: 10 batches of 4 series, about 5 s" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match="epoch=True: expected false without data=NAME"):
+        plan.plan(OmegaConf.create(compose("length=100", "epoch=true", command="plan")))
