@@ -104,11 +104,8 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
     Raises:
         UserError: the source's files are missing or wrong, or the cache cannot be written.
     """
-    identity: dict[str, Any] = {"source": source.describe(), "prepare": prepare.describe(), "format": FORMAT_VERSION}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
-    kind = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(identity["source"].get("name", "data")))[:40]
-    cache_dir = Path(cache_dir)
-    folder = cache_dir / f"{kind}-{key}"
+    folder, identity = place_of(source, prepare, cache_dir)
+    kind, cache_dir = _kind(identity), folder.parent
     with contextlib.suppress(FileNotFoundError, _DamagedError):
         return _chosen(source, *_open(folder, refresh=False))
 
@@ -139,6 +136,21 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
     finally:
         lock.release()
     return _chosen(source, *opened)
+
+
+def place_of(source: Source | Streams, prepare: Prepare, cache_dir: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the folder that a data set is cached in, and the identity that its name is a hash of; see `load_cached`.
+
+    Raises:
+        UserError: the source's files are missing.
+    """
+    identity: dict[str, Any] = {"source": source.describe(), "prepare": prepare.describe(), "format": FORMAT_VERSION}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+    return Path(cache_dir) / f"{_kind(identity)}-{key}", identity
+
+
+def _kind(identity: dict[str, Any]) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", str(identity["source"].get("name", "data")))[:40]
 
 
 def _loaded(source: Source, prepare: Prepare) -> SeriesData:
