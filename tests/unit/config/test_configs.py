@@ -33,6 +33,7 @@ NEEDED = {
         f"data={name}": ["data.path=missing/Some"]
         for name in ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
     },
+    "data=prices": ["data.path=missing/Some.csv", "data.source.validation_from=2018-01-01"],
     "data=ucr_text": ["data.train=missing/Some_TRAIN.tsv", "data.test=missing/Some_TEST.tsv"],
     "data=csv": ["data.train=missing/Some_TRAIN.csv", "data.test=missing/Some_TEST.csv"],
     "data=ts": ["data.train=missing/Some_TRAIN.ts", "data.test=missing/Some_TEST.ts"],

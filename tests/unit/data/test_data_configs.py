@@ -12,7 +12,7 @@ from krontime.data.prepare import Prepare
 from krontime.data.recordings import Streams
 
 NAMES = options("data")
-RECORDINGS = ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
+RECORDINGS = ("prices", "stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def test_a_config_composes_into_a_source(composed, name):
     train, path = "data.train=a/Some", "data.path=a/Some"
     given = {"npz": [f"{path}.npz"], "ts": [f"{train}.ts"], "csv": [f"{train}.csv"], "audio": [path]}
     given = {**given, "ucr_text": [f"{train}.tsv"], **{key: [path] for key in RECORDINGS}}
+    given["prices"] = [path, "data.source.validation_from=2018-01-01"]
     given = given.get(name, [])
     data = composed(f"data={name}", *given)
     source = targets.instantiate(data["source"], "data.source")
