@@ -57,6 +57,10 @@ MIN_ROWS = 3
 MIN_TWIN_ROWS = 12
 """Fewest series in which a column that goes with the class does so by more than chance."""
 
+MIN_NUMBERED_POINTS = 8
+MIN_NUMBERED_FRACTION = 0.75
+"""Where so many of the columns have numbers in their names, one that has none is no point like the others."""
+
 MAX_SHOWN = 10
 
 
@@ -168,6 +172,19 @@ def name_problems(names: Sequence[str], points: Sequence[int], options: TableOpt
             continue
         problems.append(f"column {name!r} {what}; {_ways_out(name, options)}")
     return problems
+
+
+def unnumbered_problems(names: Sequence[str], points: Sequence[int], options: TableOptions) -> list[str]:
+    """A line for each column that would be a point and has no number in its name, where nearly all others have."""
+    kept = {name.casefold() for name in options.keep}
+    unnumbered = [names[i] for i in points if not any(character.isdigit() for character in names[i])]
+    if len(points) - len(unnumbered) < max(MIN_NUMBERED_POINTS, MIN_NUMBERED_FRACTION * len(points)):
+        return []
+    return [
+        f"column {name!r} has no number in its name, where the other columns are numbered; {_ways_out(name, options)}"
+        for name in unnumbered
+        if name.casefold() not in kept
+    ]
 
 
 def counting_problems(

@@ -24,6 +24,7 @@ from krontime.data.sources.columns import (
     looks_like_header,
     name_problems,
     roles,
+    unnumbered_problems,
 )
 from krontime.data.sources.files import lines_of
 from krontime.data.sources.labelled import Labelled, LabelledFiles, label_array
@@ -200,7 +201,8 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
     if not options.wide and (long := long_problem(names, role.points, looked_at, num_rows, options)):
         raise UserError(long)
     if has_header:
-        problems += name_problems(names, role.points, options)
+        untold = [i for i in role.points if not any(repr(names[i]) in problem for problem in problems)]
+        problems += name_problems(names, untold, options)
     if problems:
         raise UserError(problems)
     if not has_header and options.header is None and body.series:
@@ -211,6 +213,8 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
         values = [one[0] for one in body.series]
         if twins := label_twins(values, body.labels, names, role.points, options):
             raise UserError(twins)
+    if points is None and has_header and (unnumbered := unnumbered_problems(names, role.points, options)):
+        raise UserError(unnumbered)
     notes = [f"label column {names[role.label]!r}"] if role.label is not None else []
     if role.group is not None:
         notes.append(f"groups from column {names[role.group]!r}")

@@ -46,6 +46,9 @@ EXTRA = {
     "a time": ("recorded_time", RNG.normal(size=N), "recorded_time"),
     "a date": ("start", ["2024-05-01"] * N, "start"),
     "a split": ("fold", np.arange(N) % 5, "fold"),
+    "a measure of the whole series": ("weight", RNG.normal(70, 5, size=N), "weight"),
+    "an age": ("Age", RNG.integers(20, 80, size=N) / 2, "Age"),
+    "a summary": ("mean", RNG.normal(size=N), "mean"),
     "a second label": ("target", np.repeat([0, 1], N // 2), "target"),
 }
 
@@ -80,8 +83,10 @@ def test_groups_are_in_both_files_or_in_none(tmp_path):
 
 
 def test_names_of_columns_are_the_same_in_either_form(tmp_path):
-    table = frame().rename(columns={"t3": "température"})
-    other = table[[*table.columns[::-1]]].rename(columns={"température": unicodedata.normalize("NFD", "température")})
+    table = frame().rename(columns={"t3": "température 0"})
+    other = table[[*table.columns[::-1]]].rename(
+        columns={"température 0": unicodedata.normalize("NFD", "température 0")}
+    )
     data = source(tmp_path, table, other).load()
     np.testing.assert_array_equal(data.values[: N * 12], data.values[N * 12 :])
 
@@ -105,6 +110,21 @@ def test_numbered_columns_are_points_even_where_one_counts(tmp_path, names):
     table["t0"] = np.arange(N)
     table.columns = [*map(str, names), "label"]
     assert set(source(tmp_path, table).load().lengths.tolist()) == {12}
+
+
+@pytest.mark.parametrize("numbered", [0, 4, 7])
+def test_columns_named_by_words_are_points_among_their_like(tmp_path, numbered):
+    table = frame()
+    words = ["onset", "rise", "peak", "fall", "dip", "rest", "slow", "quick", "high", "low", "mid", "last"]
+    table.columns = [*(f"t{i}" for i in range(numbered)), *words[numbered:], "label"]
+    assert set(source(tmp_path, table).load().lengths.tolist()) == {12}
+
+
+def test_a_column_of_text_is_told_once(tmp_path):
+    table = frame().rename(columns={"label": "Target"})
+    with pytest.raises(UserError) as caught:
+        source(tmp_path, table).load()
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize("label", ["species", "diagnosis code", "2024"])
