@@ -1,5 +1,6 @@
 """The command itself: help, version, commands, exit codes, and that asking for help stays cheap."""
 
+import errno
 import json
 import os
 import signal
@@ -238,6 +239,17 @@ def test_a_fault_of_the_program_is_not_dressed_as_the_users(monkeypatch: pytest.
     monkeypatch.setattr("krontime.commands.evaluate.evaluate", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["evaluate", "run=x"])
+
+
+def test_a_full_disk_is_no_fault_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "page.html")
+
+    monkeypatch.setattr("krontime.commands.report.report", full)
+    assert stopped(["report", "run=x"]) == 2
+    assert capsys.readouterr().err == "krontime: page.html: No space left on device: expected room\n"
 
 
 def test_interruption_has_its_own_exit_code(

@@ -45,6 +45,7 @@ def data(config: DictConfig) -> None:
         try:
             plot(loaded, split, path, series_per_class=options["series_per_class"])
         except OSError as error:
+            path.unlink(missing_ok=True)
             raise UserError(f"plot={plot_file!r}: cannot be written ({error.strerror or error})") from error
         show(f"plot: {path}")
 

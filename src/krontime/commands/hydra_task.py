@@ -58,9 +58,13 @@ class Task:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra says which job it was, and runs the others
             console.fail(error.problems)
-        except Exception:
+        except Exception as error:
+            from krontime.runs.failures import storage_problem
+
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # other jobs may follow, or this is another process
                 log.exception("This job failed by a fault of the program:")
+            elif (problem := storage_problem(error)) is not None:
+                console.fail([problem])
             raise
 
 

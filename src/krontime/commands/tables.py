@@ -56,7 +56,9 @@ def tables(config: DictConfig) -> list[Path]:
     try:
         return _tables(options)
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror or error})") from error
+        raise UserError(
+            f"{error.filename or options['output']}: cannot be written ({error.strerror or error})"
+        ) from error
 
 
 def _tables(options: Mapping[str, Any]) -> list[Path]:

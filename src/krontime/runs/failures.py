@@ -1,6 +1,7 @@
 """Explains what ended a run and was not the program's fault, in words that say what to do."""
 
 import errno
+import os
 import re
 import traceback
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ _STORAGE = {
     errno.ESTALE: "a network folder that stays mounted",
 }
 """What is expected instead of each error of the storage, by error number."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+"""Those that are the storage's whatever was done."""
 
 _RESUMES = "; the same command resumes from the last checkpoint"
 
@@ -77,6 +81,17 @@ def explained(
             f"for all of them, or fewer, and files that are left alone while they are read{_RESUMES}"
         )
     return None
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Say that a disk is full, or failed, where that is what an error means, of Python or of a library in Rust."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(match[1])
+    if number not in _FULL:
+        return None
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return f"{where}{os.strerror(number)}: expected {_STORAGE[number]}"
 
 
 def is_rank_lost(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import DistBackendError, DistNetworkError
 
-from krontime.runs.failures import explained
+from krontime.runs.failures import explained, storage_problem
 from krontime.training.quiet import quiet_lightning
 
 CONFIG = {"data": {"num_workers": 0}}
@@ -57,3 +57,26 @@ def test_the_end_of_a_process_of_a_training_is_said_however_quiet(caplog: pytest
         "[rank: 1] Child process with PID 1 terminated with code -9. This ends all processes of the training; the same "
         "command resumes from the last checkpoint."
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/b.html"),
+            "a/b.html: No space left on device: expected room",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded: expected room in the quota"),
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "No space left on device: expected room",
+        ),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system: expected a folder that can be written"),
+        (OSError(errno.ENOENT, "No such file"), None),
+        (PermissionError(errno.EACCES, "Permission denied"), None),
+        (RuntimeError("something (os error 2)"), None),
+        (ValueError("28"), None),
+    ],
+)
+def test_a_full_disk_is_the_storages_whatever_was_done(error: BaseException, said: str | None) -> None:
+    assert storage_problem(error) == said
