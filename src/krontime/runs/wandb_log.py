@@ -30,7 +30,7 @@ def check_online(config: Mapping[str, Any]) -> None:
         config: resolved, in plain types.
 
     Raises:
-        UserError: there is no key, the server doesn't answer, or it refuses the key.
+        UserError: there is no key, or none that can be one, the server doesn't answer, or it refuses the key.
     """
     options = equipment.wandb_options(config)
     if options is None or options.get("offline") or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
@@ -38,11 +38,19 @@ def check_online(config: Mapping[str, Any]) -> None:
     import wandb
 
     instead = "or logger.wandb.offline=true, which writes a run that wandb sync sends later"
-    if not wandb.login(prompt=False, verify=False):
+    try:
+        has_key = wandb.login(prompt=False, verify=False)
+        url = wandb.setup().settings.base_url
+    except (wandb.errors.Error, ValueError) as error:
+        said = "; ".join(filter(None, map(str.strip, str(error).splitlines()[:3])))
+        raise UserError(
+            f"logger.wandb.offline=False: wandb refuses its settings ({said}); expected WANDB_API_KEY and "
+            f"WANDB_BASE_URL as it takes them, {instead}"
+        ) from error
+    if not has_key:
         raise UserError(
             f"logger.wandb.offline=False: there is no API key; expected one (wandb login, or WANDB_API_KEY), {instead}"
         )
-    url = wandb.setup().settings.base_url
     try:
         urllib.request.urlopen(url, timeout=REACHED_WITHIN_S).close()
     except urllib.error.HTTPError:

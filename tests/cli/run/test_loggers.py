@@ -120,6 +120,14 @@ class TestWandbOnline:
         with pytest.raises(UserError, match=r"logger\.wandb\.offline=False: there is no API key; expected one"):
             train(online, tmp_path / "run")
 
+    @pytest.mark.parametrize("key", ["short", "a b", "x" * 39])
+    def test_with_what_is_no_key(
+        self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+    ) -> None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        with pytest.raises(UserError, match=r"wandb refuses its settings \(.*WANDB_API_KEY"):
+            train(online, tmp_path / "run")
+
     @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid", "ftp//x"])
     def test_out_of_reach(
         self, online: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
