@@ -105,6 +105,9 @@ class TestWandbOnline:
         def refuse(*_: Any) -> None:
             raise AssertionError("read")
 
+        import wandb
+
+        wandb.teardown()  # it keeps the settings that an earlier test left
         monkeypatch.setattr(run.prepare, "prepare", refuse)
         monkeypatch.setenv("HOME", str(tmp_path))
         for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
