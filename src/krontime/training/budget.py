@@ -47,6 +47,14 @@ class EndAtLastStep(pl.Callback):
         if 0 <= trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the checkpoint keeps: a run that resumes after its last step starts no training."""
+        return {"total_steps": self.total_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what the checkpoint kept."""
+        self.total_steps = state_dict["total_steps"]
+
 
 def measured_steps(
     config: Mapping[str, Any], module: SeriesClassifier, batches: SeriesDataModule, *, limit_s: float
