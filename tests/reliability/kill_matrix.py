@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -121,25 +121,8 @@ def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tupl
         started_s = time.monotonic()
         child = os.fork()
         if child == 0:
-            status = 1
-            try:
-                os.setsid()
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                # Where this is a test's process, its own streams go elsewhere.
-                sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
-                task()
-                status = 0
-            except SystemExit as stop:
-                status = int(stop.code or 0) if isinstance(stop.code, int | None) else 1
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
+            os.setsid()
+            be_child(output.fileno(), task)
         if delay_s is not None:
             while time.monotonic() < started_s + delay_s and not _has_ended(child):
                 time.sleep(0.002)
@@ -150,6 +133,28 @@ def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tupl
         elapsed_s = time.monotonic() - started_s
         output.seek(0)
         return os.waitstatus_to_exitcode(waited), output.read(), elapsed_s
+
+
+def be_child(output: int, task: Callable[[], Any]) -> NoReturn:
+    """Do a task in a forked child, which writes to an open file and ends with the task."""
+    status = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # Where this is a test's process, its own streams go elsewhere.
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+        task()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0) if isinstance(stop.code, int | None) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def at_write(number: int, task: Callable[[], Any]) -> Callable[[], Any]:
@@ -273,7 +278,14 @@ def differences(run_dir: Path, twin: Path) -> list[str]:
             result.append(f"{name}: step or epoch")
     records = [json.loads((folder / "record.json").read_text()) for folder in (run_dir, twin)]
     for record in records:
-        for key in ("started_at", "finished_at", "train_time_s", "part_times_s", "inference_ms_per_series"):
+        for key in (
+            "started_at",
+            "finished_at",
+            "train_time_s",
+            "train_cpu_s",
+            "part_times_s",
+            "inference_ms_per_series",
+        ):
             record.pop(key)
         for key in ("peak_memory_bytes", "git"):
             record.pop(key)

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from kill_matrix import attempt, prepare_parent
+from kill_matrix import attempt, be_child, prepare_parent
 
 from krontime.config import resolve
 from krontime.config.files import config_dir
@@ -132,12 +132,8 @@ def together(job: Job, *, world_size: int = 2, grace_s: float = 60.0) -> list[tu
     return [(status[rank], texts[rank]) for rank in range(world_size)]
 
 
-def _be_rank(rank: int, world_size: int, port: int, output: int, job: Job) -> None:
-    status = 1
-    try:
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
+def _be_rank(rank: int, world_size: int, port: int, output: int, job: Job) -> NoReturn:
+    def task() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
         os.environ |= {
             **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
@@ -148,15 +144,8 @@ def _be_rank(rank: int, world_size: int, port: int, output: int, job: Job) -> No
             "TORCHELASTIC_RUN_ID": "none",
         }
         job()
-        status = 0
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    be_child(output, task)
 
 
 def harmed_at(step: int, rank: int, number: int, job: Job) -> Job:

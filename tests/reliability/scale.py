@@ -8,7 +8,6 @@ Series are generated, four classes of a sine in noise, as one array of int16 or 
 import argparse
 import csv
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from measuring import plain_config, watched
 
 POINTS = 4_000
 CLASSES = 4
@@ -53,15 +52,8 @@ def write_series(folder: Path, num_series: int, dtype: str) -> None:
 
 def options(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain config of a run on the series of a folder."""
-    from hydra import compose, initialize_config_dir
-
-    from krontime.config import resolve
-    from krontime.config.files import config_dir
-
-    resolve.register_resolvers()
     given = ("data=stacked", f"data.path={folder}", f"paths.cache={folder / 'cache'}", *NETWORK, *overrides)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return resolve.plain(compose("train", list(given)))
+    return plain_config("train", given)
 
 
 def measure(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -81,23 +73,6 @@ def measure(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     assert record.train_cpu_s is not None
     closed_s = record.part_times_s.get("closed_form", 0.0) / record.train_time_s * record.train_cpu_s
     return {"parse_s": parse_s, "epoch_s": record.train_cpu_s - closed_s, "closed_form_s": closed_s}
-
-
-def watched(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run this file in a process of its own, and add the highest resident memory that it was seen with."""
-    command = [sys.executable, __file__, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    seen, peak = psutil.Process(process.pid), 0
-    while process.poll() is None:
-        try:
-            peak = max(peak, seen.memory_info().rss)
-        except psutil.Error:
-            break
-        time.sleep(0.01)
-    assert process.stdout is not None
-    text = process.stdout.read()
-    assert process.wait() == 0, text
-    return {**json.loads(text.splitlines()[-1]), "peak_resident_bytes": peak}
 
 
 def compare(folder: Path, num_batches: int = 150, num_rounds: int = 8) -> dict[str, Any]:
@@ -180,7 +155,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as made:
             write_series(Path(made), num_series, given.dtype)
             arguments = ["--one", made, *(["--compare"] if given.compare else [])]
-            measured = watched([*arguments, "--", *(given.overrides or FEW_FEATURES)])
+            status, text, peak = watched(__file__, [*arguments, "--", *(given.overrides or FEW_FEATURES)])
+            assert status == 0, text
+            measured = {**json.loads(text.splitlines()[-1]), "peak_resident_bytes": peak}
         rows.append({"series": num_series, "dtype": given.dtype, **measured})
         sys.stdout.write(json.dumps(rows[-1]) + "\n")
         sys.stdout.flush()

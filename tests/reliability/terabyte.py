@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from measuring import plain_config, watched
 
 NUM_RECORDINGS = 1_000
 CHANNELS = 8
@@ -46,18 +46,6 @@ def chosen(folder: Path) -> tuple[str, ...]:
     return ("data=arrays", *data, f"paths.cache={folder / 'cache'}")
 
 
-def options(command: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The plain config of a command."""
-    from hydra import compose, initialize_config_dir
-
-    from krontime.config import resolve
-    from krontime.config.files import config_dir
-
-    resolve.register_resolvers()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return resolve.plain(compose(command, list(overrides)))
-
-
 def write_store(folder: Path) -> int:
     """Write files that are all holes, and the cache that parsing them would fill; returns the bytes of its values."""
     from krontime.config.targets import instantiate
@@ -71,7 +59,7 @@ def write_store(folder: Path) -> int:
             header = {"descr": "<i2", "fortran_order": False, "shape": (CHANNELS, length)}
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + 2 * CHANNELS * length)
-    config = options("plan", chosen(folder))
+    config = plain_config("plan", chosen(folder))
     place, identity = cache.place_of(
         instantiate(config["data"]["source"], "data.source"), Prepare(), config["paths"]["cache"]
     )
@@ -114,20 +102,14 @@ def train(folder: Path, target: str, overrides: Sequence[str], *, kill: bool = F
     Returns:
         Its peak resident memory, and what it printed.
     """
-    command = [sys.executable, __file__, "--train", str(folder), target, "--", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    seen, peak = psutil.Process(process.pid), 0
-    while process.poll() is None:
-        try:
-            peak = max(peak, seen.memory_info().rss)
-        except psutil.Error:
-            break
-        if kill and (folder / target / "checkpoints" / "last.ckpt").is_file():
+    begun = folder / target / "checkpoints" / "last.ckpt"
+
+    def kill_once_begun(process: subprocess.Popen[str]) -> None:
+        if kill and begun.is_file():
             process.send_signal(signal.SIGKILL)
-        time.sleep(0.01)
-    assert process.stdout is not None
-    text = process.stdout.read()
-    status = process.wait()
+
+    arguments = ["--train", str(folder), target, "--", *overrides]
+    status, text, peak = watched(__file__, arguments, kill_once_begun)
     assert status == (-signal.SIGKILL if kill else 0), text
     return {"peak_resident_bytes": peak, **({} if kill else json.loads(text.splitlines()[-1]))}
 
@@ -139,7 +121,7 @@ def trained(folder: Path, target: str, overrides: Sequence[str]) -> dict[str, An
     from krontime.runs import prepare, run
 
     torch.set_num_threads(1)
-    config = options("train", (*chosen(folder), *TRAINED, *RUN, *overrides))
+    config = plain_config("train", (*chosen(folder), *TRAINED, *RUN, *overrides))
     began_s = time.perf_counter()
     first = next(iter(prepare.prepare(config).batches(config).train_dataloader()))
     first_batch_s = time.perf_counter() - began_s
@@ -181,7 +163,7 @@ def main() -> None:
         train(folder, "killed", short)
         one, two = weights(folder, "whole"), weights(folder, "killed")
         figures["resumed_is_equal"] = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-        config = options("plan", (*chosen(folder), *EVERY_TENTH, *TRAINED))
+        config = plain_config("plan", (*chosen(folder), *EVERY_TENTH, *TRAINED))
         plan = measured_epoch(config, load_data(config))
         begun = train(folder, "begun", (*EVERY_TENTH, "+trainer.limit_train_batches=1"))
         hundredth = train(folder, "hundredth", (*EVERY_TENTH, "+trainer.limit_train_batches=0.01"))
