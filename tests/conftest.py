@@ -22,12 +22,18 @@ Compose = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Small tensors gain nothing from more threads; no test reads or writes the user's own cache."""
+    """Fixtures of a session have one thread, as tests have; no test reads or writes the user's own cache."""
     torch.set_num_threads(1)
     resolve.register_resolvers()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRONTIME_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread(environment: None) -> None:
+    """Small tensors gain nothing from more threads; what first runs numba's in parallel sets torch's, too."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
