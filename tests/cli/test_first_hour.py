@@ -93,6 +93,11 @@ MISTAKES = {
     "no devices": train("trainer.devices=0", "trainer.devices=0", "at least 1"),
     "strategy": train("trainer.strategy=magic", "strategy='magic'", "ddp"),
     "gradient clipping": train("trainer.gradient_clip_val=-1", "gradient_clip_val=-1", "at least 0"),
+    "what a run sets itself": train("+trainer.num_sanity_val_steps=3", "num_sanity_val_steps=3", "set by krontime"),
+    "another folder of Lightning's": train(
+        "+trainer.default_root_dir=x", "default_root_dir='x'", "paths.output=FOLDER"
+    ),
+    "callbacks of Lightning's own key": train("+trainer.callbacks=[]", "trainer.callbacks=[]", "callbacks=GROUP"),
     "accumulation": train("trainer.accumulate_grad_batches=0", "accumulate_grad_batches=0", "at least 1"),
     # models
     "heads": train("model.num_heads=3", "model.num_heads=3", "a divisor of d_model=8"),

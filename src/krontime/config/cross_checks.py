@@ -19,6 +19,17 @@ BETTER |= {"val/loss": "min", "train/loss": "min"}
 PRECISIONS = ("32-true", "bf16-mixed")
 """Number formats that the networks are right in."""
 
+_SET_BY_RUNS = {
+    "callbacks": "callbacks=GROUP",
+    "logger": "logger=GROUP",
+    "default_root_dir": "paths.output=FOLDER",
+    "num_sanity_val_steps": "none, since nothing is validated before the first epoch",
+    "use_distributed_sampler": "none, since the batches of each process are chosen here",
+    "enable_model_summary": "none (krontime plan shows a network's size)",
+    "plugins": "none",
+}
+"""Arguments of Lightning's trainer that every run sets itself, with what is expected instead."""
+
 _GROUPS = ("tokenizer", "decomposition", "closed_form")
 """Config groups that a model may bring, at the top level."""
 
@@ -146,6 +157,11 @@ def _length_problems(config: Mapping[str, Any]) -> list[str]:
         limit_seconds(trainer.get("max_time"))
     except ValueError as error:
         problems.append(f"trainer.max_time={trainer['max_time']!r}: {error}")
+    problems += [
+        f"trainer.{key}={trainer[key]!r}: it is set by krontime; expected {expected}"
+        for key, expected in _SET_BY_RUNS.items()
+        if key in trainer
+    ]
     max_steps = trainer.get("max_steps")
     if isinstance(max_steps, int) and max_steps < 1 and max_steps != -1:
         problems.append(f"trainer.max_steps={max_steps}: expected at least 1, or -1 for no limit")
