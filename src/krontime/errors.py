@@ -1,5 +1,6 @@
-"""The error class for mistakes a user can fix, a collector that reports them all at once, and the end by SIGTERM."""
+"""The error class for mistakes a user can fix, a collector that reports them all at once, and the end by a signal."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -51,7 +52,21 @@ class Problems:
 
 
 class Terminated(SystemExit):
-    """A SIGTERM ended the process, as a scheduler or the operating system sends it; exit code 143."""
+    """A signal ended the process: a scheduler's SIGTERM, or SIGHUP where the terminal is gone; exit code 143 or 129.
 
-    def __init__(self) -> None:
-        super().__init__(128 + 15)
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        self.number = signal.Signals(number)
+        super().__init__(128 + number)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a run from outside; SIGHUP is none where it is ignored, as by `nohup`."""
+    numbers = [signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    return numbers

@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 def follow(options: Mapping[str, Any]) -> None:
-    """Classify the windows of a file that grows or of standard input until it ends, or a SIGTERM or SIGINT comes.
+    """Classify the windows of a file that grows or of standard input until it ends or a signal comes.
 
     Raises:
         UserError: the run or the input can't be read, windows differ from the training series, or a line is no point.

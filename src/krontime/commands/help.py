@@ -66,8 +66,8 @@ def overview() -> str:
         f"usage: krontime COMMAND [key=value ...]\n\n{START}\ncommands:\n{commands}\n\n"
         "krontime COMMAND --help lists a command's groups and keys, krontime --version the version;\n"
         "krontime --shell-completion install=bash (zsh, fish) prints what makes the shell complete them.\n"
-        "Exit codes: 0 all went well, 2 a mistake in what was given, 130 and 143 ended by SIGINT and\n"
-        "SIGTERM, 1 a fault of the program.\n"
+        "Exit codes: 0 all went well, 2 a mistake in what was given, 130, 143 and 129 ended by SIGINT,\n"
+        "SIGTERM and SIGHUP, 1 a fault of the program.\n"
     )
 
 

@@ -24,7 +24,7 @@ from krontime.config.signatures import argument_problems
 from krontime.console import format_duration, result, show
 from krontime.errors import Terminated, UserError
 from krontime.runs import load, prepare
-from krontime.runs.failures import is_out_of_memory, was_terminated
+from krontime.runs.failures import is_out_of_memory, terminated_by
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
 from krontime.storage import expanded, writing_problem
@@ -217,8 +217,8 @@ class Search:
         except BaseException as error:
             if is_out_of_memory(error):
                 return None, "out of memory"
-            if was_terminated(error) or not self.study.is_last_try(task):
-                self.study.give_up(task, has_failed=not was_terminated(error))
+            if (number := terminated_by(error)) is not None or not self.study.is_last_try(task):
+                self.study.give_up(task, has_failed=number is None)
                 raise
             log.exception("This trial failed by a fault of the program, as it did before:")
             return None, f"{type(error).__name__}: {first_line(str(error))}"

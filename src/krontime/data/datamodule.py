@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from krontime.data.series import HeldOut, SeriesBatch, SeriesData, unscaled
 from krontime.data.split import Split
-from krontime.errors import UserError
+from krontime.errors import UserError, ending_signals
 
 
 class SeriesDataset(Dataset[SeriesBatch]):
@@ -191,7 +191,7 @@ class ResumableLoader(DataLoader[SeriesBatch]):
     """
 
     def __iter__(self) -> Any:
-        with _sigterm_blocked():  # and so in the workers, from their first moment
+        with _ending_signals_blocked():  # and so in the workers, from their first moment
             batches = super().__iter__()
         yield from batches
 
@@ -284,7 +284,7 @@ class SeriesDataModule(L.LightningDataModule):
             collate_fn=_as_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_outlive_sigterm if self.num_workers > 0 and hasattr(signal, "sigwaitinfo") else None,
+            worker_init_fn=_outlive_signals if self.num_workers > 0 and hasattr(signal, "sigwaitinfo") else None,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
@@ -306,24 +306,24 @@ def fit_position(trainer: L.Trainer) -> tuple[int, int]:
 
 
 @contextmanager
-def _sigterm_blocked() -> Iterator[None]:
+def _ending_signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "sigwaitinfo"):  # Windows, macOS
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _outlive_sigterm(worker: int) -> None:
+def _outlive_signals(worker: int) -> None:
     """End on a SIGTERM of the training process alone.
 
-    Schedulers send one to all processes of a job. The training process finishes its batch and saves, and a worker that
-    was gone by then would be an error there.
+    Schedulers send one to all processes of a job, and a terminal that is closed its SIGHUP. The training process
+    finishes its batch and saves, and a worker that was gone by then would be an error there.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     parent = os.getppid()
 
     def wait() -> None:

@@ -37,16 +37,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def was_terminated(error: BaseException) -> bool:
-    """Say whether a SIGTERM caused an error; Lightning's clean-up may fail after it and hide it."""
+def terminated_by(error: BaseException) -> int | None:
+    """Return the signal that caused an error, or None; Lightning's clean-up may fail after it and hide it."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
         if isinstance(link, Terminated):
-            return True
+            return link.number
         seen.add(id(link))
         link = link.__cause__ or link.__context__
-    return False
+    return None
 
 
 def status_of(error: BaseException) -> Status:

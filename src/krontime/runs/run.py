@@ -1,12 +1,12 @@
 """Does one run in one folder: trains, selects on validation, scores the test split once, and leaves a record."""
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from krontime.runs.record import Metrics, Record, Status
 from krontime.runs.recordings import Gathered, gather, plot_recordings, recording_table, segment_table
 from krontime.runs.resume import clear_spares, set_aside
 from krontime.runs.screen import already_done, final_screen
-from krontime.runs.signals import ending_on_sigterm, free_memory_of, holding_back, is_first_rank
+from krontime.runs.signals import ending_on_signals, free_memory_of, holding_back, is_first_rank
 from krontime.storage import (
     ATTENTION,
     CONFUSION_MATRIX,
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BY_SIGTERM = "ended by SIGTERM; the same command resumes it"
-
 
 def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None = None) -> Record | None:
     """Train in a folder, or return the record of the finished run that is there.
@@ -67,10 +65,10 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
     Raises:
         UserError: something the user gave cannot work.
         KeyboardInterrupt: the user interrupted; the record says so.
-        Terminated: a SIGTERM came; the record says so.
+        Terminated: a SIGTERM or SIGHUP came; the record says so.
     """
     is_first = is_first_rank()
-    with ending_on_sigterm() as sigterm, run_lock(run_dir) if is_first else nullcontext():
+    with ending_on_signals() as signals, run_lock(run_dir) if is_first else nullcontext():
         if is_first and config["force"]:
             set_aside(run_dir, level=logging.INFO, why="force=true")
         # With force, another rank may still see the folder that the first one sets aside.
@@ -83,7 +81,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
             return finished
         try:
             with without_progress(not config["trainer"]["enable_progress_bar"]):
-                return _train_in(config, run_dir, sigterm, data, is_first=is_first)
+                return _train_in(config, run_dir, signals, data, is_first=is_first)
         except Exception as error:
             free_memory_of(error)
             if not isinstance(error, UserError) and (explained := failures.explained(error, config, run_dir)):
@@ -92,7 +90,7 @@ def train_in(config: Mapping[str, Any], run_dir: Path, data: SeriesData | None =
 
 
 def _train_in(
-    config: Mapping[str, Any], run_dir: Path, sigterm: threading.Event, data: SeriesData | None, *, is_first: bool
+    config: Mapping[str, Any], run_dir: Path, signals: list[int], data: SeriesData | None, *, is_first: bool
 ) -> Record | None:
     """Train in a folder that holds no finished run; see `train_in`."""
     from lightning.pytorch import seed_everything
@@ -158,9 +156,10 @@ def _train_in(
 
     def ended(error: BaseException) -> BaseException:
         """Record how the run ended by an error, and return what to raise; the error itself is a fault of ours."""
-        if sigterm.is_set() or failures.was_terminated(error):  # which compiled code may turn into any error
-            record(Status.INTERRUPTED, error=BY_SIGTERM)
-            return Terminated()
+        number = signals[0] if signals else failures.terminated_by(error)  # compiled code may turn it into any error
+        if number is not None:
+            record(Status.INTERRUPTED, error=f"ended by {Signals(number).name}; the same command resumes it")
+            return Terminated(number)
         if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is Lightning's answer to the former
             record(Status.INTERRUPTED, error="interrupted by the user")
             return KeyboardInterrupt()
@@ -184,11 +183,13 @@ def _train_in(
         is_scored = True
         completed = record(Status.COMPLETED, metrics=metrics, inference_ms=inference_ms)
     except BaseException as error:
-        with holding_back(sigterm):  # a launcher may send one as soon as another process has ended
+        if is_first and _completed(run_dir):  # a signal came after the record was written
+            raise
+        with holding_back(signals):  # a launcher may send one as soon as another process has ended
             ending = ended(error)
-        if sigterm.is_set() and not isinstance(ending, Terminated):
+        if signals and not isinstance(ending, Terminated):
             log.error("%s", ending)
-            ending = Terminated()
+            ending = Terminated(signals[0])
         if ending is error:
             raise
         raise ending from (None if isinstance(ending, KeyboardInterrupt) else error)

@@ -5,10 +5,10 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from krontime.errors import Terminated
+from krontime.errors import Terminated, ending_signals
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables with the rank of a process, in the order in which Lightning reads them."""
@@ -27,43 +27,45 @@ def _number(rank: str) -> int:
 
 
 @contextmanager
-def ending_on_sigterm() -> Iterator[threading.Event]:
-    """Let a SIGTERM end the run as an interruption does: with a record, and without the lock left behind.
+def ending_on_signals() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP end the run as an interruption does: with a record, and without the lock left behind.
 
     Yields:
-        An event that is set once a SIGTERM came: compiled code may answer to it with an error of its own.
+        The numbers of the signals that came: compiled code may answer to one with an error of its own.
     """
-    came = threading.Event()
+    came: list[int] = []
 
-    def end(*_: object) -> None:
-        came.set()
-        raise Terminated
+    def end(number: int, *_: object) -> None:
+        came.append(number)
+        raise Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(ending_signals(), end):
         yield came
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def holding_back(came: threading.Event) -> Iterator[None]:
-    """Let a SIGTERM be noted within the block, and nothing else: what is written there is written whole.
+def holding_back(came: list[int]) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP be noted within the block, and nothing else: what is written there is written whole.
 
     Args:
-        came: is set once there was one.
+        came: gets the numbers of those that come.
     """
+    with _handled(ending_signals(), lambda number, *_: came.append(number)):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[..., None]) -> Iterator[None]:
+    """Handle signals within the block; outside the main thread they stay as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, outer in zip(numbers, before, strict=True):
+            signal.signal(number, outer)
 
 
 def free_memory_of(error: BaseException) -> None:
@@ -83,7 +85,7 @@ def free_memory_of(error: BaseException) -> None:
 
 
 class Stopping:
-    """Ends what waits for input at SIGTERM or SIGINT, and nothing else: what is being computed and written is finished.
+    """Ends what waits for input at SIGTERM, SIGHUP or SIGINT, and nothing else: what is being computed is finished.
 
     Attributes:
         came: whether there was a signal.
@@ -96,18 +98,10 @@ class Stopping:
     @classmethod
     @contextmanager
     def on_signals(cls) -> Iterator["Stopping"]:
-        """Handle the two signals so within the block; outside the main thread they stay as they are."""
+        """Handle the signals so within the block; outside the main thread they stay as they are."""
         stopping = cls()
-        if threading.current_thread() is not threading.main_thread():
+        with _handled([*ending_signals(), signal.SIGINT], stopping._end):
             yield stopping
-            return
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, stopping._end) for number in numbers]
-        try:
-            yield stopping
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

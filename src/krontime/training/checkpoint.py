@@ -1,4 +1,4 @@
-"""Writes checkpoints: whole, with a checksum, the one before kept; after and within epochs, and on SIGTERM.
+"""Writes checkpoints: whole, with a checksum, the one before kept; after and within epochs, and on SIGTERM or SIGHUP.
 
 Whenever the process is cut off, even between two writes, a good checkpoint and the best one that belongs to it exist.
 """
@@ -16,7 +16,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from krontime.errors import Terminated
+from krontime.errors import Terminated, ending_signals
 from krontime.storage import replacing
 from krontime.training.csv_log import CsvLogger
 from krontime.training.module import SeriesClassifier
@@ -87,13 +87,14 @@ def checksum_problem(path: Path) -> str | None:
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the state in `last.ckpt` after every epoch, and within one where asked or where a SIGTERM ends the run.
+    """Saves the state in `last.ckpt` after every epoch, and within one where asked or where a signal ends the run.
 
     `save_last` of a checkpoint that validation selects is no substitute: Lightning then writes both at once, so that
     the last state is that of the best epoch.
 
-    SIGTERM: Lightning ends such a run without saving what was trained since the epoch began. Here the run
-    continues to the next batch that begins (validation is finished first), saves, and ends.
+    SIGTERM and SIGHUP: Lightning ends such a run without saving what was trained since the epoch began, or knows
+    nothing of the signal. Here the run continues to the next batch that begins (validation is finished first), saves,
+    and ends.
 
     Args:
         dirpath: folder of the file.
@@ -103,14 +104,14 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: Path, every_n_steps: int | None = None) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_steps = every_n_steps
-        self._terminated = False
-        self._outer_handler: Any = None
+        self._signal: int | None = None
+        self._outer_handlers: dict[int, Any] = {}
         self._within_epoch = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a SIGTERM wait for the next batch from now on."""
+        """Let a signal wait for the next batch from now on."""
         if threading.current_thread() is threading.main_thread():
-            self._outer_handler = signal.signal(signal.SIGTERM, self._note_sigterm)
+            self._outer_handlers = {number: signal.signal(number, self._note) for number in ending_signals()}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -118,7 +119,7 @@ class LastCheckpoint(Checkpoint):
         """Save where a checkpoint is due; the batch before is done and logged by now.
 
         Raises:
-            Terminated: after a SIGTERM.
+            Terminated: after a signal.
         """
         if batch_idx % trainer.accumulate_grad_batches:
             return  # a gradient that is half collected is not in a checkpoint
@@ -131,31 +132,31 @@ class LastCheckpoint(Checkpoint):
             finally:
                 self._within_epoch = False
         if ends:
-            raise Terminated
+            raise self._terminated()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the state after the epoch.
 
         Raises:
-            Terminated: after a SIGTERM.
+            Terminated: after a signal.
         """
         self._save(trainer)
         if self._was_terminated(trainer):
-            raise Terminated
+            raise self._terminated()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a SIGTERM end the run at once again.
+        """Let a signal end the run at once again.
 
         Raises:
-            Terminated: after a SIGTERM.
+            Terminated: after a signal.
         """
-        self._restore_handler()
+        self._restore_handlers()
         if self._was_terminated(trainer):
-            raise Terminated
+            raise self._terminated()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Let a SIGTERM end the run at once again."""
-        self._restore_handler()
+        """Let a signal end the run at once again."""
+        self._restore_handlers()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -181,16 +182,19 @@ class LastCheckpoint(Checkpoint):
                     logger.sync()
         trainer.save_checkpoint(self.path)
 
-    def _note_sigterm(self, *_: Any) -> None:
-        self._terminated = True
+    def _note(self, number: int, *_: Any) -> None:
+        self._signal = self._signal or number
 
-    def _restore_handler(self) -> None:
-        if self._outer_handler is not None:
-            signal.signal(signal.SIGTERM, self._outer_handler)
-            self._outer_handler = None
+    def _terminated(self) -> Terminated:
+        """Return the error of the signal; another process may have got it, and then it is a scheduler's."""
+        return Terminated(self._signal or signal.SIGTERM)
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._outer_handlers.items():
+            signal.signal(number, handler)
+        self._outer_handlers.clear()
 
     def _was_terminated(self, trainer: pl.Trainer) -> bool:
-        """Say whether any process of the training was sent a SIGTERM."""
-        if trainer.world_size == 1:
-            return self._terminated
-        return trainer.strategy.reduce_boolean_decision(self._terminated, all=False)
+        """Say whether any process of the training was sent a signal that ends it."""
+        ends = self._signal is not None
+        return ends if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(ends, all=False)

@@ -65,7 +65,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def interrupted_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None, BaseException], None]]:
     """`interrupted_at(5, error)` raises it in training step 5; `interrupted_at(None, ...)` no more."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     original = SeriesClassifier.training_step
 
     def interrupted_at(step: int | None, error: BaseException) -> None:

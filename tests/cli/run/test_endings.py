@@ -157,6 +157,20 @@ class TestEndings:
         record = Record.read(tmp_path / "run" / "record.json")
         assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGTERM; the same command resumes it")
 
+    def test_a_terminal_that_is_closed_interrupts_the_run(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        monkeypatch.setattr(Trainer, "fit", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP))
+        try:
+            with pytest.raises(Terminated) as ended:
+                train(config("equal.npz"), tmp_path / "run")
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        assert ended.value.code == 129
+        record = Record.read(tmp_path / "run" / "record.json")
+        assert (record.status, record.error) == (Status.INTERRUPTED, "ended by SIGHUP; the same command resumes it")
+
     def test_failure_is_recorded_and_shown_whole(
         self, config: Callable[..., Any], tmp_path: Path, interrupted_at: Callable[..., None]
     ) -> None:
@@ -243,6 +257,20 @@ class TestPrinting:
 
         monkeypatch.setattr(run, "final_screen", interrupted)
         with pytest.raises(KeyboardInterrupt):
+            train(config("equal.npz", "trainer.max_epochs=1"), tmp_path / "run")
+        assert Record.read(tmp_path / "run" / "record.json").status is Status.COMPLETED
+
+    def test_a_signal_right_after_the_record_comes_too_late_too(
+        self, config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = Record.write
+
+        def interrupted(self: Record, path: Path) -> None:
+            original(self, path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Record, "write", interrupted)
+        with pytest.raises(Terminated):
             train(config("equal.npz", "trainer.max_epochs=1"), tmp_path / "run")
         assert Record.read(tmp_path / "run" / "record.json").status is Status.COMPLETED
 

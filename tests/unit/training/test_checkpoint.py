@@ -112,14 +112,15 @@ class Steps(pl.LightningModule):
 
 
 class SignalAt(pl.Callback):
-    """Sends this process a SIGTERM in the middle of a batch."""
+    """Sends this process a signal in the middle of a batch."""
 
-    def __init__(self, epoch: int, batch: int) -> None:
+    def __init__(self, epoch: int, batch: int, number: int = signal.SIGTERM) -> None:
         self.at = (epoch, batch)
+        self.number = number
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         if (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx) == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 def fit(folder: Path, *callbacks: pl.Callback, every_n_steps: int | None = None, **options: Any) -> Steps:
@@ -171,3 +172,22 @@ class TestLast:
         assert stopped.value.code == 143
         assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step
         assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_a_terminal_that_is_closed_ends_it_likewise(self, tmp_path: Path) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            with pytest.raises(Terminated) as stopped:
+                fit(tmp_path, SignalAt(1, 2, signal.SIGHUP))
+            assert stopped.value.code == 129
+            assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 9
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_nohup_is_left_as_it_is(self, tmp_path: Path) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            fit(tmp_path, SignalAt(0, 1, signal.SIGHUP))
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
