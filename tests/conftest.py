@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import io
 import logging
 import os
@@ -18,6 +19,12 @@ from krontime.config import resolve
 from krontime.config.files import config_dir
 
 Compose = Callable[..., dict[str, Any]]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all tests import out of garbage collections, which took a quarter of the time of small runs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
