@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -37,6 +38,9 @@ _WORDS = TILE // 64
 
 _ALL_ONES = np.uint64(2**64 - 1)
 
+_HAS_BIT = tuple(np.uint64(sum(1 << j for j in range(64) if j >> bit & 1)) for bit in range(6))
+"""For each of the six bits of a position in a word, a word with ones at the positions that have it."""
+
 
 def _bit_operation(operation: str, *flags: bool) -> Callable[..., Any]:
     """Make a compiled function of one 64-bit word from the LLVM operation of that name, one processor instruction."""
@@ -57,15 +61,27 @@ _num_trailing_zeros = _bit_operation("cttz", False)
 _num_leading_zeros = _bit_operation("ctlz", False)
 
 
+@intrinsic
+def _above(typing_context, values, start, bias):
+    """Make a compiled function of `values[start : start + 64] > bias` as a word: LLVM compares whole vectors."""
+
+    def generate(context, builder, signature, arguments):
+        vector, int32 = ir.VectorType(ir.FloatType(), 64), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        part = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer()), align=4)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], int32(0))
+        everywhere = ir.Constant(ir.VectorType(int32, 64), [0] * 64)
+        bound = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), everywhere)
+        return builder.bitcast(builder.fcmp_ordered(">", part, bound), ir.IntType(64))
+
+    return types.uint64(types.Array(types.float32, 1, "C"), types.intp, types.float32), generate
+
+
 @_jit()
 def _pack(values, bias, words):
-    """Fill `words` with a bit for each value of a tile: 1 where it is above the bias."""
+    """Fill `words` with a bit for each value of a tile: 1 where it is above the bias, the first in the lowest bit."""
     for w in range(len(words)):
-        part = values[64 * w : 64 * (w + 1)]
-        word = np.uint64(0)
-        for j in range(64):
-            word |= np.uint64(part[j] > bias) << np.uint64(j)
-        words[w] = word
+        words[w] = _above(values, 64 * w, bias)
 
 
 @_jit()
@@ -75,16 +91,6 @@ def _count(words):
     for word in words:
         count += _num_ones(word)
     return np.int64(count)
-
-
-@_jit()
-def _count_above(values, low, high, bias):
-    """Count the values in `[low, high)` above the bias, in half the time of `_pack` and `_count`."""
-    count = np.int32(0)
-    part = values[low:high]
-    for j in range(len(part)):
-        count = np.int32(count + np.int32(part[j] > bias))  # else it would be 64 bits wide
-    return count
 
 
 @_jit()
@@ -119,17 +125,26 @@ def _longest_run(words, run, longest):
     return run, max(longest, run)
 
 
+@_jit()
+def _positions(words):
+    """Sum the positions of the ones: of each bit of a position, how many ones have it."""
+    total = np.int64(0)
+    for w in range(len(words)):
+        word = words[w]
+        total += 64 * w * np.int64(_num_ones(word))
+        for bit in range(6):
+            total += np.int64(_num_ones(word & _HAS_BIT[bit])) << bit
+    return total
+
+
 @_jit(fastmath=_REORDER)
-def _sums(values, low, high, bias):
-    """Sum, over the values in `[low, high)` above the bias, their excess over it and their positions."""
-    position = np.int32(0)
+def _excess(values, low, high, bias):
+    """Sum by how much the values in `[low, high)` are above the bias, where they are."""
     total = np.float32(0)
     part = values[low:high]
     for j in range(len(part)):
-        above = part[j] > bias
-        position = np.int32(position + (np.int32(low + j) if above else np.int32(0)))  # else it would be 64 bits wide
-        total += part[j] - bias if above else np.float32(0)
-    return total, position
+        total += part[j] - bias if part[j] > bias else np.float32(0)
+    return total
 
 
 @_jit()
@@ -213,22 +228,20 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
                     for j in range(m):
                         response[j] = ((first_tap[j] - alpha[j]) + second_tap[j]) + third_tap[j]
                     inner = (d + k) % 2
-                    if has_mask and poolings != 2:
+                    if has_mask and poolings == 4:
                         for j in range(m):
                             response[j] = response[j] if mask_as_float[j] > 0 else -np.inf
                     for q in range(num_biases):
                         f = k * num_biases + q
-                        if poolings == 1:
-                            count[f] += _count_above(response, low if inner else 0, high if inner else m, bias[f])
-                            continue
                         _pack(response, bias[f], words)
                         words &= kept[inner]
-                        count[f] += _count(words)
-                        run[f], longest[f] = _longest_run(words, run[f], longest[f])
+                        above = _count(words)
+                        count[f] += above
+                        if poolings > 1:
+                            run[f], longest[f] = _longest_run(words, run[f], longest[f])
                         if poolings == 4:
-                            excess, positions = _sums(response, low if inner else 0, high if inner else m, bias[f])
-                            total[f] += excess
-                            position[f] += positions + start * _count(words)
+                            total[f] += _excess(response, low if inner else 0, high if inner else m, bias[f])
+                            position[f] += _positions(words) + start * above
             for k in range(num_kernels):
                 points = max(observed[(d + k) % 2], 1)
                 for f in range(k * num_biases, (k + 1) * num_biases):
@@ -236,28 +249,54 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
                     if poolings > 1:
                         out[r, 1, offsets[d] + f] = longest[f] / points
                     if poolings == 4:
-                        above = max(count[f], 1)
-                        out[r, 2, offsets[d] + f] = total[f] / above
-                        out[r, 3, offsets[d] + f] = (position[f] / above + 0.5) / end if count[f] else 0.5
+                        num_above = max(count[f], 1)
+                        out[r, 2, offsets[d] + f] = total[f] / num_above
+                        out[r, 3, offsets[d] + f] = (position[f] / num_above + 0.5) / end if count[f] else 0.5
+
+
+@_jit()
+def _race(padded, at, dilation, m, weight, k, largest, smallest, winner, loser):
+    """Compare the responses of kernel k at `m` points with the largest and smallest of the kernels before it.
+
+    Args:
+        padded: the row, with zeros around it.
+        at: position in it of the first point's first tap.
+        dilation: between taps.
+        m: number of points.
+        weight: `(9,)`.
+        k: number of the kernel in its group.
+        largest, smallest: at least `m` responses each, which are updated.
+        winner, loser: the kernels of these responses.
+    """
+    a, b, c = padded[at:], padded[at + dilation :], padded[at + 2 * dilation :]
+    d, e, f = padded[at + 3 * dilation :], padded[at + 4 * dilation :], padded[at + 5 * dilation :]
+    g, h, i = padded[at + 6 * dilation :], padded[at + 7 * dilation :], padded[at + 8 * dilation :]
+    for j in range(m):
+        response = weight[0] * a[j] + weight[1] * b[j] + weight[2] * c[j] + weight[3] * d[j] + weight[4] * e[j]
+        response = response + weight[5] * f[j] + weight[6] * g[j] + weight[7] * h[j] + weight[8] * i[j]
+        winner[j] = np.int32(k) if response > largest[j] else winner[j]
+        largest[j] = response if response > largest[j] else largest[j]
+        loser[j] = np.int32(k) if response < smallest[j] else loser[j]
+        smallest[j] = response if response < smallest[j] else smallest[j]
 
 
 @_jit(fastmath=_REORDER)
-def _add_values(values, winner, seen, total):
-    """Add to the total of each kernel the values of the observed points that it won."""
+def _add_values(values, winner, total):
+    """Add to the total of each kernel the values of the points that it won."""
     for k in range(len(total)):
         won = np.float32(0)
         for j in range(len(values)):
-            won += values[j] if winner[j] == k and seen[j] else np.float32(0)
+            won += values[j] if winner[j] == np.int32(k) else np.float32(0)
         total[k] += won
 
 
 @_jit()
-def _add_counts(winner, seen, count):
-    """Add to the count of each kernel the number of observed points that it won."""
+def _add_counts(winner, count):
+    """Add to the count of each kernel the number of points that it won."""
     for k in range(len(count)):
         number = np.int32(0)
         for j in range(len(winner)):
-            number = np.int32(number + np.int32(winner[j] == k and seen[j]))
+            number = np.int32(number + np.int32(winner[j] == np.int32(k)))  # else it would be 64 bits wide
         count[k] += number
 
 
@@ -273,7 +312,6 @@ def compete(x, ends, mask, weight, dilations, out):
     """
     _, num_groups, num_kernels, _ = weight.shape
     pad = 4 * dilations.max()
-    response = np.empty(TILE, np.float32)
     largest, smallest = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
     winner, loser = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
     for r in range(len(x)):
@@ -281,7 +319,6 @@ def compete(x, ends, mask, weight, dilations, out):
         has_mask = mask.shape[1] > 0
         padded = np.zeros(end + 2 * pad, np.float32)
         padded[pad : pad + end] = x[r, :end]
-        all_seen = np.ones(TILE, np.bool_)
         for d in range(len(dilations)):
             dilation = dilations[d]
             total = np.zeros((num_groups, num_kernels), np.float64)
@@ -289,26 +326,15 @@ def compete(x, ends, mask, weight, dilations, out):
             for start in range(0, end, TILE):
                 m = min(TILE, end - start)  # points of this tile
                 at = pad - 4 * dilation + start
-                seen = mask[r, start : start + m] if has_mask else all_seen[:m]
                 for g in range(num_groups):
+                    largest[:m], smallest[:m], winner[:m], loser[:m] = -np.inf, np.inf, 0, 0
                     for k in range(num_kernels):
-                        w = weight[d, g, k]
-                        tap = padded[at : at + m]
+                        _race(padded, at, dilation, m, weight[d, g, k], k, largest, smallest, winner, loser)
+                    if has_mask:
                         for j in range(m):
-                            response[j] = w[0] * tap[j]
-                        for i in range(1, 9):
-                            tap = padded[at + i * dilation : at + i * dilation + m]
-                            for j in range(m):
-                                response[j] += w[i] * tap[j]
-                        if k == 0:
-                            largest[:m], smallest[:m], winner[:m], loser[:m] = response[:m], response[:m], 0, 0
-                        else:
-                            for j in range(m):
-                                winner[j] = np.int32(k) if response[j] > largest[j] else winner[j]
-                                largest[j] = response[j] if response[j] > largest[j] else largest[j]
-                                loser[j] = np.int32(k) if response[j] < smallest[j] else loser[j]
-                                smallest[j] = response[j] if response[j] < smallest[j] else smallest[j]
-                    _add_values(largest[:m], winner[:m], seen, total[g])
-                    _add_counts(loser[:m], seen, lost[g])
+                            winner[j] = winner[j] if mask[r, start + j] else np.int32(-1)
+                            loser[j] = loser[j] if mask[r, start + j] else np.int32(-1)
+                    _add_values(largest[:m], winner[:m], total[g])
+                    _add_counts(loser[:m], lost[g])
             out[r, 0, d] = total
             out[r, 1, d] = lost
