@@ -159,6 +159,41 @@ def _set_bits(words, low, high):
 
 
 @_jit()
+def response_quantiles(x, ends, seen, dilation, taps, fractions, max_points, out):
+    """Take quantiles of the responses of each of MiniRocket's kernels to a row of its own, at evenly spaced points.
+
+    Args:
+        x: `(K, L)` float32, 0 where nothing is observed.
+        ends: `(K,)` int64, points of each row before the padding at its end.
+        seen: `(K, L)` bool, what is observed: one point of each row or more.
+        dilation: of all kernels.
+        taps: `(K, 3)` int64, taps of weight 2.
+        fractions: `(K, Q)` float64, which quantiles.
+        max_points: observed points that responses are taken at; every second, third, ... where there are more.
+        out: `(K, Q)` float32, which is filled.
+    """
+    for k in range(len(taps)):
+        points = np.nonzero(seen[k])[0]
+        points = points[:: -(-len(points) // max_points)]
+        responses = np.empty(len(points), np.float64)
+        for i in range(len(points)):
+            total, twice = np.float32(0), np.float32(0)
+            for tap in range(9):
+                at = points[i] + (tap - 4) * dilation
+                value = x[k, at] if 0 <= at < ends[k] else np.float32(0)
+                total += value
+                if tap == taps[k, 0] or tap == taps[k, 1] or tap == taps[k, 2]:
+                    twice += value
+            responses[i] = np.float32(3) * twice - total
+        responses.sort()
+        for q in range(fractions.shape[1]):
+            position = fractions[k, q] * (len(points) - 1)
+            low = int(position)
+            high = min(low + 1, len(points) - 1)
+            out[k, q] = responses[low] + (responses[high] - responses[low]) * (position - low)
+
+
+@_jit()
 def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, poolings, out):
     """Pool the responses of MiniRocket's kernels over each row; see `reference.pool_kernels`.
 

@@ -80,24 +80,36 @@ class KernelPoolings(Features):
         """Set the biases of a kernel and dilation to quantiles of its response to one training series, drawn for it."""
         generator = torch.Generator().manual_seed(self.seed)
         # Multiples of the golden ratio modulo 1 fill the unit interval evenly, as in MiniRocket.
-        quantiles = (torch.arange(1, self.offsets[-1] + 1).double() * ((math.sqrt(5) + 1) / 2)) % 1
+        fractions = (torch.arange(1, self.offsets[-1] + 1).double() * ((math.sqrt(5) + 1) / 2)) % 1
         for view, biases in zip(self._views(rows), self.biases, strict=True):
-            seen, ends = view.seen, view.ends
+            has_points = view.seen.any(dim=1)
             for channel, bias in enumerate(biases):
-                usable = ((view.channel == channel) & seen.any(dim=1)).nonzero()[:, 0]
+                usable = ((view.channel == channel) & has_points).nonzero()[:, 0]
                 if not len(usable):
                     continue
-                for d, dilation in enumerate(self.dilations):
+                for d in range(len(self.dilations)):
                     drawn = usable[torch.randint(len(usable), (len(self.taps),), generator=generator)]
-                    num_biases = (self.offsets[d + 1] - self.offsets[d]) // len(self.taps)
-                    for k, row in enumerate(drawn.tolist()):
-                        points = seen[row].nonzero()[:, 0]
-                        points = points[:: -(-len(points) // _BIAS_POINTS)]
-                        response = _responses_at(view.x[row], int(ends[row]), points, dilation, self.taps[k])
-                        features = slice(self.offsets[d] + k * num_biases, self.offsets[d] + (k + 1) * num_biases)
-                        bias[features] = torch.from_numpy(
-                            np.quantile(response.double().numpy(), quantiles[features].numpy())
-                        )
+                    of_dilation = slice(self.offsets[d], self.offsets[d + 1])
+                    bias[of_dilation] = self._response_quantiles(view.select(drawn), d, fractions[of_dilation])
+
+    def _response_quantiles(self, rows: Rows, d: int, fractions: Tensor) -> Tensor:
+        """Return quantiles of each kernel's response to its row, at one dilation.
+
+        Args:
+            rows: one for each kernel.
+            d: number of the dilation.
+            fractions: those of the first kernel, then those of the next, ...
+
+        Returns:
+            As many quantiles as fractions, in their order.
+        """
+        from krontime.models.kernel_ridge.compiled import response_quantiles
+
+        x, ends, seen = (column.cpu().numpy() for column in (rows.x, rows.ends, rows.seen))
+        each = fractions.view(len(self.taps), -1).numpy()
+        out = np.empty(each.shape, np.float32)
+        response_quantiles(x, ends, seen, self.dilations[d], self.taps.cpu().numpy(), each, _BIAS_POINTS, out)
+        return torch.from_numpy(out).flatten()
 
     def _features(self, rows: Rows) -> Tensor:
         pooled = [self._pooled(view, self.biases[i]) for i, view in enumerate(self._views(rows))]
@@ -153,19 +165,3 @@ def _dilations(length: int, num_biases: int) -> tuple[list[int], list[int]]:
     for i in range(num_biases - biases_each.sum()):
         biases_each[i % len(biases_each)] += 1
     return dilations.tolist(), biases_each.tolist()
-
-
-def _responses_at(x: Tensor, end: int, points: Tensor, dilation: int, taps: Tensor) -> Tensor:
-    """Return the responses `(m,)` of one kernel to a row at chosen points.
-
-    Args:
-        x: `(L,)`, the row.
-        end: points before its padding.
-        points: `(m,)` int64.
-        dilation: of the kernel.
-        taps: `(3,)`, those of weight 2.
-    """
-    positions = points[:, None] + (torch.arange(9) - 4) * dilation
-    inside = (positions >= 0) & (positions < end)
-    windows = torch.where(inside, x[positions.clamp(0, len(x) - 1)], 0.0)
-    return 3 * windows[:, taps].sum(dim=1) - windows.sum(dim=1)

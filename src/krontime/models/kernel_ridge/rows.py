@@ -45,6 +45,11 @@ class Rows(NamedTuple):
             return torch.full((len(self.x),), length, device=self.x.device)
         return torch.where(self.observed, torch.arange(1, length + 1, device=self.x.device), 0).amax(dim=1)
 
+    def select(self, which: Tensor) -> "Rows":
+        """Return the rows of these numbers: `(n,)` int64."""
+        observed = None if self.observed is None else self.observed[which]
+        return Rows(self.x[which], observed, self.channel[which])
+
     def difference(self) -> "Rows":
         """Return the rows' first difference, observed where both points are; nothing is, where rows have one point."""
         x, observed = self.x, self.observed

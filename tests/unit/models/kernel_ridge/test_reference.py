@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from krontime.models.kernel_ridge import reference
-from krontime.models.kernel_ridge.compiled import TILE, compete, pool_kernels
+from krontime.models.kernel_ridge.compiled import TILE, compete, pool_kernels, response_quantiles
 from krontime.models.kernel_ridge.kernels import TAPS
 from krontime.models.kernel_ridge.rows import Rows
 
@@ -64,6 +64,23 @@ def test_compiled_competitions_are_those_of_the_reference(length, kind, seed):
     expected = reference.compete(rows.x, rows.seen, weight, [1, 30]).numpy()
     np.testing.assert_allclose(out[:, 0], expected[:, 0], rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(out[:, 1], expected[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["whole", "padded", "holes"])
+@pytest.mark.parametrize(("length", "max_points"), [(1, 9), (9, 9), (200, 4096), (200, 64)])
+def test_quantiles_of_responses_are_those_of_numpy(length, max_points, kind):
+    rows = make_rows(len(TAPS[::9]), length, 0, kind)
+    rows = Rows(rows.x, rows.seen | (torch.arange(length) == 0), rows.channel)
+    fractions = np.random.default_rng(0).random((len(rows.x), 5))
+    out = np.empty(fractions.shape, np.float32)
+    x, ends, seen = rows.x.numpy(), rows.ends.numpy(), rows.seen.numpy()
+    response_quantiles(x, ends, seen, 3, np.array(TAPS[::9]), fractions, max_points, out)
+    for k, taps in enumerate(TAPS[::9]):
+        padded = np.pad(x[k, : ends[k]].astype(np.float64), 12)
+        windows = np.stack([padded[3 * tap : 3 * tap + ends[k]] for tap in range(9)])
+        response = (3 * windows[list(taps)].sum(axis=0) - windows.sum(axis=0))[seen[k, : ends[k]]]
+        response = response[:: -(-len(response) // max_points)]
+        np.testing.assert_allclose(out[k], np.quantile(response, fractions[k]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
