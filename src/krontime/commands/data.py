@@ -1,10 +1,12 @@
-"""The command `data`: list the data sets, or look into one."""
+"""The command `data`: list the data sets, look into one, or make one from the files of its origin."""
 
 import logging
 from typing import Any
 
 from omegaconf import DictConfig
 
+from krontime.commands.data_prepare import KEYS as PREPARE_KEYS
+from krontime.commands.data_prepare import prepare
 from krontime.commands.options import output_problems
 from krontime.config import files as config_files
 from krontime.config import resolve
@@ -19,10 +21,16 @@ log = logging.getLogger(__name__)
 def data(config: DictConfig) -> None:
     """Without a choice of `data` list the data sets; with one, show what it holds, and plot it where asked.
 
+    With `prepare`, make the container of a public data set.
+
     Raises:
-        UserError: the data set cannot be read or split, or the plot cannot be written.
+        UserError: the data set cannot be read, split or made, or the plot cannot be written.
     """
     options = resolve.plain(config)
+    recipe = {key: options.pop(key) for key in PREPARE_KEYS}
+    if recipe != PREPARE_KEYS:
+        prepare(recipe, options)
+        return
     plot_file = options["plot"]
     if options.get("data") is None:
         if plot_file is not None:
