@@ -1,5 +1,6 @@
 """The memory that this process can still have (of the machine, its control group, its own limits), and had at most."""
 
+import mmap
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,15 @@ def peak_resident_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def mapped_file_bytes() -> int:
+    """What is resident of files that this process maps, its libraries included; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[2]) * mmap.PAGESIZE
+    except OSError:  # not Linux
+        return 0
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

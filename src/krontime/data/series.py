@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from krontime.data.memory import mapped_file_bytes
+
 UNKNOWN_LABEL = -1
 """Label of a series whose class is not given (new files at prediction time)."""
 
@@ -88,6 +90,12 @@ class Windows(NamedTuple):
 RELEASED_BYTES = 1 << 26
 """Bytes read of a memory map after which its pages are given back to the system, which keeps them while it has room."""
 
+MAPPED_BYTES = 1 << 28
+"""Bytes by which what is mapped of files may have grown before that; the system maps up to 2 MiB around a read."""
+
+_CHECKED_BYTES = 1 << 20
+"""Bytes read of a memory map after which it is looked at how much that has become."""
+
 
 class Pages:
     """Counts what was read of a memory map, and lets go of its pages now and then.
@@ -96,15 +104,20 @@ class Pages:
     """
 
     def __init__(self) -> None:
-        self.num_bytes = 0
+        self._num_bytes = self._unchecked = 0
+        self._mapped_bytes = mapped_file_bytes()
 
     def read(self, values: np.ndarray, num_bytes: int) -> None:
         """Note that `num_bytes` of `values` are read now."""
-        self.num_bytes += num_bytes
-        if self.num_bytes > RELEASED_BYTES:
-            self.num_bytes = 0
+        self._num_bytes += num_bytes
+        self._unchecked += num_bytes
+        if self._unchecked < _CHECKED_BYTES:
+            return
+        self._unchecked = 0
+        if self._num_bytes > RELEASED_BYTES or mapped_file_bytes() - self._mapped_bytes > MAPPED_BYTES:
             if isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 values.base.madvise(mmap.MADV_DONTNEED)
+            self._num_bytes, self._mapped_bytes = 0, mapped_file_bytes()
 
 
 @dataclass(frozen=True)
