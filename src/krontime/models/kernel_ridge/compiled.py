@@ -159,8 +159,8 @@ def _set_bits(words, low, high):
 
 
 @_jit()
-def response_quantiles(x, ends, seen, dilation, taps, fractions, max_points, out):
-    """Take quantiles of the responses of each of MiniRocket's kernels to a row of its own, at evenly spaced points.
+def sample_responses(x, ends, seen, dilation, taps, responses, num_points):
+    """Compute the responses of each of MiniRocket's kernels to a row of its own, at evenly spaced observed points.
 
     Args:
         x: `(K, L)` float32, 0 where nothing is observed.
@@ -168,29 +168,23 @@ def response_quantiles(x, ends, seen, dilation, taps, fractions, max_points, out
         seen: `(K, L)` bool, what is observed: one point of each row or more.
         dilation: of all kernels.
         taps: `(K, 3)` int64, taps of weight 2.
-        fractions: `(K, Q)` float64, which quantiles.
-        max_points: observed points that responses are taken at; every second, third, ... where there are more.
-        out: `(K, Q)` float32, which is filled.
+        responses: `(K, P)` float32, whose first columns are filled: with every observed point of a row if there are at
+            most P, else with every second, third, ... of them.
+        num_points: `(K,)` int64, which is filled: how many columns they are.
     """
     for k in range(len(taps)):
         points = np.nonzero(seen[k])[0]
-        points = points[:: -(-len(points) // max_points)]
-        responses = np.empty(len(points), np.float64)
+        points = points[:: -(-len(points) // responses.shape[1])]
+        num_points[k] = len(points)
         for i in range(len(points)):
-            total, twice = np.float32(0), np.float32(0)
+            total, of_taps = np.float32(0), np.float32(0)
             for tap in range(9):
                 at = points[i] + (tap - 4) * dilation
                 value = x[k, at] if 0 <= at < ends[k] else np.float32(0)
                 total += value
                 if tap == taps[k, 0] or tap == taps[k, 1] or tap == taps[k, 2]:
-                    twice += value
-            responses[i] = np.float32(3) * twice - total
-        responses.sort()
-        for q in range(fractions.shape[1]):
-            position = fractions[k, q] * (len(points) - 1)
-            low = int(position)
-            high = min(low + 1, len(points) - 1)
-            out[k, q] = responses[low] + (responses[high] - responses[low]) * (position - low)
+                    of_taps += value
+            responses[k, i] = np.float32(3) * of_taps - total
 
 
 @_jit()

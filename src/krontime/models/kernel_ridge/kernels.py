@@ -103,13 +103,18 @@ class KernelPoolings(Features):
         Returns:
             As many quantiles as fractions, in their order.
         """
-        from krontime.models.kernel_ridge.compiled import response_quantiles
+        from krontime.models.kernel_ridge.compiled import sample_responses
 
-        x, ends, seen = (column.cpu().numpy() for column in (rows.x, rows.ends, rows.seen))
-        each = fractions.view(len(self.taps), -1).numpy()
-        out = np.empty(each.shape, np.float32)
-        response_quantiles(x, ends, seen, self.dilations[d], self.taps.cpu().numpy(), each, _BIAS_POINTS, out)
-        return torch.from_numpy(out).flatten()
+        x, ends, seen, taps = (column.cpu().numpy() for column in (rows.x, rows.ends, rows.seen, self.taps))
+        responses = np.full((len(x), min(x.shape[1], _BIAS_POINTS)), np.inf, np.float32)
+        num_points = np.empty((len(x), 1), np.int64)
+        sample_responses(x, ends, seen, self.dilations[d], taps, responses, num_points[:, 0])
+        responses.sort(axis=1)
+        position = fractions.view(len(x), -1).numpy() * (num_points - 1)
+        low = position.astype(np.int64)
+        lower = np.take_along_axis(responses, low, axis=1)
+        upper = np.take_along_axis(responses, np.minimum(low + 1, num_points - 1), axis=1)
+        return torch.from_numpy(lower + (upper - lower) * (position - low)).flatten()
 
     def _features(self, rows: Rows) -> Tensor:
         pooled = [self._pooled(view, self.biases[i]) for i, view in enumerate(self._views(rows))]

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,17 +70,18 @@ class Steps(NamedTuple):
         num_biases = [(offsets[d + 1] - offsets[d]) // num_kernels for d in range(len(dilations))]
         biases_per_step = statistics.mode(num_biases)
         steps = [(d, start) for d, count in enumerate(num_biases) for start in range(0, count, biases_per_step)]
-        kernel = torch.arange(num_kernels)
-        columns = torch.full((len(steps), num_kernels, biases_per_step), offsets[-1])
-        order = torch.zeros(offsets[-1], dtype=torch.long)
+        kernel = np.arange(num_kernels)
+        columns = np.full((len(steps), num_kernels, biases_per_step), offsets[-1])
+        order = np.zeros(offsets[-1], np.int64)
         for s, (d, start) in enumerate(steps):
             for q in range(min(biases_per_step, num_biases[d] - start)):
                 feature = offsets[d] + kernel * num_biases[d] + start + q
                 columns[s, :, q] = feature
                 order[feature] = (s * num_kernels + kernel) * biases_per_step + q
-        dilation = torch.tensor([d for d, _ in steps])
-        is_inner = (dilation[:, None] + kernel) % 2 == 1
-        return cls(max(dilations), torch.tensor(dilations)[dilation], is_inner, columns, order)
+        number = np.array([d for d, _ in steps])
+        is_inner = (number[:, None] + kernel) % 2 == 1
+        dilation = np.array(dilations)[number]
+        return cls(max(dilations), *map(torch.from_numpy, (dilation, is_inner, columns, order)))
 
 
 def _taps(x: Tensor, dilation: Tensor, largest: int) -> Tensor:

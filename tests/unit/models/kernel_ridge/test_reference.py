@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from krontime.models.kernel_ridge import reference
-from krontime.models.kernel_ridge.compiled import TILE, compete, pool_kernels, response_quantiles
-from krontime.models.kernel_ridge.kernels import TAPS
+from krontime.models.kernel_ridge.compiled import TILE, compete, pool_kernels, sample_responses
+from krontime.models.kernel_ridge.kernels import TAPS, KernelPoolings
 from krontime.models.kernel_ridge.rows import Rows
 
 
@@ -68,19 +68,39 @@ def test_compiled_competitions_are_those_of_the_reference(length, kind, seed):
 
 @pytest.mark.parametrize("kind", ["whole", "padded", "holes"])
 @pytest.mark.parametrize(("length", "max_points"), [(1, 9), (9, 9), (200, 4096), (200, 64)])
-def test_quantiles_of_responses_are_those_of_numpy(length, max_points, kind):
-    rows = make_rows(len(TAPS[::9]), length, 0, kind)
-    rows = Rows(rows.x, rows.seen | (torch.arange(length) == 0), rows.channel)
-    fractions = np.random.default_rng(0).random((len(rows.x), 5))
-    out = np.empty(fractions.shape, np.float32)
-    x, ends, seen = rows.x.numpy(), rows.ends.numpy(), rows.seen.numpy()
-    response_quantiles(x, ends, seen, 3, np.array(TAPS[::9]), fractions, max_points, out)
-    for k, taps in enumerate(TAPS[::9]):
-        padded = np.pad(x[k, : ends[k]].astype(np.float64), 12)
+def test_sampled_responses_are_those_of_a_convolution(length, max_points, kind):
+    taps_of_all = TAPS[::9]
+    rows = make_rows(len(taps_of_all), length, 0, kind)
+    x, ends = rows.x.numpy(), rows.ends.clamp(min=1).numpy()
+    seen = (rows.seen | (torch.arange(length) == 0)).numpy()
+    responses, num_points = np.full((len(x), max_points), np.nan, np.float32), np.zeros(len(x), np.int64)
+    sample_responses(x, ends, seen, 3, np.array(taps_of_all), responses, num_points)
+    for k, taps in enumerate(taps_of_all):
+        padded = np.pad(x[k, : ends[k]], 12)
         windows = np.stack([padded[3 * tap : 3 * tap + ends[k]] for tap in range(9)])
-        response = (3 * windows[list(taps)].sum(axis=0) - windows.sum(axis=0))[seen[k, : ends[k]]]
-        response = response[:: -(-len(response) // max_points)]
-        np.testing.assert_allclose(out[k], np.quantile(response, fractions[k]), rtol=1e-5, atol=1e-5)
+        expected = (3 * windows[list(taps)].sum(axis=0) - windows.sum(axis=0))[seen[k, : ends[k]]]
+        expected = expected[:: -(-len(expected) // max_points)]
+        assert num_points[k] == len(expected)
+        np.testing.assert_allclose(responses[k, : num_points[k]], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 150])
+def test_biases_are_quantiles_of_the_drawn_series(num_points):
+    x = torch.randn(1, 1, 150, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(150)[None, None] < num_points
+    options = {"poolings": 1, "difference": False, "scaling": "channel"}
+    features = KernelPoolings(num_channels=1, length=150, num_features=84 * 12, **options)
+    features._fit(Rows.of(x * mask, mask))
+    row = (x * mask)[0, 0, :num_points].numpy()
+    for d, dilation in enumerate(features.dilations):
+        padded = np.pad(row, 4 * dilation)
+        windows = np.stack([padded[tap * dilation : tap * dilation + num_points] for tap in range(9)])
+        columns = np.arange(features.offsets[d], features.offsets[d + 1])
+        fractions = (columns + 1) * ((5**0.5 + 1) / 2) % 1
+        for k, numbers in enumerate(np.split(np.arange(len(columns)), len(TAPS))):
+            response = 3 * windows[list(TAPS[k])].sum(axis=0) - windows.sum(axis=0)
+            expected = np.quantile(response, fractions[numbers])
+            np.testing.assert_allclose(features.biases[0, 0, columns[numbers]], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
