@@ -1,5 +1,6 @@
 """Names of the files in a run folder, and how a file or a folder is written whole or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ CONFUSION_MATRIX = "confusion_matrix.png"
 LEARNING_CURVES = "learning_curves.png"
 ATTENTION = "attention.png"
 
+_LONGEST_NAME = 255 - len(".." + uuid4().hex)
+"""Bytes that file systems give a name, without those that `replacing` adds."""
+
 
 def expanded(path: str | Path) -> Path:
     """A path with the home folder for a `~` in front; as it is where nobody knows that home."""
@@ -32,13 +36,18 @@ def writing_problem(path: Path) -> str | None:
 
     Looked at before what is to be written there is computed. Nothing is left behind.
     """
-    folder = expanded(path).absolute()
+    path = expanded(path).absolute()
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return os.strerror(errno.ENAMETOOLONG)
+    folder = path
     try:
         while not folder.exists():
+            if folder.is_symlink():
+                return f"{folder} is a link to nothing"
             if folder == folder.parent:
                 return f"there is no {folder}"
             folder = folder.parent
-        if folder.is_file() and folder == expanded(path).absolute():
+        if folder.is_file() and folder == path:
             folder = folder.parent
         if not folder.is_dir():
             return f"{folder} is no folder"

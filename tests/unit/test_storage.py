@@ -42,6 +42,7 @@ def test_what_can_be_written_is_and_nothing_is_left(tmp_path: Path, name: str) -
 
 def test_a_path_that_can_not_be_looked_at_is_a_problem(tmp_path: Path) -> None:
     assert "File name too long" in str(writing_problem(tmp_path / ("a" * 5000) / "b"))
+    assert "File name too long" in str(writing_problem(tmp_path / ("a" * 250)))  # the temporary name is longer
     assert writing_problem(Path("~no-one-of-this-name/x.csv")) is None  # a folder like any other
 
 
@@ -50,6 +51,12 @@ def test_what_lies_in_a_file_cannot_be_written(tmp_path: Path, name: str) -> Non
     (tmp_path / "file.csv").write_text("")
     (tmp_path / "link").symlink_to("file.csv")
     assert "is no folder" in str(writing_problem(tmp_path / name))
+
+
+@pytest.mark.parametrize("target", ["nothing", "link"])
+def test_a_link_to_nothing_cannot_be_written(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+    assert f"{tmp_path / 'link'} is a link to nothing" == writing_problem(tmp_path / "link" / "a.csv")
 
 
 @pytest.mark.parametrize(

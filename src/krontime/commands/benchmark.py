@@ -80,8 +80,6 @@ def benchmark(config: DictConfig) -> "list[Row] | list[Latency]":
     options = resolve.plain(config)
     _check(options)
     if options["run"] is not None:
-        if problems := output_problems("output", folder_of(options["output"]), is_folder=True):
-            raise UserError(problems)
         from krontime.commands.benchmark_formats import benchmark_formats
 
         return benchmark_formats(options)
@@ -90,8 +88,6 @@ def benchmark(config: DictConfig) -> "list[Row] | list[Latency]":
     about["code_sha256"] = _code_sha256()
     cells, jobs = cells_of(options, device, about), jobs_of(options, about)
     output = folder_of(options["output"])
-    if problems := output_problems("output", output, is_folder=True):
-        raise UserError(problems)
 
     def left_s() -> float:
         total_s = options["total_s"]
@@ -158,6 +154,8 @@ def _check(options: Mapping[str, Any]) -> None:
             problems.add(key, options[key], f"one of {', '.join(choices)}")
     if problem := published_problem(options["published_steps"]):
         problems.add("published_steps", options["published_steps"], problem)
+    for key in ("output", "cells"):
+        problems.lines += output_problems(key, folder_of(options[key]), is_folder=True)
     problems.raise_if_any()
 
 

@@ -64,12 +64,12 @@ def _plot_problems(plot_file: Any) -> list[str]:
         path = expanded(plot_file)
         if path.suffix.lower() != ".png":
             problems.add("plot", plot_file, "a file name that ends in .png")
-        if path.exists():
+        elif lines := output_problems("plot", path, is_folder=False):
+            problems.lines += lines
+        elif path.exists():
             problems.add("plot", plot_file, "a new file name; this one exists")
-        if not path.parent.is_dir():
+        elif not path.parent.is_dir():
             problems.add("plot", plot_file, f"a file in a folder that exists; {str(path.parent)!r} does not")
-        elif not problems.lines:
-            problems.lines += output_problems("plot", path, is_folder=False)
     return problems.lines
 
 

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from krontime.commands.new_input import read_input
-from krontime.commands.options import check_options, folder_of, moved
+from krontime.commands.options import check_options, folder_of, moved, output_problems
 from krontime.config import resolve
 from krontime.console import show
 from krontime.data.datamodule import SeriesDataset
@@ -22,7 +22,7 @@ from krontime.reports.page.render import check_installed
 from krontime.runs import prepare
 from krontime.runs.load import LoadedRun
 from krontime.runs.neighbours import Neighbour, nearest
-from krontime.storage import replacing, writing_problem
+from krontime.storage import replacing
 from krontime.training.attribution import attribution
 from krontime.training.verdicts import verdicts
 
@@ -39,15 +39,12 @@ def explain(config: DictConfig) -> Path:
     options = resolve.plain(config)
     check_options(options)
     given, output = folder_of(options["input"]), folder_of(options["output"])
-    table = output.with_suffix(".csv")
     problems = Problems()
-    for path in (output, table):
-        if path.exists() and not options["force"]:
-            problems.add("output", str(output), f"a new name, or force=true to overwrite; {path} exists")
-    if problem := writing_problem(output):
-        problems.add("output", str(output), f"a place that can be written to ({problem})")
     if output.suffix != ".html":
         problems.add("output", str(output), "a file name that ends in .html")
+    table = output.parent / f"{output.stem}.csv"
+    for path in (output, table):
+        problems.lines = problems.lines or output_problems("output", path, is_folder=False, force=options["force"])
     chosen = options["series"]
     if not isinstance(chosen, list) or not chosen or not all(type(place) is int and place >= 0 for place in chosen):
         problems.add("series", chosen, "positions of series, such as [0,3]")

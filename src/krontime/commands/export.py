@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.commands.options import folder_of, moved
+from krontime.commands.options import folder_of, moved, output_problems
 from krontime.config import resolve
 from krontime.console import result, show
 from krontime.data.series import SeriesSpec
@@ -16,7 +16,7 @@ from krontime.runs import bundle, load
 from krontime.runs.exported import files
 from krontime.runs.load import LoadedRun
 from krontime.runs.record import Record, Status
-from krontime.storage import RECORD, writing_problem
+from krontime.storage import RECORD
 
 _FORMATS = {"bundle": [], "onnx": ["onnx"], "torch": ["torch"], "all": ["onnx", "torch"]}
 
@@ -37,10 +37,10 @@ def export(config: DictConfig) -> Path:
         return _check(options)
     run_dir, output = folder_of(options["run"]), folder_of(options["output"])
     problems = Problems()
-    if output.exists():
+    if lines := output_problems("output", output, is_folder=True):
+        problems.lines += lines
+    elif output.exists():
         problems.add("output", str(output), "the name of a new folder; it exists")
-    elif problem := writing_problem(output):
-        problems.lines.append(f"output={str(output)!r}: can't be written ({problem})")
     if bundle.is_bundle(run_dir):
         problems.add("run", str(run_dir), "the folder of a finished run; this is a bundle")
     problems.raise_if_any()

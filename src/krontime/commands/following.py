@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from krontime.commands.new_input import prepared, reading_of
-from krontime.commands.options import folder_of
+from krontime.commands.options import folder_of, output_problems
 from krontime.console import is_json, result
 from krontime.data.new_series import NewSeries, Reading
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
@@ -25,7 +25,6 @@ from krontime.runs.load import LoadedRun
 from krontime.runs.predictions import Predictions
 from krontime.runs.signals import Stopping
 from krontime.runs.stream import PointParser, Window, WindowCutter, read_chunks
-from krontime.storage import writing_problem
 from krontime.training.predict import Scorer
 
 log = logging.getLogger(__name__)
@@ -212,10 +211,8 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
             problems.add(
                 "output", str(output), f"- or a file name that ends in {' or '.join(ENDINGS)} with follow=true"
             )
-        elif output.exists() and not options["force"]:
-            problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
-        elif problem := writing_problem(output):
-            problems.lines.append(f"output={str(output)!r}: can't be written ({problem})")
+        else:
+            problems.lines += output_problems("output", output, is_folder=False, force=options["force"])
     unused = {"split": "all", "on_error": "refuse"}
     for key, default in unused.items():
         if options.get(key, default) != default:

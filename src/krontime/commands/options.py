@@ -25,14 +25,23 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise UserError(given)
 
 
-def output_problems(key: str, path: Path, *, is_folder: bool) -> list[str]:
-    """A line where what is computed could not be written in the end, of a file or a folder that `key` names."""
+def output_problems(key: str, path: Path, *, is_folder: bool, force: bool = True) -> list[str]:
+    """A line where what is computed could not be written in the end.
+
+    Args:
+        key: names the path.
+        path: of the output.
+        is_folder: whether it is a folder, which may be there already.
+        force: whether a file that is there is overwritten.
+    """
     problems = Problems()
     try:
         if is_folder and path.is_file():
             problems.add(key, str(path), "a folder; this is a file")
         elif not is_folder and path.is_dir():
             problems.add(key, str(path), "a file; this is a folder")
+        elif not is_folder and not force and path.exists():
+            problems.add(key, str(path), "a new name, or force=true to overwrite; the file exists")
         elif problem := writing_problem(path):
             problems.add(key, str(path), f"a place that can be written to ({problem})")
     except OSError as error:

@@ -22,6 +22,7 @@ import torch
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
+from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.config.schema import check_train
 from krontime.console import show
@@ -32,7 +33,7 @@ from krontime.runs import fitted_module, prepare
 from krontime.runs.environment import environment_json
 from krontime.runs.prepare import load_data
 from krontime.runs.screen import format_bytes
-from krontime.storage import expanded, replacing, writing_problem
+from krontime.storage import replacing
 from krontime.training import equipment
 from krontime.training.module import SeriesClassifier
 from krontime.training.quiet import quiet_lightning
@@ -56,8 +57,9 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     for key in ("rounds", "warmup"):
         if type(own[key]) is not int or own[key] < 0:
             problems.add(key, own[key], "a whole number of at least 0")
-    if own["output"] is not None and (problem := writing_problem(Path(str(own["output"])))):
-        problems.add("output", own["output"], f"a file that can be written ({problem})")
+    output = None if own["output"] is None else folder_of(own["output"])
+    if output is not None:
+        problems.lines += output_problems("output", output, is_folder=False)
     problems.raise_if_any()
     check_train(options, is_multirun=False)
 
@@ -73,9 +75,9 @@ def overhead(config: DictConfig) -> dict[str, Any]:
     if own["start"]:
         measured["first_step_s"] = _first_step_s(has_closed_form=bool(options.get("closed_form")))
     show(_screen(measured))
-    if own["output"]:
+    if output is not None:
         about = environment_json("cpu")
-        with replacing(expanded(own["output"])) as temporary:
+        with replacing(output) as temporary:
             temporary.write_text(json.dumps({**measured, **about}, indent=2) + "\n", encoding="utf-8")
     return measured
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.commands.options import folder_of
+from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.console import show
 from krontime.errors import Problems, UserError
@@ -19,7 +19,7 @@ from krontime.reports.page.run_page import write_run_page
 from krontime.reports.page.sweep_page import write_sweep_page
 from krontime.runs.record import Status
 from krontime.runs.remarks import read_remarks
-from krontime.storage import RECORD, writing_problem
+from krontime.storage import RECORD
 
 
 def report(config: DictConfig) -> Path:
@@ -31,12 +31,7 @@ def report(config: DictConfig) -> Path:
     options = resolve.plain(config)
     output = folder_of(options["output"])
     problems = Problems()
-    if output.is_dir():
-        problems.add("output", str(output), "a file; this is a folder")
-    elif output.exists() and not options["force"]:
-        problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
-    elif problem := writing_problem(output):
-        problems.add("output", str(output), f"a place that can be written to ({problem})")
+    problems.lines += output_problems("output", output, is_folder=False, force=options["force"])
     for key in ("run", "table"):
         if not isinstance(options[key], str | None):
             problems.add(key, options[key], "text")

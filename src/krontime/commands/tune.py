@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from krontime.commands.options import output_problems
 from krontime.config import resolve, targets
 from krontime.config.cross_checks import BETTER
 from krontime.config.identity import config_hash
@@ -27,7 +28,7 @@ from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, terminated_by
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
-from krontime.storage import expanded, writing_problem
+from krontime.storage import expanded
 from krontime.training import equipment
 from krontime.training.quiet import quiet_lightning
 
@@ -125,8 +126,7 @@ class Search:
             check_train(self.base, is_multirun=True)
         except UserError as error:
             problems += error.problems
-        if problem := writing_problem(self.folder):
-            problems.append(f"folder={str(self.folder)!r}: can't be written ({problem}); expected one that can")
+        problems += output_problems("folder", self.folder, is_folder=True)
         if problems:
             raise UserError(problems)
 

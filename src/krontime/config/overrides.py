@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from krontime.config.files import config_dir, default_groups, options
 from krontime.config.names import nearest
-from krontime.config.text_keys import is_list_of_text, is_never_null, is_text
+from krontime.config.text_keys import PATHS, is_list_of_text, is_never_null, is_text
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,15 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 
 
 def option_problems(arguments: Sequence[str]) -> list[str]:
-    """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`, or that has no effect."""
-    problems = []
+    """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`, or that has no effect.
+
+    And for each path without any text, as where a shell's variable was not set.
+    """
+    problems = [
+        f"{argument}: expected a path; . is the folder that this is run in"
+        for argument in arguments
+        if argument.endswith("=") and argument.lstrip("+").removesuffix("=") in PATHS
+    ]
     is_single = not is_multirun(arguments) and not {"-c", "--cfg", "-i", "--info"} & set(arguments)
     for argument in arguments:
         name = argument.partition("=")[0]

@@ -14,6 +14,12 @@ OF_COMMANDS = (
 )
 """Text at the top of commands, and what a choice of data passes on to its source."""
 
+PATHS = (
+    *("run", "input", "output", "segments", "plot", "folder", "cells", "table", "refresh"),
+    *("paths.output", "paths.cache", "paths.data"),
+)
+"""Paths that no command takes without any text."""
+
 OF_LOGGERS = (
     *("name", "project", "group", "entity", "id", "notes", "job_type", "version", "prefix", "checkpoint_name"),
     *("save_dir", "dir", "sub_dir"),

@@ -106,7 +106,7 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
     """
     folder, identity = place_of(source, prepare, cache_dir)
     kind, cache_dir = _kind(identity), folder.parent
-    with contextlib.suppress(FileNotFoundError, _DamagedError):
+    with _cache_errors(cache_dir), contextlib.suppress(FileNotFoundError, _DamagedError):
         return _chosen(source, *_open(folder, refresh=False))
 
     from filelock import FileLock

@@ -196,7 +196,7 @@ def test_is_a_command_of_the_command(folder: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as stopped:
         cli.main(["export", f"run={folder / 'run'}", f"output={tmp_path / 'file' / 'b'}"])
     assert stopped.value.code == 2
-    assert "can't be written" in capsys.readouterr().err
+    assert "expected a place that can be written to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
@@ -217,5 +217,5 @@ def test_an_output_that_cannot_be_written_is_seen_before_the_run_is_read(
 
     monkeypatch.setattr(load, "load_run", unread)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"output=.*can't be written \(.*file is no folder\)"):
+    with pytest.raises(UserError, match=r"output=.*that can be written to \(.*file is no folder\)"):
         call(export, run=folder / "run", output=tmp_path / "file" / "bundle")

@@ -1,0 +1,50 @@
+"""An output that can't be written is refused in one message before the work, by every command that has one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from krontime import cli
+
+NAME = "n" * 300
+COMMANDS = {
+    "audit": "data=npz data.path=nothing.npz output=FILE.md",
+    "benchmark": "output=FILE",
+    "benchmark of a run": "run=nothing output=FILE",
+    "benchmark cells": "output=out cells=FILE",
+    "data": "data=npz data.path=nothing.npz plot=FILE.png",
+    "explain": "run=nothing input=nothing.npz output=FILE.html",
+    "export": "run=nothing output=FILE",
+    "overhead": "data=npz data.path=nothing.npz output=FILE.json",
+    "predict": "run=nothing input=nothing.npz output=FILE.csv",
+    "predict segments": "run=nothing input=nothing.npz output=out.csv segments=FILE.csv",
+    "predict what grows": "run=nothing input=nothing.csv follow=true output=FILE.csv",
+    "report": "run=nothing output=FILE.html",
+    "tables": "records=[nothing] output=FILE",
+    "tables in a page": "records=[nothing] readme=FILE.md",
+    "train's cache": "data=npz data.path=good.npz paths.cache=FILE",
+    "tune": "data=npz data.path=nothing.npz folder=FILE",
+}
+
+
+def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command.split())
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.npz").write_bytes(b"")
+    command = re.split(r"\W", name)[0]
+    assert "File name too long" in refused(f"{command} {COMMANDS[name]}".replace("FILE", NAME), capsys)
+
+
+@pytest.mark.parametrize("key", ["train paths.output", "predict output", "tables output", "benchmark cells"])
+def test_a_path_without_text_is_refused(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    assert f"{key.split()[1]}=: expected a path" in refused(f"{key}=", capsys)
