@@ -71,14 +71,17 @@ def _of_folder(path: Path, key: str) -> dict[str, str]:
         trains = [file for file in files if file.suffix.lower() == suffix and _is_train(file)]
         if len(trains) == 1 and suffix != ".npz":
             return guess(trains[0], key)
-    below = itertools.islice(files_below(path), MAX_SEEN)
-    kinds = Counter(file.suffix.lower() for file in below if file.parent != path and not file.name.startswith("."))
+    below = [file for file in itertools.islice(files_below(path), MAX_SEEN) if not file.name.startswith(".")]
+    kinds = Counter(file.suffix.lower() for file in below if file.parent != path)
     if any(kinds[suffix] for suffix in RECORDINGS):
         return {"data": "audio", "data.path": str(path)}
     single = [file for file in files if file.suffix.lower() in (".npz", ".ts", ".csv", ".tsv")]
     if single:
         names = ", ".join(f"{key}={file}" for file in single[:5])
         raise UserError(f"{key}={str(path)!r}: is a folder; expected one of its files, such as {names}")
+    if inner := sorted({file.parent for file in below if file.suffix.lower() in (".npz", ".ts", ".csv", ".tsv")}):
+        names = ", ".join(f"{key}={folder}" for folder in inner[:5])
+        raise UserError(f"{key}={str(path)!r}: its files are in folders below; expected one of them, such as {names}")
     kinds.update(file.suffix.lower() for file in files)
     held = ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in kinds.most_common(5)) or "no files"
     hint = next((f" ({kind}: {OTHERS[kind]})" for kind, _ in kinds.most_common() if kind in OTHERS), "")

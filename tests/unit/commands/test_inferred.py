@@ -24,6 +24,8 @@ def site(tmp_path: Path) -> Path:
     for name in ("train.csv", "test.csv"):
         (tmp_path / "tables" / name).write_text("t0,label\n1,a\n")
     (tmp_path / "frame.parquet").write_bytes(b"PAR1")
+    (tmp_path / "unpacked" / "Wave").mkdir(parents=True)
+    (tmp_path / "unpacked" / "Wave" / "Wave_TRAIN.ts").write_text("@data\n1,2:a\n")
     return tmp_path
 
 
@@ -52,6 +54,7 @@ BAD = {
     "flat": "subfolder for each class",
     "ecg": r"1 \.hea.*numpy\.savez",
     "frame.parquet": r"pandas\.read_parquet",
+    "unpacked": r"in folders below; expected .*data\.path=\S+/unpacked/Wave$",
 }
 
 

@@ -60,6 +60,8 @@ def lay_out(
     top = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     top = [child for child in top if _key(child.name) not in {_key(name) for name in ignore}]
     parts = _named_splits(path, top, named) if named else {} if splits is False else _splits(path, top, suffixes)
+    if splits is not False and not parts:
+        _refuse_wrapper(path, top, suffixes)
     if splits and not parts:
         raise UserError(
             f"data.source.splits=true: {path} has no folders called train and test (or validation); expected "
@@ -199,6 +201,20 @@ def _splits(path: Path, top: Sequence[Path], suffixes: Sequence[str]) -> dict[Pa
     return {part: called[part][0] for part in SPLIT_NAMES if part in called}
 
 
+def _refuse_wrapper(path: Path, top: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """Refuse a folder that holds the folder of classes or splits alone, as unpacked archives do."""
+    inner, inside = path, [child for child in top if _recordings(child, suffixes)]
+    while len(inside) == 1 and not any(file.suffix.lower() in suffixes for file in inside[0].iterdir()):
+        inner = inside[0]
+        inside = [child for child in sorted(inner.iterdir()) if child.is_dir() and _recordings(child, suffixes)]
+    if inner != path:
+        names = ", ".join(child.name for child in inside[:MAX_NAMED])
+        raise UserError(
+            f"data.path={str(path)!r}: its recordings are all below {inner}, in {names}; expected "
+            f"data.path={str(inner)!r}, or data.source.splits=false where folders here are classes"
+        )
+
+
 def _refuse_nested(path: Path, top: Sequence[Path], suffixes: Sequence[str]) -> None:
     """Refuse folders that all hold the same folders, as splits and folds do, and no recordings of their own."""
     inner = []
@@ -208,6 +224,11 @@ def _refuse_nested(path: Path, top: Sequence[Path], suffixes: Sequence[str]) -> 
     if len(inner) > 1 and inner[0] and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
         shown = ", ".join(sorted(inner[0])[:MAX_NAMED])
         tops = ", ".join(child.name for child in top[:MAX_NAMED])
+        if all(map(_part, inner[0])):
+            raise UserError(
+                f"data.path={str(path)!r}: each of its folders ({tops}) holds splits ({shown}); expected the folder of "
+                f"one data set, such as data.path={str(top[0])!r}"
+            )
         raise UserError(
             f"data.path={str(path)!r}: each of its folders ({tops}) holds the same folders ({shown}), which look like "
             "the classes; expected data.source.train_folder=NAME and data.source.test_folder=NAME for splits, or "

@@ -83,6 +83,31 @@ def test_what_may_be_splits_or_classes_is_refused_unless_said(tmp_path, parts, s
     assert (data.class_names, int(data.is_test.sum())) == (("cat", "dog"), 4)
 
 
+WRAPPED = {
+    "splits": ("mydata/train", "mydata/test"),
+    "capitals, and two folders above": ("archive/mydata/Train", "archive/mydata/Test"),
+    "classes": ("mydata",),
+}
+
+
+@pytest.mark.parametrize("parts", WRAPPED.values(), ids=WRAPPED)
+def test_a_folder_around_all_others_is_refused_with_the_one_that_is_right(tmp_path, parts):
+    tree(tmp_path, parts)
+    (tmp_path / "notes").mkdir()
+    inner = tmp_path / (parts[0] if len(parts) == 1 else str(Path(parts[0]).parent))
+    with pytest.raises(UserError) as caught:
+        AudioSource(str(tmp_path)).describe()
+    assert f"are all below {inner}, in" in str(caught.value)
+    assert f"expected data.path={str(inner)!r}, or data.source.splits=false" in str(caught.value)
+    assert AudioSource(str(inner)).load().class_names == ("cat", "dog")
+
+
+def test_a_folder_of_several_data_sets_is_refused(tmp_path):
+    tree(tmp_path, ("one/train", "one/test", "two/train", "two/test"))
+    with pytest.raises(UserError, match=r"\(one, two\) holds splits \(test, train\); expected .*/one'$"):
+        AudioSource(str(tmp_path)).describe()
+
+
 def test_folders_that_are_not_there_are_told(tmp_path):
     tree(tmp_path, ("A", "B"))
     with pytest.raises(UserError) as caught:
