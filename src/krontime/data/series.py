@@ -147,7 +147,7 @@ class SeriesData:
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
         read_length: points of each series that are read, from its start; longer ones end there. None for all.
         windows: which stretches of recordings the series are; None where they are stored one by one.
-        recording_names: of the blocks that are stored, where they have names; None else.
+        recording_names: of the blocks that are stored (files, recordings), where they have names; None else.
         annotations: int64 `(m, 4)` rows of recording, start, stop (in time points) and label; None for series.
         scale: float64 `(R, C, 2)`, factor and summand that make the numbers of a block out of stored integers; None
             for float32.
@@ -234,6 +234,15 @@ class SeriesData:
             return self.stretch(index, 0, self.read_length)
         start = int(self.windows.start[index])
         return self.stretch(int(self.windows.recording[index]), start, start + int(self.lengths[index]))
+
+    def name_of(self, index: int) -> str | None:
+        """Name of the file or recording that a series comes from, with where it begins there; None where unknown."""
+        if self.recording_names is None:
+            return None
+        if self.windows is None:
+            return self.recording_names[index]
+        start = int(self.windows.start[index])
+        return f"{self.recording_names[int(self.windows.recording[index])]} from point {start:,}"
 
     def stretch(self, block: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The points from `start` to `stop` of one stored series or recording, as `(C, stop - start)` float32."""

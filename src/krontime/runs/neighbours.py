@@ -24,12 +24,14 @@ class Neighbour(NamedTuple):
 
     Attributes:
         position: in the data set.
+        file: that it was read from; None where one file holds several.
         label: class name.
         distance: root mean square difference of the standardised features, parts with equal weights.
         values: `(C, L)`, NaN where missing.
     """
 
     position: int
+    file: str | None
     label: str
     distance: float
     values: np.ndarray
@@ -61,6 +63,7 @@ def nearest(
         [
             Neighbour(
                 int(known[column]),
+                job.data.name_of(int(known[column])),
                 names[int(job.data.labels[known[column]])],
                 float(row[column]),
                 np.asarray(job.data.series(int(known[column]))),

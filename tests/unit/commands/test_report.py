@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from krontime import cli
 from krontime.reports.comparison.collect import collect, publish
 from krontime.reports.comparison.compare import compare
 from krontime.reports.page.sweep_page import write_sweep_page
+from krontime.runs.record import Record
 from krontime.runs.run import train_in
 from tests.cli.run.small import CLOSED_FORM
 
@@ -92,6 +94,22 @@ def test_the_page_of_a_run_is_whole_and_needs_no_network(runs, tmp_path, capsys)
     assert "異常 &amp; co" in text
     assert (tmp_path / "r.html").stat().st_size < 5 * 2**20
     assert "r.html" in capsys.readouterr().out
+
+
+def test_without_a_test_split_the_page_shows_what_was_held_out(runs, tmp_path):
+    shutil.copytree(runs / "out" / "seed0", folder := tmp_path / "run")
+    (folder / "test_predictions.parquet").unlink()
+    record = Record.read(folder / "record.json")
+    assert record.protocol is not None
+    untested = record.protocol.model_copy(update={"num_test": 0})
+    metrics = record.metrics.model_copy(update={"test": {}})
+    record.model_copy(update={"protocol": untested, "metrics": metrics}).write(folder / "record.json")
+    cli.main(["report", f"run={folder}", f"output={tmp_path / 'r.html'}"])
+    text, structure = page(tmp_path / "r.html")
+    assert {"Errors", "How far its probabilities can be trusted", "Sets and thresholds"} <= set(structure.titles)
+    assert "Confusion matrix of the held-out series" in text
+    assert "interval of test" not in text
+    assert all(structure.images)
 
 
 def test_the_page_of_several_runs_compares_them(runs, tmp_path):

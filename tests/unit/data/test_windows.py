@@ -68,6 +68,9 @@ def test_windows_are_views_of_what_is_stored():
     windows = cut(data, length=20, stride=10)
     assert np.shares_memory(windows.series(0), data.values)
     assert windows.values is data.values
+    assert windows.name_of(1) is None
+    named = replace(windows, recording_names=("m1", "m2", "m3"))
+    assert [named.name_of(index) for index in (0, 1, 8)] == ["m1 from point 0", "m1 from point 10", "m2 from point 0"]
     for i in range(len(windows)):
         start = windows.windows.start[i]
         expected = data.series(int(windows.recording[i]))[:, start : start + 20]

@@ -135,6 +135,7 @@ class AudioSource:
             rates_hz=np.array(rates, float) if len(set(rates)) > 1 else None,
             is_validation=parts == "validation" if (parts == "validation").any() else None,
             notes=tuple(notes),
+            recording_names=tuple(_shown(one.file.relative_to(self.path)) for one in kept),
         )
 
     def _layout(self) -> Layout:
@@ -150,6 +151,11 @@ class AudioSource:
                 + "".join(f"; {note}" for note in layout.notes)
             )
         return layout
+
+
+def _shown(path: Path) -> str:
+    """A path as text that can be written; bytes of its name that are no UTF-8 are replaced."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _differing(files: Sequence[Found], values: Sequence[int], what: str, way: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What a page on a finished run says, from its record, its predictions and, where it can be read, its data.
 
-Shape letters: n test series, K classes, R resamples.
+Shape letters: n test (or held-out) series, K classes, R resamples.
 """
 
 import csv
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from krontime.runs import prepare
 from krontime.runs.load import load_run
 from krontime.runs.predictions import Predictions, read_predictions
 from krontime.runs.record import Record, Status
-from krontime.storage import HELD_OUT, PREDICTIONS, RECORD
+from krontime.storage import HELD_OUT, PREDICTIONS, RECORD, VALIDATION_PREDICTIONS
 from krontime.training.attribution import Attribution, attribution
+
+Scored = Literal["test", "held-out"]
 
 NUM_RESAMPLES = 2_000
 NUM_BINS = 10
@@ -48,12 +50,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Example:
-    """One test series with what the model says of it.
+    """One test (or held-out) series with what the model says of it.
 
     Attributes:
         why: what it is an example of.
         index: position in the data set.
-        label, predicted: class names.
+        file: that it was read from; None where one file holds several.
+        label, predicted: class names; the label is None where it is not known.
         probability: of the predicted class.
         values: `(C, L)`; None where the data could not be read.
         attribution: what its class rests on; None where that was not asked.
@@ -61,7 +64,8 @@ class Example:
 
     why: str
     index: int
-    label: str
+    file: str | None
+    label: str | None
     predicted: str
     probability: float
     values: np.ndarray | None
@@ -76,12 +80,13 @@ class RunContent:
         folder: of the run.
         record: of the run.
         class_names: of the data set, in the order of `confusion`.
+        scored: which series bins, confusion and examples are of: `test`, or `held-out` without a test split.
         by_group: whether intervals draw whole groups.
         intervals: of the test scores, by metric.
         bins: of the reliability plot, from the lowest confidence to the highest.
         confusion: int64 `(K, K)`, true class by predicted class.
         curves: by metric, its epochs and values.
-        examples: of the test series.
+        examples: of the scored series.
         decisions: sets and thresholds from held-out series, and what they give for test series.
         data: the data set; None where it could not be read.
         missing: why it could not.
@@ -91,6 +96,7 @@ class RunContent:
     folder: Path
     record: Record
     class_names: tuple[str, ...]
+    scored: Scored
     by_group: bool
     intervals: dict[str, Interval]
     bins: list[Bin]
@@ -118,19 +124,21 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
     if record.status is not Status.COMPLETED:
         raise UserError(f"run={str(folder)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}")
     data, missing = _data(record, paths)
-    predictions = read_predictions(folder / PREDICTIONS) if (folder / PREDICTIONS).is_file() else None
+    held_out = _predictions(folder / HELD_OUT)
+    tested = _predictions(folder / PREDICTIONS)
+    predictions = tested or held_out or _predictions(folder / VALIDATION_PREDICTIONS)
     intervals: dict[str, Interval] = {}
     bins: list[Bin] = []
     confusion, examples, groups = None, [], None
     if predictions is not None:
         truth, predicted = _codes(predictions)
         groups = None if data is None or data.groups is None else data.groups[predictions.index]
-        intervals = score_intervals(truth, predicted, predictions.probabilities, groups)
+        if tested is not None:
+            intervals = score_intervals(truth, predicted, predictions.probabilities, groups)
         bins = reliability(truth, predicted, predictions.probabilities)
         confusion = confusion_counts(truth, predicted, len(predictions.class_names))
         examples = _examples(predictions, truth, predicted, data)
-    held_out = read_predictions(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else None
-    decided = [] if held_out is None or predictions is None else decided_for(held_out, predictions)
+    decided = [] if held_out is None else decided_for(held_out, tested)
     if explain and data is not None and importlib.util.find_spec("captum") is not None:
         examples = _explained(examples, folder, data)
     curves = learning_curves(folder)
@@ -138,6 +146,7 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
         folder,
         record,
         () if predictions is None else predictions.class_names,
+        "held-out" if tested is None else "test",
         groups is not None,
         intervals,
         bins,
@@ -175,8 +184,13 @@ def archived_content(run: Stored, table: Path) -> RunContent:
         confusion = confusion_counts(truth, predicted, len(names))
     by_group = outcomes is not None and outcomes.groups is not None
     return RunContent(
-        run.folder, run.record, names, by_group, intervals, bins, confusion, {}, [], [], None, None, table
+        run.folder, run.record, names, "test", by_group, intervals, bins, confusion, {}, [], [], None, None, table
     )
+
+
+def _predictions(path: Path) -> Predictions | None:
+    """The predictions of a file; None where there is no such file."""
+    return read_predictions(path) if path.is_file() else None
 
 
 def _data(record: Record, paths: Mapping[str, Any]) -> tuple[SeriesData | None, str | None]:
@@ -286,6 +300,7 @@ def _examples(
         Example(
             why,
             int(predictions.index[row]),
+            None if data is None else data.name_of(int(predictions.index[row])),
             predictions.class_names[truth[row]],
             predictions.class_names[predicted[row]],
             float(confidence[row]),

@@ -23,7 +23,7 @@ class Decided(NamedTuple):
         rule: taken from held-out series; None where these are too few.
         problem: why there is none; empty where there is.
         seen: for sets, the fraction of test series whose set holds the true class, the mean size of the sets and the
-            fraction that is empty; for a threshold, recall and precision.
+            fraction that is empty; for a threshold, recall and precision. Empty without a test split.
     """
 
     rule: ConformalSets | Threshold | None
@@ -31,12 +31,9 @@ class Decided(NamedTuple):
     seen: tuple[float, ...]
 
 
-def decided_for(held_out: Predictions, test: Predictions) -> list[Decided]:
+def decided_for(held_out: Predictions, test: Predictions | None) -> list[Decided]:
     """The usual rules: sets at three coverages, and a threshold for a recall of each class of not too many."""
-    code = {name: position for position, name in enumerate(test.class_names)}
-    known = np.array([label is not None for label in test.labels])
-    truth = np.array([code[label] for label in test.labels if label is not None], np.int64)
-    probability = test.probabilities[known]
+    names = held_out.class_names
     decided: list[Decided] = []
     for coverage in COVERAGES:
         try:
@@ -44,21 +41,39 @@ def decided_for(held_out: Predictions, test: Predictions) -> list[Decided]:
         except UserError as error:
             decided.append(Decided(None, str(error), ()))
             continue
-        sets = rule.sets(probability)
-        size = sets.sum(axis=1)
-        holds = sets[np.arange(len(truth)), truth]
-        decided.append(Decided(rule, "", (float(holds.mean()), float(size.mean()), float((size == 0).mean()))))
-    for name in test.class_names if len(test.class_names) <= MAX_CLASSES else ():
+        decided.append(Decided(rule, "", () if test is None else _seen_by_sets(rule, test)))
+    for name in names if len(names) <= MAX_CLASSES else ():
         try:
             limit = Threshold.of(held_out, name, recall=RECALL)
         except UserError as error:
             decided.append(Decided(None, f"{name}: {error}", ()))
             continue
-        chosen = probability[:, code[name]] >= limit.lowest
-        is_class = truth == code[name]
-        hits = float((chosen & is_class).sum())
-        decided.append(Decided(limit, "", (hits / max(1, is_class.sum()), hits / max(1, chosen.sum()))))
+        decided.append(Decided(limit, "", () if test is None else _seen_by_threshold(limit, test)))
     return decided
+
+
+def _known(test: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Positions `(n,)` of the true classes, and probabilities `(n, K)`, of the series whose class is known."""
+    code = {name: position for position, name in enumerate(test.class_names)}
+    known = np.array([label is not None for label in test.labels])
+    truth = np.array([code[label] for label in test.labels if label is not None], np.int64)
+    return truth, test.probabilities[known]
+
+
+def _seen_by_sets(rule: ConformalSets, test: Predictions) -> tuple[float, ...]:
+    truth, probability = _known(test)
+    sets = rule.sets(probability)
+    size = sets.sum(axis=1)
+    holds = sets[np.arange(len(truth)), truth]
+    return float(holds.mean()), float(size.mean()), float((size == 0).mean())
+
+
+def _seen_by_threshold(limit: Threshold, test: Predictions) -> tuple[float, ...]:
+    truth, probability = _known(test)
+    code = test.class_names.index(limit.class_name)
+    chosen, is_class = probability[:, code] >= limit.lowest, truth == code
+    hits = float((chosen & is_class).sum())
+    return hits / max(1, is_class.sum()), hits / max(1, chosen.sum())
 
 
 def decisions(decided: Sequence[Decided]) -> Section | None:
@@ -82,22 +97,21 @@ def decisions(decided: Sequence[Decided]) -> Section | None:
         if isinstance(each.rule, Threshold)
     ]
     tables = []
+    is_tested = any(each.seen for each in decided)
     if set_rows:
-        header = [
-            "stated coverage",
-            "probability from which a class is in it",
-            "test series covered",
-            "mean size",
-            "empty",
-        ]
+        header = ["stated coverage", "probability from which a class is in it"]
+        header += ["test series covered", "mean size", "empty"] if is_tested else []
         tables.append(Table("Sets of classes (predict coverage=0.9)", header, set_rows))
     if limit_rows:
-        header = ["class", "threshold", "held-out recall", "held-out precision", "test recall", "test precision"]
+        header = ["class", "threshold", "held-out recall", "held-out precision"]
+        header += ["test recall", "test precision"] if is_tested else []
         tables.append(
             Table(f"Thresholds for a recall of {RECALL:g} (predict threshold.recall={RECALL:g})", header, limit_rows)
         )
     few = sum(each.rule is None for each in decided)
     words = ["Sets and thresholds come from series that were held out of the fit, and were not chosen by test series."]
+    if not is_tested:
+        words = ["Sets and thresholds come from series that were held out of the fit."]
     if few:
         words.append(f"{few} more can't be promised by so few held-out series.")
     return Section("Sets and thresholds", words, tables)

@@ -72,8 +72,7 @@ def write_explanation(
 
 def _section(each: Explained, class_names: Sequence[str], rate: float | None, missing: str | None) -> Section:
     target = class_names[each.attribution.target]
-    known = "unknown" if each.label is None else each.label
-    example = Example("explained", each.index, known, target, each.attribution.probability, each.values)
+    example = Example("", each.index, each.file, each.label, target, each.attribution.probability, each.values)
     series = figures.series(example, rate)
     shown = [series]
     ours = each.attribution
@@ -86,16 +85,17 @@ def _section(each: Explained, class_names: Sequence[str], rate: float | None, mi
         duration = each.values.shape[-1] / (rate or 1)
         shown.append(figures.attention(received, duration, "s" if rate else "points", series.plot.x_range))
     shown += [
-        figures.drawn(
-            f"Training series {near.position}: {near.label}", f"distance {near.distance:.3f}", near.values, rate
-        )
+        figures.drawn(f"{_name(near)}: {near.label}", f"distance {near.distance:.3f}", near.values, rate)
         for near in each.neighbours
     ]
     if missing:
         words.append(f"The nearest training series are not shown: {missing}.")
     tables = [_probabilities(each, class_names), *_levels(each, target), *_neighbours(each)]
-    where = f" ({each.file})" if each.file else ""
-    return Section(f"Series {each.index}{where}: {target}", words, tables, shown)
+    return Section(f"{each.file or f'Series {each.index}'}: {target}", words, tables, shown)
+
+
+def _name(near: Neighbour) -> str:
+    return f"Training series {near.file or near.position}"
 
 
 def _who_answers(verdicts: Verdicts) -> str:
@@ -117,7 +117,7 @@ def _probabilities(each: Explained, class_names: Sequence[str]) -> Table:
             header.append(name)
             columns.append(probability.numpy())
     rows = [[class_names[place], *(f"{column[place]:.3f}" for column in columns)] for place in order]
-    return Table(f"Probabilities of series {each.index}", header, rows)
+    return Table(f"Probabilities of {each.file or f'series {each.index}'}", header, rows)
 
 
 def _levels(each: Explained, target: str) -> list[Table]:
@@ -134,6 +134,6 @@ def _levels(each: Explained, target: str) -> list[Table]:
 def _neighbours(each: Explained) -> list[Table]:
     if not each.neighbours:
         return []
-    rows = [[str(near.position), near.label, f"{near.distance:.3f}"] for near in each.neighbours]
+    rows = [[near.file or str(near.position), near.label, f"{near.distance:.3f}"] for near in each.neighbours]
     title = "Nearest training series (root mean square difference of the closed form's standardised features)"
-    return [Table(title, ["series of the data set", "class", "distance"], rows)]
+    return [Table(title, ["training series", "class", "distance"], rows)]

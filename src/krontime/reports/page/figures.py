@@ -82,8 +82,8 @@ def curves(title: str, unit: str, lines: Mapping[str, tuple[Sequence[int], Seque
     return Figure(title, plot, words, ["epoch", *lines], rows)
 
 
-def reliability(bins: Sequence["Bin"]) -> Figure:
-    """How often the model is right, against how sure it is."""
+def reliability(bins: Sequence["Bin"], scored: str) -> Figure:
+    """How often the model is right, against how sure it is; `scored` says of which series."""
     plot = _figure("probability of the predicted class", "fraction that is right", x_range=(0, 1), y_range=(0, 1.02))
     plot.line([0, 1], [0, 1], color="#666666", line_dash="dashed", legend_label="as sure as right")
     sizes = [8 + 16 * (each.count / max(other.count for other in bins)) ** 0.5 for each in bins]
@@ -93,15 +93,15 @@ def reliability(bins: Sequence["Bin"]) -> Figure:
         "series": [each.count for each in bins],
         "size": sizes,
     }
-    plot.scatter("x", "y", size="size", source=source, color=COLOURS[0], legend_label="test series")
+    plot.scatter("x", "y", size="size", source=source, color=COLOURS[0], legend_label=f"{scored} series")
     _legend_above(plot)
     rows = [[f"{each.confidence:.2f}", f"{each.accuracy:.2f}", str(each.count)] for each in bins]
     words = "; ".join(f"where it says {row[0]}, {row[1]} are right ({row[2]} series)" for row in rows)
     return Figure("Calibration", plot, words, ["says", "is right", "series"], rows)
 
 
-def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """True classes against predicted ones."""
+def confusion(counts: np.ndarray, names: Sequence[str], scored: str) -> Figure:
+    """True classes against predicted ones; `scored` says of which series."""
     from bokeh.models import BasicTicker, ColumnDataSource, LinearColorMapper
     from bokeh.models.annotations import ColorBar
     from bokeh.palettes import Blues256
@@ -135,14 +135,16 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     plot.add_layout(ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=3), title="fraction"), "right")
     table = [[name, *map(str, row)] for name, row in zip(names, counts.tolist(), strict=True)]
     right = int(np.trace(counts))
-    words = f"{right} of {int(counts.sum())} test series lie on the diagonal"
-    return Figure("Confusion matrix of the test split", plot, words, ["true / predicted", *names], table)
+    words = f"{right} of {int(counts.sum())} {scored} series lie on the diagonal"
+    return Figure(f"Confusion matrix of the {scored} series", plot, words, ["true / predicted", *names], table)
 
 
 def series(example: "Example", sampling_rate_hz: float | None) -> Figure:
     """A series with what the model says of it."""
     assert example.values is not None
-    title = f"Series {example.index}: {example.label}, predicted {example.predicted} ({example.probability:.2f})"
+    known = "" if example.label is None else f"{example.label}, "
+    name = example.file or f"Series {example.index}"
+    title = f"{name}: {known}predicted {example.predicted} ({example.probability:.2f})"
     return drawn(title, example.why, example.values, sampling_rate_hz)
 
 
@@ -161,7 +163,8 @@ def drawn(title: str, words: str, series: np.ndarray, sampling_rate_hz: float | 
         _legend_above(plot)
     observed = series[np.isfinite(series)]
     extent = f"from {observed.min():.3g} to {observed.max():.3g}" if observed.size else "without an observed point"
-    return Figure(title, plot, f"{words}; {series.shape[-1]} points, values {extent}", [], [])
+    words = f"{words}; " if words else ""
+    return Figure(title, plot, f"{words}{series.shape[-1]:,} points, values {extent}", [], [])
 
 
 def scores(title: str, rows: Sequence[tuple[str, float, float, float]]) -> Figure:

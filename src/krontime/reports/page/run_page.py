@@ -21,6 +21,13 @@ MEANING = {
     "nll": "negative log-likelihood in nats; lower is better",
     "ece": "expected calibration error; lower is better",
 }
+PROTOCOL = {
+    "data_sha256": "SHA-256 of the data",
+    "num_train": "training series",
+    "num_val": "validation series",
+    "num_test": "test series",
+    "num_test_cropped": "test series that were cut",
+}
 UNITS = {"nll": "negative log-likelihood", "ece": "calibration error", "loss": "loss"}
 
 
@@ -43,7 +50,8 @@ def verdict(content: RunContent) -> str:
         right = content.record.metrics.val.get("accuracy")
         of_these = "" if right is None else f", {right:.3f} of which are classified right"
         trained = f"Trained on {protocol.num_train} series, validated on {protocol.num_val}"
-        return f"{trained}{of_these}. There is no test split."
+        counted = "" if content.confusion is None else _held_out(content.confusion)
+        return f"{trained}{of_these}. There is no test split{counted}."
     interval = content.intervals.get("accuracy")
     within = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
     largest = max(protocol.train_class_counts.values()) / max(1, sum(protocol.train_class_counts.values()))
@@ -53,11 +61,17 @@ def verdict(content: RunContent) -> str:
     )
 
 
+def _held_out(confusion: np.ndarray) -> str:
+    right, total = int(np.trace(confusion)), int(confusion.sum())
+    return f"; what follows is of the {total} series that were held out of a fit, {right} of which are classified right"
+
+
 def _scores(content: RunContent) -> Section:
     metrics = content.record.metrics
+    is_tested = bool(metrics.test)
     rows = []
     for name in METRICS:
-        value = [scores.get(name) for scores in (metrics.val, metrics.test)]
+        value = [scores.get(name) for scores in ((metrics.val, metrics.test) if is_tested else (metrics.val,))]
         if all(score is None for score in value):
             continue
         interval = content.intervals.get(name)
@@ -65,13 +79,13 @@ def _scores(content: RunContent) -> Section:
             [
                 METRIC_TITLES[name],
                 *("" if score is None else f"{score:.4f}" for score in value),
-                f"{interval.low:.4f} to {interval.high:.4f}" if interval else "",
+                *([f"{interval.low:.4f} to {interval.high:.4f}" if interval else ""] if is_tested else []),
                 MEANING[name],
             ]
         )
     drawn = "groups" if content.by_group else "series"
     words = f"Intervals hold 95 % of the scores of test splits that are drawn again from these test {drawn}."
-    header = ["score", "validation", "test", "interval of test", "meaning"]
+    header = ["score", "validation", *(["test", "interval of test"] if is_tested else []), "meaning"]
     return Section("Scores", [words] if content.intervals else [], [Table("Scores", header, rows)])
 
 
@@ -86,16 +100,17 @@ def _errors(content: RunContent) -> Section | None:
         row, column = divmod(place, len(names))
         if off[row, column]:
             rows.append([f"{names[row]} taken for {names[column]}", str(off[row, column])])
-    tables = [Table("Most frequent errors", ["error", "test series"], rows)] if rows else []
-    words = [] if rows else ["No test series is classified wrong."]
-    return Section("Errors", words, tables, [figures.confusion(content.confusion, names)])
+    tables = [Table("Most frequent errors", ["error", f"{content.scored} series"], rows)] if rows else []
+    words = [] if rows else [f"No {content.scored} series is classified wrong."]
+    return Section("Errors", words, tables, [figures.confusion(content.confusion, names, content.scored)])
 
 
 def _calibration(content: RunContent) -> Section | None:
     if not content.bins:
         return None
     words = "Points above the dashed line: right more often than the probability says; below it: less often."
-    return Section("How far its probabilities can be trusted", [words], figures=[figures.reliability(content.bins)])
+    drawn = figures.reliability(content.bins, content.scored)
+    return Section("How far its probabilities can be trusted", [words], figures=[drawn])
 
 
 def _examples(content: RunContent) -> Section | None:
@@ -104,7 +119,8 @@ def _examples(content: RunContent) -> Section | None:
     rate = None if content.data is None else content.data.sampling_rate_hz
     header = ["example", "series", "true", "predicted", "probability"]
     rows = [
-        [each.why, str(each.index), each.label, each.predicted, f"{each.probability:.3f}"] for each in content.examples
+        [each.why, each.file or str(each.index), each.label or "", each.predicted, f"{each.probability:.3f}"]
+        for each in content.examples
     ]
     drawn = []
     for each in content.examples:
@@ -136,7 +152,8 @@ def _data(content: RunContent) -> Section:
     protocol = content.record.protocol
     assert protocol is not None
     rows = [[name, str(count)] for name, count in protocol.train_class_counts.items()]
-    words = [f"{protocol.num_train} training, {protocol.num_val} validation and {protocol.num_test} test series."]
+    tested = f"{protocol.num_test} test series" if protocol.num_test else "no test series"
+    words = [f"{protocol.num_train} training, {protocol.num_val} validation and {tested}."]
     if content.data is not None:
         lengths = content.data.lengths
         extent = f"{lengths.min():,}" if lengths.min() == lengths.max() else f"{lengths.min():,} to {lengths.max():,}"
@@ -150,7 +167,7 @@ def _data(content: RunContent) -> Section:
                 if shared
                 else "No test series is, value for value, a training series too."
             )
-        words.append(f"{channels} of {extent} points{f' at {rate:g} Hz' if rate else ''}; {gaps}.")
+        words.append(f"{channels} of {extent} points{f' at {rate:,g} Hz' if rate else ''}; {gaps}.")
     elif content.missing:
         words.append(f"The data could not be read for this page: {content.missing}.")
     return Section("Data", words, [Table("Training series of each class", ["class", "training series"], rows)])
@@ -159,7 +176,7 @@ def _data(content: RunContent) -> Section:
 def _protocol(record: Record) -> Section:
     assert record.protocol is not None
     rows = [
-        [name.replace("_", " "), str(value)]
+        [PROTOCOL.get(name, name.replace("_", " ")), str(value)]
         for name, value in record.protocol.model_dump(mode="json").items()
         if name != "train_class_counts" and value is not None and value != {}
     ]

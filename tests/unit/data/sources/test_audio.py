@@ -34,6 +34,7 @@ def test_classes_are_folders(tmp_path):
     assert data.labels.tolist() == [0, 0, 1]
     assert data.series(0).tolist() == [[0, 0.5, -1]]
     assert data.lengths.tolist() == [3, 2, 1]
+    assert [data.name_of(index) for index in range(3)] == ["hum/b.wav", "hum/deep/c.WAV", "шум 1/a.wav"]
     assert (data.sampling_rate_hz, data.num_channels, data.is_test.any()) == (8000, 1, False)
 
 

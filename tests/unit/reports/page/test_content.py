@@ -82,5 +82,9 @@ def test_sets_and_thresholds_are_held_against_test_series():
     section = decisions(decided)
     assert section is not None
     assert [len(table.rows) for table in section.tables] == [3, 3]
+    section = decisions(decided_for(parts[0], None))
+    assert section is not None
+    assert [len(table.header) for table in section.tables] == [2, 4]
+    assert all(len(row) == len(table.header) for table in section.tables for row in table.rows)
     few = Predictions.from_codes(np.arange(6), truth[:6], probability[:6], ("a", "b", "c"))
     assert sum(each.rule is None for each in decided_for(few, parts[1])) >= 4
