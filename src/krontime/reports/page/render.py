@@ -11,6 +11,9 @@ from krontime.errors import UserError
 from krontime.reports.page.figures import Figure
 from krontime.storage import replacing
 
+MAX_LINES = 20
+"""Lines of text to be copied that are shown at once."""
+
 
 class Table(NamedTuple):
     """Rows of text; the first cell of each names it."""
@@ -25,6 +28,11 @@ class Code(NamedTuple):
 
     title: str
     text: str
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is shown only where it is asked for."""
+        return self.text.count("\n") > MAX_LINES
 
 
 @dataclass(frozen=True)
