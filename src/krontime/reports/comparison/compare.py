@@ -300,7 +300,7 @@ def _entries(
 ) -> list[RunGroup]:
     """Those of one data set under one protocol."""
     expected = {run.record.seed for run in group} if seeds is None else set(seeds)
-    resamples = {_resample(run) for run in group}
+    resamples = {resample_of(run) for run in group}
     by_variant: dict[Variant, list[Stored]] = defaultdict(list)
     for run in group:
         by_variant[_variant(run.record, keys)].append(run)
@@ -325,10 +325,10 @@ def _entries(
             configs = [job_identity(without_seeds(runs[0].record.config)) for runs in by_config.values()]
             note(f"configs differ ({shortly(configs)}); one line each.")
         for alike in by_config.values():
-            alike.sort(key=lambda run: (_resample(run), run.record.seed))
+            alike.sort(key=lambda run: (resample_of(run), run.record.seed))
             if missing := expected - {run.record.seed for run in alike}:
                 note(f"no run with seed {', '.join(map(str, sorted(missing)))}.")
-            if missing := resamples - {_resample(run) for run in alike}:
+            if missing := resamples - {resample_of(run) for run in alike}:
                 note(f"no run on resample {', '.join(map(str, sorted(missing)))}.")
             if versions := _differing_software(alike):
                 note(f"runs of several versions ({versions}).")
@@ -336,7 +336,7 @@ def _entries(
     return groups
 
 
-def _resample(run: Stored) -> int:
+def resample_of(run: Stored) -> int:
     """Which split into train and test a run asked for."""
     resample = option(run.record.config, "data.resample", 0)
     return resample if isinstance(resample, int) else 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from krontime.metrics import METRIC_TITLES, METRICS, MetricName
 from krontime.reports.comparison.collect import Stored
-from krontime.reports.comparison.compare import Comparison, RunGroup, Variant
+from krontime.reports.comparison.compare import Comparison, RunGroup, Variant, resample_of
 from krontime.reports.comparison.intervals import Interval, intervals
 from krontime.reports.page import figures
 from krontime.reports.page.render import Code, Section, Table, write_page
@@ -70,7 +70,8 @@ def _overview(comparison: Comparison, data_sets: Sequence[str]) -> Section:
     entries = [[comparison.only(data, variant) for variant in comparison.variants] for data in data_sets]
     means = [comparison.mean_over_data_sets(variant) for variant in comparison.variants]
     shown = ["" if mean is None else f"{mean[0]:.3f}" for mean in means]
-    words = ["Mean over seeds (± standard deviation) on the test split."]
+    drawn_again = "resamples" if _is_resampled(comparison) else "seeds"
+    words = [f"Mean over {drawn_again} (± standard deviation) on the test split."]
     if len(names) > MAX_LINES:
         header = [*(_keys(comparison) or ["model"]), *map(_titled, data_sets, entries), "mean"]
         rows = [
@@ -110,12 +111,19 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
     entries = [entry for entry in comparison.entries if entry.data == data]
     field = comparison.train_field
     scores = [METRIC_TITLES[name] for name in SCORES]
-    header = [*(_keys(comparison) or ["model"]), "seed", *scores, COSTS[field], "parameters", "run"]
+    which = ["resample", "seed"] if _is_resampled(comparison) else ["seed"]
+    header = [*(_keys(comparison) or ["model"]), *which, *scores, COSTS[field], "parameters", "run"]
     ordered = sorted(entries, key=lambda entry: -(entry.mean or 0))
     rows = [
-        [*_named(comparison, entry.variant), *_scores(run), *_costs(run, field), run.job.removeprefix(f"{data}/")]
+        [
+            *_named(comparison, entry.variant),
+            *([str(resample_of(run))] if _is_resampled(comparison) else []),
+            *_scores(run),
+            *_costs(run, field),
+            run.job.removeprefix(f"{data}/"),
+        ]
         for entry in ordered
-        for run in sorted(entry.runs, key=lambda run: run.record.seed)
+        for run in sorted(entry.runs, key=lambda run: (resample_of(run), run.record.seed))
     ]
     variants = list(dict.fromkeys(entry.variant for entry in ordered))
     drawn = [
@@ -127,6 +135,10 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
     metric = next((METRIC_TITLES[name] for name in METRICS if known and name == known[0].metric), "")
     tables = [Table(f"Runs on {data}", header, rows)]
     return Section(data, [], tables, [figures.scores(f"Test {metric}", drawn)] if drawn else [])
+
+
+def _is_resampled(comparison: Comparison) -> bool:
+    return any(resample_of(run) for entry in comparison.entries for run in entry.runs)
 
 
 def _scores(run: Stored) -> list[str]:
