@@ -19,6 +19,7 @@ from krontime.reports.page.run_page import write_run_page
 from krontime.reports.page.sweep_page import write_sweep_page
 from krontime.runs.record import Status
 from krontime.runs.remarks import read_remarks
+from krontime.runs.screen import format_bytes
 from krontime.storage import RECORD
 
 
@@ -47,7 +48,7 @@ def report(config: DictConfig) -> Path:
         _write_on_table(folder_of(options["table"]), options["run"], output)
     else:
         _write_on_runs(folder_of(options["run"]), options["paths"], output)
-    show(f"written: {output} ({output.stat().st_size / 2**20:.1f} MiB; open it in a browser)")
+    show(f"written: {output} ({format_bytes(output.stat().st_size)}; open it in a browser)")
     return output
 
 

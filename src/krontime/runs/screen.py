@@ -38,6 +38,9 @@ _ADVICE = {
     Status.OUT_OF_MEMORY: "take a smaller batch or fewer tokens (krontime plan estimates the memory), then run again",
     Status.INTERRUPTED: "run the same command again; it resumes from the last checkpoint if there is one",
 }
+_NAME_WIDTH = 28
+"""Characters of the name of a file, at least."""
+
 _FILES = (
     (RECORD, "all numbers, with config, protocol and versions"),
     (PREDICTIONS, "class probabilities of every test series"),
@@ -83,8 +86,10 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     _paragraph(screen, "Cost", _cost_line(record))
     _paragraph(screen, "Computed", _device_line(record))
     _line(screen, "Folder", str(run_dir))
-    for name, what in _files(run_dir):
-        _line(screen, "", f"{name:<28} {what}")
+    files = _files(run_dir)
+    width = max(_NAME_WIDTH, *(len(name) for name, _ in files)) if files else _NAME_WIDTH
+    for name, what in files:
+        _line(screen, "", f"{name:<{width}} {what}")
     if record.status is Status.COMPLETED and record.protocol is not None and record.protocol.fitted_on is not None:
         _paragraph(screen, "Next", "compare: the classifier itself is not kept, so that it can't predict new files")
     elif record.status is Status.COMPLETED:
@@ -139,8 +144,10 @@ def format_milliseconds(duration_ms: float) -> str:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """Format a number of bytes in MiB below one GiB, else in GiB."""
+    """Format a number of bytes in KiB below one MiB, in MiB below one GiB, else in GiB."""
     mebibytes = num_bytes / 2**20
+    if mebibytes < 1:
+        return f"{num_bytes / 1024:.0f} KiB"
     return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
 
 

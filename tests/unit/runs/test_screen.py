@@ -156,6 +156,8 @@ def test_durations(seconds, text):
     assert format_duration(seconds) == text
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 MiB"), (5 * 2**20, "5 MiB"), (3 * 2**29, "1.50 GiB")])
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 KiB"), (600 * 2**10, "600 KiB"), (5 * 2**20, "5 MiB"), (3 * 2**29, "1.50 GiB")]
+)
 def test_sizes(size, text):
     assert format_bytes(size) == text
