@@ -12,7 +12,7 @@ INSTALLED_DEV := $(VENV)/.krontime-dev-installed
 INSTALLED_SLOW := $(VENV)/.krontime-slow-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results test test-all lint docs wheel clean
+.PHONY: help setup train results test test-all lint docs wheel lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,16 @@ docs: $(INSTALLED_DEV)  ## build the documentation site into build/site
 
 wheel: $(INSTALLED_DEV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
+
+OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+lock: $(INSTALLED)  ## write requirements.lock: versions and hashes of all but torch, for the container
+	$(PIP) uv
+	$(BIN)/uv --quiet pip compile pyproject.toml --extra audio --extra report --extra explain --constraint constraints.txt \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock' \
+		$(addprefix --no-emit-package ,$(OF_TORCH)) --output-file requirements.lock >/dev/null
 
 clean:  ## remove the environment and build outputs; outputs/ stays
 	rm -rf $(VENV) dist build
