@@ -77,13 +77,16 @@ class Window(Section):
 
 
 class Validation(Section):
-    method: Literal["auto", "given", "stratified", "group", "kfold"] = Field(
+    method: Literal["auto", "given", "stratified", "group", "kfold", "time"] = Field(
         description=(
             "auto (given where the source has a validation part; group where the data has groups, and "
-            "test has groups of its own; else stratified) | given | stratified | group | kfold"
+            "test has groups of its own; else stratified) | given | stratified | group | kfold | "
+            "time (the end of each recording)"
         )
     )
-    fraction: float = Field(gt=0, lt=1, description="fraction of the training split that validates (stratified, group)")
+    fraction: float = Field(
+        gt=0, lt=1, description="fraction of the training split that validates (stratified, group, time)"
+    )
     num_folds: int = Field(ge=2, description="number of folds (kfold)")
     fold: int = Field(ge=0, description="which fold validates, from 0 (kfold)")
     max_train: int | None = Field(

@@ -9,12 +9,12 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, Strat
 
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
-METHODS = ("auto", "given", "stratified", "group", "kfold")
+METHODS = ("auto", "given", "stratified", "group", "kfold", "time")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in a `SeriesData`, disjoint and together all of it.
+    """Positions in a `SeriesData`, disjoint and together all of it but for what is left out of training.
 
     Attributes:
         train: int64, rising.
@@ -45,11 +45,12 @@ def split_indices(
         data: the series.
         method: `given` (the series that the source puts aside for it), `stratified` (a random part of each class),
             `group` (whole groups, classes balanced as well as they allow), `kfold` (fold `fold` of `num_folds`
-            stratified folds; ignores groups), or `auto` (`given` where the source puts series aside, `group` where the
+            stratified folds; ignores groups), `time` (the last part of each recording that windows are cut from; those
+            across the border are left out), or `auto` (`given` where the source puts series aside, `group` where the
             data has groups, unless the test series come from groups of the training series too; else `stratified`):
             validation is to training as test is.
-        fraction: fraction of the training series that validates (`stratified`, `group`); with few groups as near as
-            whole groups allow, and with `stratified` at least one series of each class.
+        fraction: fraction of the training series that validates (`stratified`, `group`), or of each recording (`time`);
+            with few groups as near as whole groups allow, and with `stratified` at least one series of each class.
         num_folds: number of folds (`kfold`).
         fold: which of them validates (`kfold`).
         max_train: keep at most so many of the series that are left to train on, classes in proportion; a smaller number
@@ -76,14 +77,17 @@ def split_indices(
         )
     if data.windows is not None and method in ("stratified", "kfold"):
         raise ValueError(
-            f"method={method!r}: expected auto, group or given, since windows of one recording would "
+            f"method={method!r}: expected auto, group, given or time, since windows of one recording would "
             "be trained on and validate"
         )
+    if data.windows is None and method == "time":
+        raise ValueError("method='time': expected another one, since the series are no windows of recordings")
     if method == "auto" and data.is_validation is not None:
         method = "given"
     if method == "auto":
         is_grouped = data.groups is not None and not _groups_straddle(data)
         method = "group" if is_grouped or data.windows is not None else "stratified"
+    is_left_out = np.zeros(len(train), bool)
     if method == "given":
         assert data.is_validation is not None
         validates = np.flatnonzero(data.is_validation[train])
@@ -92,13 +96,16 @@ def split_indices(
     elif method == "group":
         if data.groups is None:
             raise ValueError("method='group': the data has no groups; expected auto, stratified or kfold")
-        validates = _grouped(y, data.groups[train], fraction, seed, data.group_name or "group")
+        other = "stratified" if data.windows is None else "time"
+        validates = _grouped(y, data.groups[train], fraction, seed, data.group_name or "group", other)
+    elif method == "time":
+        validates, is_left_out = _latest(data, train, fraction)
     else:
         validates = _kfold(y, num_folds, fold, seed)
 
     in_validation = np.zeros(len(train), bool)
     in_validation[validates] = True
-    kept = train[~in_validation]
+    kept = train[~in_validation & ~is_left_out]
     if max_train is not None and max_train < len(kept):
         kept = kept[_nested(data.labels[kept], max_train, seed)]
     split = Split(
@@ -114,7 +121,7 @@ def split_indices(
         num_validation=len(split.validation),
         num_test=len(split.test),
         **({"num_folds": num_folds, "fold": fold} if method == "kfold" else {}),
-        **({"fraction": fraction} if method in ("stratified", "group") else {}),
+        **({"fraction": fraction} if method in ("stratified", "group", "time") else {}),
         **_group_facts(data, split),
     )
     return split
@@ -173,13 +180,30 @@ def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return shared[sides[1]]
 
 
-def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, group_name: str) -> np.ndarray:
-    """The fold of whole groups that loses fewest classes from training and validation, then nearest to `fraction`."""
+def _latest(data: SeriesData, train: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """The windows, of those at `train`, in the last part of their recordings; bool of those across the border."""
+    assert data.windows is not None
+    start = data.windows.start[train]
+    border = np.floor((1 - fraction) * np.diff(data.offsets)[data.windows.recording[train]])
+    is_late, is_early = start >= border, start + data.windows.length[train] <= border
+    y = data.labels[train]
+    lost = np.setdiff1d(y, y[is_early])
+    if len(lost) or not is_late.any():
+        what = f"no window of {data.class_names[lost[0]]!r} in the first" if len(lost) else "no window in the last"
+        raise ValueError(f"fraction={fraction}: {what} part of the recordings; expected another one, or method=group")
+    return np.flatnonzero(is_late), ~is_late & ~is_early
+
+
+def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, group_name: str, other: str) -> np.ndarray:
+    """The fold of whole groups that loses fewest classes from training and validation, then nearest to `fraction`.
+
+    `other` is the method to name where groups can't be divided so.
+    """
     num_groups = len(np.unique(groups))
     if num_groups < 2 or np.bincount(y).max() < 2:
         raise ValueError(
             f"method='group': {len(y)} training series come from {num_groups} groups ({group_name}); "
-            "expected at least 2 groups and 2 series of one class, or method=stratified"
+            f"expected at least 2 groups and 2 series of one class, or method={other}"
         )
     num_folds = int(np.clip(round(1 / fraction), 2, min(num_groups, np.bincount(y).max())))
     num_classes = len(np.unique(y))
@@ -198,7 +222,7 @@ def _grouped(y: np.ndarray, groups: np.ndarray, fraction: float, seed: int, grou
     if badness(best)[0]:
         raise ValueError(
             f"method='group': any {group_name} put aside for validation takes a whole class out of "
-            "training; expected method=stratified"
+            f"training; expected method={other}"
         )
     return best
 

@@ -64,7 +64,7 @@ class Protocol(_Strict):
         data_sha256: of the parsed data set, train and test in their official split.
         resample: which split into train and test: 0 the official one, 1 and more a resample.
         resampled_by: `stratified` (aeon's resample, by class) or `group` (whole groups); None for the official split.
-        split_method: how validation was carved from train: `stratified`, `group` or `kfold`.
+        split_method: how validation was carved from train: `given`, `stratified`, `group`, `kfold` or `time`.
         split_seed: seed of that split.
         fold: which fold was validation, for `kfold`.
         group: what must not straddle the split (speaker, patient), or None.

@@ -168,7 +168,7 @@ def test_configs_say_of_a_key_what_the_schema_says(command):
 
 def test_a_meaning_ends_with_the_bounds_of_a_number():
     said = descriptions.descriptions("train")
-    assert said["data.validation.fraction"].endswith("(stratified, group); above 0 and below 1")
+    assert said["data.validation.fraction"].endswith("(stratified, group, time); above 0 and below 1")
     assert said["data.batch_size"].endswith("; at least 1")
     assert said["seed"].endswith("the validation split")
 

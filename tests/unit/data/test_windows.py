@@ -119,6 +119,22 @@ def test_splits_by_window_are_refused(method):
         split_indices(cut(recordings(4), length=20, stride=20), method=method)
 
 
+def test_one_recording_validates_by_its_end():
+    data = recordings(1)
+    windows = cut(data, length=20, stride=5)
+    with pytest.raises(ValueError, match=r"come from 1 groups \(machine\); expected .* or method=time"):
+        split_indices(windows)
+    split = split_indices(windows, method="time", fraction=0.3)
+    ends = windows.windows.start + 20
+    border = int(0.7 * data.offsets[1])
+    assert ends[split.train].max() <= border
+    assert windows.windows.start[split.validation].min() >= border
+    assert len(split.train) + len(split.validation) == len(windows) - ((ends > border) & (ends < border + 20)).sum()
+    assert split.protocol["groups_in_train_and_validation"] == 1
+    with pytest.raises(ValueError, match=r"fraction=0.99: no window of .* in the first part"):
+        split_indices(windows, method="time", fraction=0.99)
+
+
 def test_labelled_series_are_recordings_of_one_class(make_data):
     """Where their groups are on both sides of the official split, series are what is kept apart."""
     data = make_data(lengths=[50, 40, 9, 60], labels=[0, 1, 0, 1], is_test=[False, False, False, True])
