@@ -1,8 +1,9 @@
 """Measures what a data set costs as it grows: parsing, an epoch, a closed form, and the memory of all of it.
 
-`python tests/reliability/scale.py --output docs/results/scale` measures each size in a process of its own, writes
-`scale.csv` and draws `scale.svg`. `--compare` measures training from the cache beside training from memory, in turns.
-Series are generated, four classes of a sine in noise, as one array of int16 or float32 that `data=stacked` reads.
+`python tests/reliability/scale.py --output docs/results/scale` measures each size in a process of its own, adds a row
+to `scale.csv` and draws `scale.svg`; sizes that have a row there are not measured again. `--compare` measures training
+from the cache beside training from memory, in turns, for `compare.csv`. Series are generated, four classes of a sine
+in noise, as one array of int16 or float32 that `data=stacked` reads.
 """
 
 import argparse
@@ -22,16 +23,17 @@ from measuring import plain_config, watched
 POINTS = 4_000
 CLASSES = 4
 AT_ONCE = 1_000
-FIELDS = ("series", "dtype", "parse_s", "epoch_s", "closed_form_s", "peak_resident_bytes")
+KEYS = ("series", "dtype", "features")
 
 NETWORK = (
     *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", "tokenizer=linear"),
     *("tokenizer.patch_length=64", "tokenizer.stride=64", "data.batch_size=64", "data.eval_batch_size=64"),
     *("trainer.max_epochs=1", "optim.min_batches_per_epoch=1", "trainer.enable_progress_bar=false", "logger=[]"),
 )
-FEW_FEATURES = tuple(
-    f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")
-)
+FEW = {part: f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")}
+LIGHT = (FEW["proportions"], *(f"~closed_form.parts.{part}" for part in FEW if part != "proportions"))
+FEATURES = {"light": LIGHT, "few": tuple(FEW.values()), "default": ()}
+"""Overrides of the closed form: 170 features of one of its parts, of all four, or all that it has by default."""
 
 
 def write_series(folder: Path, num_series: int, dtype: str) -> None:
@@ -116,58 +118,96 @@ def compare(folder: Path, num_batches: int = 150, num_rounds: int = 8) -> dict[s
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw seconds and memory against the number of series."""
+    """Draw processor seconds and the highest resident memory against the number of series."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasSVG(figure)
     seconds, memory = figure.subplots(1, 2)
-    sizes = [int(row["series"]) for row in rows]
-    for field, label in (("parse_s", "parsing"), ("closed_form_s", "closed form"), ("epoch_s", "an epoch")):
-        seconds.plot(sizes, [float(row[field]) for row in rows], "o-", label=label)
-    seconds.set(xscale="log", yscale="log", xlabel="series", ylabel="processor seconds")
-    seconds.legend()
-    memory.plot(sizes, [float(row["peak_resident_bytes"]) / 2**30 for row in rows], "o-", label="resident, at most")
-    width = 2 if rows[0]["dtype"] == "int16" else 4
-    memory.plot(sizes, [size * POINTS * width / 2**30 for size in sizes], "--", label="the series themselves")
-    memory.set(xscale="log", xlabel="series", ylabel="GiB", ylim=(0, None))
-    memory.legend()
+    for number, (features, dtype) in enumerate(sorted({(row["features"], row["dtype"]) for row in rows})):
+        chosen = [row for row in rows if (row["features"], row["dtype"]) == (features, dtype)]
+        chosen.sort(key=lambda row: row["series"])
+        sizes, style = [row["series"] for row in chosen], "--" if dtype == "int16" else "-"
+        label, marked = f"closed form, {features}, {dtype}", {"color": f"C{number}", "marker": "o", "linestyle": style}
+        seconds.plot(sizes, [row["closed_form_s"] for row in chosen], label=label, **marked)
+        memory.plot(sizes, [row["peak_resident_bytes"] / 1e9 for row in chosen], label=label, **marked)
+        if features == "light":
+            own = [size * POINTS * np.dtype(dtype).itemsize / 1e9 for size in sizes]
+            memory.plot(sizes, own, linestyle=style, color="grey", label=f"the series themselves, {dtype}")
+            for marker, (field, name) in {"s": ("epoch_s", "an epoch"), "^": ("parse_s", "parsing")}.items():
+                values = [row[field] for row in chosen]
+                seconds.plot(sizes, values, color="grey", linestyle=style, marker=marker, label=f"{name}, {dtype}")
+    seconds.set(xscale="log", yscale="log", xlabel="series of 4,000 points", ylabel="processor seconds")
+    memory.set(xscale="log", xlabel="series of 4,000 points", ylabel="highest resident memory, GB", ylim=(0, None))
+    for axes in (seconds, memory):
+        axes.legend(fontsize="x-small")
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows that were measured before, numbers as numbers."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [
+            {key: value if key in KEYS[1:] else json.loads(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows as CSV, seconds and rates to four digits."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def measured(num_series: int, given: argparse.Namespace) -> dict[str, Any]:
+    """The row of a number of series, from a process of its own."""
+    with tempfile.TemporaryDirectory() as made:
+        write_series(Path(made), num_series, given.dtype)
+        arguments = ["--one", made, "--features", given.features, *(["--compare"] if given.compare else [])]
+        status, text, peak = watched(__file__, arguments)
+        assert status == 0, text
+        figures = json.loads(text.splitlines()[-1])
+    keys = {"series": num_series, "dtype": given.dtype}
+    if given.compare:
+        return {**keys, **figures}
+    return {**keys, "features": given.features, **figures, "peak_resident_bytes": peak}
 
 
 def main() -> None:
     """Measure, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--series", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--series", type=int, nargs="+", default=[1_000, 10_000, 120_000])
     parser.add_argument("--dtype", choices=("int16", "float32"), default="int16")
+    parser.add_argument("--features", choices=tuple(FEATURES), default="few", help="of the closed form")
     parser.add_argument("--output", type=Path, help="folder of scale.csv and scale.svg")
     parser.add_argument("--compare", action="store_true", help="the cache beside memory, for each number of series")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", default=[], help="of the config, after --")
     given = parser.parse_args()
     if given.one:
         folder = Path(given.one)
-        sys.stdout.write(json.dumps(compare(folder) if given.compare else measure(folder, given.overrides)) + "\n")
+        figures = compare(folder) if given.compare else measure(folder, FEATURES[given.features])
+        sys.stdout.write(json.dumps(figures) + "\n")
         return
-    rows = []
+    table = given.output and given.output / ("compare.csv" if given.compare else "scale.csv")
+    rows = read_rows(table) if table else []
+    done = {tuple(row.get(key) for key in KEYS) for row in rows}
     for num_series in given.series:
-        with tempfile.TemporaryDirectory() as made:
-            write_series(Path(made), num_series, given.dtype)
-            arguments = ["--one", made, *(["--compare"] if given.compare else [])]
-            status, text, peak = watched(__file__, [*arguments, "--", *(given.overrides or FEW_FEATURES)])
-            assert status == 0, text
-            measured = {**json.loads(text.splitlines()[-1]), "peak_resident_bytes": peak}
-        rows.append({"series": num_series, "dtype": given.dtype, **measured})
+        if (num_series, given.dtype, None if given.compare else given.features) in done:
+            continue
+        rows.append(measured(num_series, given))
         sys.stdout.write(json.dumps(rows[-1]) + "\n")
         sys.stdout.flush()
-    if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
-        with open(given.output / "scale.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        draw(rows, given.output / "scale.svg")
+        if table:
+            table.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(rows, table)
+    if table and not given.compare:
+        draw(rows, table.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
