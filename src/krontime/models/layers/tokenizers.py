@@ -147,7 +147,7 @@ class RocketPatch(Tokenizer):
         num_dilations: dilations 1, 2, ..., `2 ** (num_dilations - 1)`.
         num_biases: biases for each kernel and dilation.
         difference: whether the first difference of the series is convolved beside the series.
-        seed: of the sampling of biases.
+        seed: of the sampling of biases; None for that of torch's generator, which a run seeds with its own.
     """
 
     token_mean: Tensor
@@ -163,7 +163,7 @@ class RocketPatch(Tokenizer):
         num_dilations: int = 6,
         num_biases: int = 1,
         difference: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(patch_length=patch_length, stride=stride)
         self.features = KernelFeatures(
@@ -172,7 +172,7 @@ class RocketPatch(Tokenizer):
             num_dilations=num_dilations,
             num_biases=num_biases,
             difference=difference,
-            seed=seed,
+            seed=torch.initial_seed() if seed is None else seed,
         )
         num_features = num_channels * self.features.num_features
         self.register_buffer("token_mean", torch.zeros(num_features))

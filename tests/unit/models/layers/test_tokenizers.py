@@ -288,6 +288,18 @@ def test_fitted_features_have_mean_zero_and_deviation_one(name):
     assert (deviation - 1).abs().lt(1e-2).float().mean() > 0.9
 
 
+def test_biases_are_sampled_by_the_seed_of_the_run_unless_one_is_given():
+    def biases(run_seed, **options):
+        torch.manual_seed(run_seed)
+        tokenizer = MAKERS["rocket-plain"](num_channels=2, d_model=D_MODEL, **options)
+        tokenizer.fit(*make_batch(2, 77, batch_size=6))
+        return tokenizer.features.biases
+
+    assert torch.equal(biases(1), biases(1))
+    assert not torch.equal(biases(1), biases(2))
+    assert torch.equal(biases(1, seed=0), biases(2, seed=0))
+
+
 @each_rocket
 def test_biases_lie_among_the_responses_of_training(name):
     tokenizer = make_tokenizer(name)
