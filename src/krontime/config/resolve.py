@@ -1,6 +1,7 @@
 """From a composed config to plain values: the only place, beside the command line, that sees a DictConfig."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,16 @@ def register_resolvers() -> None:
     `${krontime.config_hash:}` known to OmegaConf.
     """
     OmegaConf.register_new_resolver("krontime.user_cache", _user_cache, replace=True)
-    OmegaConf.register_new_resolver("krontime.stem", lambda path: Path(path).stem, replace=True)
+    OmegaConf.register_new_resolver("krontime.stem", _stem, replace=True)
     OmegaConf.register_new_resolver("krontime.last_name", lambda path: path.rpartition(".")[2], replace=True)
     OmegaConf.register_new_resolver("krontime.config_hash", _root_hash, replace=True)
+
+
+def _stem(path: str) -> str:
+    """Return the name of a file without its ending, or of a folder whole, as a run folder can be called."""
+    given = Path(os.path.abspath(path))  # where `.` is what was typed too
+    name = given.name if given.is_dir() else given.stem
+    return re.sub(r"[/\\]", "_", name).lstrip(".") or "data"
 
 
 def _user_cache() -> str:

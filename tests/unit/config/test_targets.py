@@ -422,6 +422,25 @@ def test_parsed_data_lies_where_the_environment_says(
     assert resolve.plain(OmegaConf.create({"cache": "${krontime.user_cache:}"})) == {"cache": expected}
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        (".", "sounds.v2"),
+        ("../sounds.v2/", "sounds.v2"),
+        ("sub/../set.v1.npz", "set.v1"),
+        (".mine", "mine"),
+        ("back\\slash", "back_slash"),
+        ("/", "data"),
+    ],
+)
+def test_a_data_set_is_named_after_its_file_or_folder(typed, name, tmp_path, monkeypatch):
+    for folder in ("sounds.v2", "sounds.v2/.mine", "sounds.v2/back\\slash"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "sounds.v2")
+    config = OmegaConf.create({"data": {"path": typed, "name": "${krontime.stem:${data.path}}"}})
+    assert resolve.plain(config)["data"]["name"] == name
+
+
 def test_no_home_folder_matters_only_where_one_is_needed(monkeypatch: pytest.MonkeyPatch):
     def homeless(*_: object, **__: object) -> str:
         raise RuntimeError("could not determine the home directory")
