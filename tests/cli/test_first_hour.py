@@ -57,6 +57,10 @@ MISTAKES = {
     "option": Mistake("train --seed=3", ("--seed=3", "such as seed=3")),
     "no value": Mistake("train epochs", ("epochs", "expected key=value")),
     "run without its key": Mistake("evaluate outputs/mine", ("such as run=outputs/mine",)),
+    "path without its key": Mistake(
+        "train {site}/good.npz seed=1", ("good.npz: expected key=value, such as data.path=/",)
+    ),
+    "file for a choice": Mistake("train data={site}/good.npz", ("files of your own are given as data.path=/",)),
     "choice": train("model=tnc", "model=tnc", "krontime, patchtst, s4d, tcn", "did you mean tcn?"),
     "choice of nothing": train("optim=null", "optim=null", "adamw"),
     "group": train("modle=tcn", "modle", "did you mean model?"),

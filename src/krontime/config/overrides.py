@@ -149,7 +149,8 @@ def explained(command: str, arguments: Sequence[str], error: Exception) -> list[
             problems.append(_not_an_override(command, text))
         elif override.is_sweep_override() and not is_multirun(arguments):
             key, _, value = text.partition("=")
-            problems.append(f"{text}: expected one value; for one run each add -m, for a list write {key}=[{value}]")
+            as_list = "" if os.path.isdir(config_dir() / key) else f", for a list write {key}=[{value}]"
+            problems.append(f"{text}: expected one value; for one run each add -m{as_list}")
         elif override.is_hydra_override():
             own.append(text)
         elif os.path.isdir(config_dir() / override.key_or_group):  # pathlib's raises where a name is too long
@@ -213,11 +214,21 @@ def _compose(command: str, overrides: list[str]) -> dict[str, Any]:
     return dict(OmegaConf.to_container(compose(command, overrides)))  # type: ignore[arg-type]
 
 
+_KEY_OF_A_PATH = {
+    **dict.fromkeys(("evaluate", "predict", "explain", "export", "report", "probe"), "run"),
+    **dict.fromkeys(("train", "tune", "data"), "data.path"),
+    "sweep-status": "outputs",
+    "verify": "table",
+}
+"""What is most likely meant by a path without a key."""
+
+
 def _not_an_override(command: str, text: str) -> str:
     key, equals, value = text.partition("=")
     if not equals:
+        meant = _KEY_OF_A_PATH.get(command)
         return f"{text}: expected key=value" + (
-            f", such as run={text}" if command in ("evaluate", "predict", "probe") else ""
+            f", such as {meant}={text}" if meant == "run" or (meant and os.path.exists(text)) else ""
         )
     if not re.fullmatch(r"[\w@./+~:-]+", key):
         return f"{text}: {key!r} is no name of a key; expected key=value"
@@ -236,6 +247,8 @@ def _accepted_groups(
         if unknown := _unknown_choices(override):
             near = nearest(unknown[0], options(group))
             hint = f" (did you mean {near}?)" if near else ""
+            if group == "data" and os.path.exists(unknown[0]):
+                hint = f"; files of your own are given as data.path={unknown[0]}"
             problems.append(f"{text}: expected {group} to be one of {', '.join(options(group))}{hint}")
             continue
         if override.is_sweep_override():
