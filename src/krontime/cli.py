@@ -66,7 +66,9 @@ def _main(arguments: list[str], *, is_last: bool) -> None:
     if asked := [argument for argument in overrides if argument in HELP or argument == "--help=all"]:
         is_whole = "--help=all" in asked or "all" in overrides
         shown = [argument for argument in overrides if argument not in asked and argument != "all"]
-        sys.stdout.write(help_of(command, shown, is_whole=is_whole))
+        for part in help_of(command, shown, is_whole=is_whole):
+            sys.stdout.write(part)
+            sys.stdout.flush()
         return
     wanted, overrides, problems = output_keys(overrides)
     with output(quiet=wanted["quiet"], as_json=wanted["json"]):

@@ -13,6 +13,7 @@ import pytest
 
 from krontime import __version__, cli
 from krontime.commands import COMMANDS, hydra_task
+from krontime.commands.help import help_of
 from krontime.config import files as config_files
 from krontime.config.overrides import quoted
 
@@ -61,6 +62,11 @@ def test_help_of_a_command_names_groups_and_keys(command: str, flag: str, capsys
     for key, *_ in config_files.described_keys(config_files.config_dir() / f"{command}.yaml"):
         assert len([line for line in whole.splitlines() if line.startswith(f"  {key}=")]) == 1
     assert ("with --help all lists" in out) == (len(whole) > len(out))
+
+
+def test_help_begins_before_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("krontime.commands.help.groups_and_keys", None)
+    assert next(help_of("train", [], is_whole=True)).startswith("krontime train: ")
 
 
 def test_help_of_train_says_the_keys_of_its_choices(capsys: pytest.CaptureFixture[str]) -> None:

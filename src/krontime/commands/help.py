@@ -1,7 +1,7 @@
 """What `--help` prints: what the schema says of each key, and the configs of a class's own options; nothing heavy."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from krontime.commands import COMMANDS
@@ -71,18 +71,20 @@ def overview() -> str:
     )
 
 
-def help_of(command: str, overrides: Sequence[str], *, is_whole: bool) -> str:
+def help_of(command: str, overrides: Sequence[str], *, is_whole: bool) -> Iterator[str]:
     """Groups and keys of a command, those of the choices among the overrides and of the default ones else.
+
+    What the command does comes at once, before what takes long to import.
 
     Args:
         command: its name.
         overrides: choices of groups; anything else is left aside.
         is_whole: every key, and not only the common ones.
     """
+    yield "\n".join([*_wrapped(f"krontime {command}: {COMMANDS[command][1]}"), "\n"])
     groups, keys = groups_and_keys(command, overrides)
     shown = keys if is_whole or command not in _SHORTENED else _common(command, keys)
-    lines = [*_wrapped(f"krontime {command}: {COMMANDS[command][1]}"), ""]
-    lines += [*_wrapped(config_files.summary(config_files.config_dir() / f"{command}.yaml")), ""]
+    lines = [*_wrapped(config_files.summary(config_files.config_dir() / f"{command}.yaml")), ""]
     lines.append(f"usage: krontime {command} [group=choice ...] [key=value ...]   (-m: one run for each of a,b,c)")
     if groups:
         lines += ["", "groups (group=choice; * marks the choice whose keys follow: name others before --help):"]
@@ -98,7 +100,7 @@ def help_of(command: str, overrides: Sequence[str], *, is_whole: bool) -> str:
         lines += _described(key, meaning)
     if len(shown) < len(keys):
         lines += ["", f"The same with --help all lists {len(keys) - len(shown)} more keys."]
-    return "\n".join(lines) + "\n"
+    yield "\n".join(lines) + "\n"
 
 
 def _common(command: str, keys: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
