@@ -24,7 +24,7 @@ def audit(config: DictConfig) -> Path:
     if options.get("data") is None:
         raise UserError("data=...: expected a data set, such as data=ucr; krontime data lists them")
     output = folder_of(options["output"])
-    if problems := audit_problems(options) or output_problems("output", output, is_folder=False):
+    if problems := audit_problems(options) + output_problems("output", output, is_folder=False):
         raise UserError(problems)
     import torch
 
