@@ -58,10 +58,19 @@ def label_texts(y: np.ndarray) -> np.ndarray:
         if (missing := np.flatnonzero(np.isnan(y))).size:
             raise UserError(f"the label of {_these(missing)} is missing")
         if (broken := y[(y != np.floor(y)) | (np.abs(y) > 2**53)]).size:
-            raise UserError(f"labels such as {broken[0]} are not classes: expected whole numbers or text")
+            raise UserError(
+                f"labels such as {broken[0]} are not classes: expected whole numbers or text (a number to predict, "
+                "regression, is not supported)"
+            )
     elif y.dtype.kind not in "iub":
         raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
     return y.astype(np.int64).astype(str)
+
+
+def several_labels(shape: Sequence[int], num_series: int) -> str:
+    """What to add to a message about labels of a shape: nothing, but where each series has several."""
+    is_several = len(shape) == 2 and shape[0] == num_series and shape[1] > 1
+    return "; several labels of one series (multi-label) are not supported" if is_several else ""
 
 
 def composed(texts: np.ndarray) -> np.ndarray:

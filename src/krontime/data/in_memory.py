@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import class_order, flatten, label_texts, value_problems
+from krontime.data.assemble import class_order, flatten, label_texts, several_labels, value_problems
 from krontime.data.cache import with_checksum
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
@@ -53,7 +53,10 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
     """
     series, labels = as_series(X), np.asarray(y)
     if labels.shape != (len(series),):
-        raise ValueError(f"y has shape {labels.shape}: expected ({len(series)},), a class for each series of X")
+        several = several_labels(labels.shape, len(series))
+        raise ValueError(
+            f"y has shape {labels.shape}: expected ({len(series)},), a class for each series of X{several}"
+        )
     texts = label_texts(labels)
     names = class_order(texts)
     if len(names) < 2:

@@ -121,6 +121,21 @@ def test_broken_files_are_marked_where_asked(audio_run, tmp_path):
     assert rows["error"].notna().tolist() == [False, True, False, False, True]
 
 
+def test_a_folder_of_many_files_of_mixed_rates_with_two_broken(audio_run, tmp_path):
+    for number in range(200):
+        clip(tmp_path / "new" / f"{number:03d}.wav", (60, 400)[number % 2], rate=(2000, 3000, 4000, 8000)[number % 4])
+    for number in (17, 140):
+        path = tmp_path / "new" / f"{number:03d}.wav"
+        path.write_bytes(path.read_bytes()[:40])
+    given = (f"run={audio_run}", f"input={tmp_path / 'new'}", f"output={tmp_path / 'out.csv'}")
+    code, _, _ = told(*given, "resample=true", "on_error=skip")
+    assert code == 3
+    rows = pd.read_csv(tmp_path / "out.csv")
+    assert rows["file"].tolist() == [f"{number:03d}.wav" for number in range(200)]
+    assert rows.index[rows["predicted"].isna()].tolist() == [17, 140]
+    assert rows.index[rows["error"].notna()].tolist() == [17, 140]
+
+
 def test_predictions_are_printed(table_run, tmp_path):
     run, table = table_run
     table.to_csv(tmp_path / "new.csv", index=False)

@@ -105,6 +105,7 @@ def read_annotations(path: Path) -> Annotations:
         rows[str(row[file]).strip()].append({str(key): value for key, value in row.items()})
     if unit is None and (several := [name for name, known in rows.items() if len({r["label"] for r in known}) > 1]):
         raise UserError(
-            f"{path}: {several[0]!r} has several labels; expected one, or columns start and stop for stretches"
+            f"{path}: {several[0]!r} has several labels; expected one (multi-label is not supported), or columns "
+            "start and stop for stretches"
         )
     return Annotations(dict(rows), unit)

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from krontime.console import each
-from krontime.data.assemble import Labels, checked, encode_groups, encode_labels, label_texts, unseen_problems
+from krontime.data.assemble import (
+    Labels,
+    checked,
+    encode_groups,
+    encode_labels,
+    label_texts,
+    several_labels,
+    unseen_problems,
+)
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import Layout, channels_first, read_npz, shape_notes
@@ -217,7 +225,10 @@ def read_container(
         raise UserError(f"{path}: {num_series:,} series: {error}") from error
     for key in ("y", "split", "group"):
         if key in arrays and arrays[key].shape != (num_series,):
-            problems.append(f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series")
+            several = several_labels(arrays[key].shape, num_series) if key == "y" else ""
+            problems.append(
+                f"{key} has shape {arrays[key].shape}: expected ({num_series},), one for each series{several}"
+            )
     split = arrays.get("split")
     if split is not None and split.dtype.kind not in "iufb":
         problems.append(f"split is of type {split.dtype}: expected numbers, 0 (train) or 1 (test)")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import label_texts
+from krontime.data.assemble import label_texts, several_labels
 from krontime.data.recordings import Recording
 from krontime.data.series import Pages, SeriesData
 from krontime.data.sources.files import file_identity
@@ -70,6 +70,7 @@ class StackedSource:
         arrays |= {name: self._array(name) for name in OPTIONAL if (self.path / f"{name}.npy").is_file()}
         problems = [
             f"{name}.npy has shape {array.shape}: expected ({len(X)},), one for each series of X.npy"
+            + (several_labels(array.shape, len(X)) if name == "y" else "")
             for name, array in arrays.items()
             if array.shape != (len(X),)
         ]
