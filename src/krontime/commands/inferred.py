@@ -1,9 +1,10 @@
 """A data set that is given by its path alone: `krontime train data.path=sounds`."""
 
+import re
 from collections.abc import Sequence
 
 from krontime.config import files as config_files
-from krontime.config.overrides import is_multirun
+from krontime.config.overrides import SWEEP, is_multirun
 from krontime.console import notice
 from krontime.errors import UserError
 from krontime.storage import expanded
@@ -22,24 +23,43 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     given = {key: value for key, equals, value in (argument.partition("=") for argument in arguments) if equals}
     keys = [key for key in KEYS if key in given]
     chosen = {"data", "+data", "experiment", "+experiment"} & given.keys()
-    if len(keys) != 1 or chosen or is_multirun(arguments) or not _takes_data(command):
+    if len(keys) != 1 or chosen or not _takes_data(command):
         return list(arguments)
-    from krontime.data.guess import guess
-
     value = given[keys[0]]
+    if is_multirun(arguments) and re.match(SWEEP, value):
+        return list(arguments)
     if not value:
         raise UserError(f"{keys[0]}='': expected a file or a folder")
     if value[:1] in "'\"" and value[-1:] == value[:1]:
         value = value[1:-1]
-    path = expanded(value)
-    if keys[0] == "data.train" and path.is_dir():
-        raise UserError(f"data.train={value!r}: is a folder; expected a file, or data.path={value}")
-    options = guess(path, keys[0])
+    paths = value.split(",") if is_multirun(arguments) else [value]
+    if keys[0] == "data.train" and (folders := [path for path in paths if expanded(path).is_dir()]):
+        raise UserError(f"data.train={folders[0]!r}: is a folder; expected a file, or data.path={folders[0]}")
+    options = _of_all(paths, keys[0])
     if "data.test" in given:
         options.pop("data.test", None)
     notice(" ".join(f"{key}={text}" for key, text in options.items()) + f" (from {keys[0]}={value})")
     rest = [argument for argument in arguments if argument.partition("=")[0] != keys[0]]
     return [*rest, *(f"{key}={text}" for key, text in options.items())]
+
+
+def _of_all(paths: Sequence[str], key: str) -> dict[str, str]:
+    """The choice of `data` and its keys, with a value for each path of a sweep.
+
+    Raises:
+        UserError: one is not there, or nothing reads it, or one choice with one key does not do for all.
+    """
+    from krontime.data.guess import guess
+
+    options, *others = [guess(expanded(path), key) for path in paths]
+    if others and any(
+        len(each) > 2 or each.keys() != options.keys() or each["data"] != options["data"] for each in others
+    ):
+        raise UserError(f"{key}={','.join(paths)}: expected data=KIND beside it, and files of that kind alone")
+    return {
+        name: text if name == "data" else ",".join([text, *(each[name] for each in others)])
+        for name, text in options.items()
+    }
 
 
 def _takes_data(command: str) -> bool:

@@ -20,7 +20,7 @@ WITH_VALUE = (
 )
 """Hydra's own options, but for `--experimental-rerun`, which reads a pickle."""
 
-_SWEEP = r"(choice|range|interval|glob|sort|shuffle|tag)\("
+SWEEP = r"(choice|range|interval|glob|sort|shuffle|tag)\("
 
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 """Launchers that come with an extra of krontime's; that for Ray says so itself."""
@@ -100,7 +100,7 @@ def quoted(argument: str, *, is_sweep: bool = False) -> str:
     if is_list_of_text(key) and re.fullmatch(r"\[[^\[\]{}'\"]*\]", value):
         return f"{key}=[{','.join(_text(item.strip()) for item in value[1:-1].split(',') if item.strip())}]"
     if (value != "null" or is_never_null(key)) and (is_text(key) or (is_list_of_text(key) and value[0] != "[")):
-        if is_sweep and re.match(_SWEEP, value):
+        if is_sweep and re.match(SWEEP, value):
             return argument
         parts = value.split(",") if is_sweep and value[0] not in "[{" else [value]
         return f"{key}={','.join(map(_text, parts))}"

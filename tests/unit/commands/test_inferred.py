@@ -78,10 +78,22 @@ def test_what_is_not_read_is_told(site, name):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["data=npz", "data.path=x"], ["seed=1"], ["-m", "data.path=a,b"], ["experiment=acsf1", "data.path=x"]]
+    "arguments",
+    [["data=npz", "data.path=x"], ["seed=1"], ["-m", "data.path=glob(*)"], ["experiment=acsf1", "data.path=x"]],
 )
 def test_what_was_chosen_stays(arguments):
     assert with_data("train", arguments) == arguments
+
+
+def test_a_sweep_takes_one_path_or_several_of_a_kind(site):
+    one, two = site / "sounds", site / "2024"
+    assert with_data("train", ["-m", f"data.path={one}"]) == ["-m", "data=audio", f"data.path={one}"]
+    assert with_data("train", ["-m", f"data.path={one},{two}"]) == ["-m", "data=audio", f"data.path={one},{two}"]
+    for other in ("set.npz", "Gun"):
+        with pytest.raises(UserError, match="expected data=KIND"):
+            with_data("train", ["-m", f"data.path={one},{site / other}"])
+    with pytest.raises(UserError, match="there is no such file"):
+        with_data("train", ["-m", f"data.path={one},nowhere"])
 
 
 def test_commands_without_data_are_left_alone():
