@@ -7,6 +7,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import numpy as np
 import pandas as pd
 from aeon.classification.base import BaseClassifier
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_random_state
 
 from krontime.config import resolve, targets
 from krontime.config.files import config_dir
+from krontime.config.overrides import explained
 from krontime.config.schema import check_train
 from krontime.data.in_memory import labelled_series
 from krontime.data.series import SeriesData
+from krontime.errors import UserError
 from krontime.metrics import decide
 from krontime.runs.run import train_in
 from krontime.runs.trained_model import TrainedModel
@@ -38,7 +42,7 @@ class KronTimeClassifier(BaseClassifier):
             `{"trainer.max_epochs": 5, "model.depth": 3}`.
         cv: None for one run; a number of folds for as many runs, each with another fold for validation, whose
             probabilities are averaged.
-        random_state: the run's seed; None for 0.
+        random_state: the run's seed; None for 0. A `RandomState` gives another one for each fit.
         verbose: whether to show progress and scores.
         allow: what new series may differ in from those of training: `length` for shorter ones, and for longer ones,
             which are cut then.
@@ -67,7 +71,7 @@ class KronTimeClassifier(BaseClassifier):
         model: str = "krontime",
         options: Mapping[str, Any] | None = None,
         cv: int | None = None,
-        random_state: int | None = None,
+        random_state: "int | np.random.RandomState | None" = None,
         verbose: bool = False,
         allow: Sequence[str] = (),
     ) -> None:
@@ -91,6 +95,8 @@ class KronTimeClassifier(BaseClassifier):
         """Take any 1-D array-like of classes."""
         if y is None:
             raise ValueError("y should be a 1d array: it requires y to be passed, but the target y is None")
+        if np.any(pd.isna(np.asarray(y, dtype=object))):
+            raise ValueError("y contains NaN or None: expected a class for each series")
         labels = np.asarray(y)
         if labels.ndim == 2 and labels.shape[1] == 1:
             warnings.warn(
@@ -98,7 +104,7 @@ class KronTimeClassifier(BaseClassifier):
             )
             labels = labels.ravel()
         if labels.dtype == object:
-            labels = labels.astype(str)
+            labels = np.array(labels.tolist())  # whole numbers stay such
         if labels.dtype.kind == "f" and not np.isfinite(labels).all():
             raise ValueError("y contains NaN or infinity: expected a class for each series")
         if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
@@ -109,14 +115,14 @@ class KronTimeClassifier(BaseClassifier):
         return checked
 
     def _fit(self, X: Any, y: np.ndarray) -> "KronTimeClassifier":
-        data = labelled_series(X, y)
+        data, seed = labelled_series(X, y), _seed(self.random_state)
         folds: list[dict[str, Any]] = [{}]
         if self.cv is not None:
             if not isinstance(self.cv, int) or self.cv < 2:
                 raise ValueError(f"cv={self.cv!r}: expected None, or a number of folds of at least 2")
             method = {"data.validation.method": "kfold", "data.validation.num_folds": self.cv}
             folds = [{**method, "data.validation.fold": fold} for fold in range(self.cv)]
-        self.models_ = [self._train(data, fold) for fold in folds]
+        self.models_ = [self._train(data, {"seed": seed, **fold}) for fold in folds]
         texts = self.models_[0].classes_.tolist()
         named = {text: position for position, text in enumerate(texts)}
         self._columns = [named[_text(name)] for name in self.classes_]
@@ -131,24 +137,36 @@ class KronTimeClassifier(BaseClassifier):
         prior = np.mean([model.prior_ for model in self.models_], axis=0)[self._columns]
         return np.asarray(self.classes_)[decide(self._predict_proba(X), prior)]
 
-    def _train(self, data: SeriesData, fold: Mapping[str, Any]) -> TrainedModel:
+    def _train(self, data: SeriesData, run: Mapping[str, Any]) -> TrainedModel:
         """One run, in a folder of its own that is gone afterwards."""
         with tempfile.TemporaryDirectory() as folder, _silent(not self.verbose):
             run_dir = Path(folder) / "run"
-            train_in(self._config(fold, folder), run_dir, data)
+            train_in(self._config(run, folder), run_dir, data)
             return TrainedModel.load(run_dir)
 
-    def _config(self, fold: Mapping[str, Any], folder: str) -> dict[str, Any]:
-        """The config of `krontime train` with these options, checked."""
+    def _config(self, run: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """The config of `krontime train` with these options, checked.
+
+        Args:
+            run: config keys with their values that set one run apart from others, such as its fold.
+            folder: that the run's output goes to.
+        """
         from hydra import compose, initialize_config_dir
 
-        seed = 0 if self.random_state is None else self.random_state
-        given = {"seed": seed, "logger": [], "trainer.enable_progress_bar": self.verbose, **(self.options or {})}
+        if not isinstance(self.options, Mapping | None):
+            raise ValueError(f"options={self.options!r}: expected config keys with values, as {{'model.depth': 3}}")
+        options = dict(self.options or {})
+        if taken := sorted({"model", "seed", "data", "data.path", "paths.output"} & set(options)):
+            raise ValueError(f"options: expected other keys than {taken}; model and random_state are arguments")
+        given = {"logger": [], "trainer.enable_progress_bar": self.verbose, **options, **run, "paths.output": folder}
         overrides = [f"model={self.model}", "data=npz", f"data.path={folder}/series.npz"]
-        overrides += [f"{key}={_value(value)}" for key, value in {**given, **fold, "paths.output": folder}.items()]
+        overrides += [f"{key}={_value(value)}" for key, value in given.items()]
         resolve.register_resolvers()
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = resolve.plain(compose("train", overrides))
+        try:
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                config = resolve.plain(compose("train", overrides))
+        except Exception as error:
+            raise UserError(explained("train", overrides, error)) from error
         if targets.is_aeon(config):
             raise ValueError(f"model={self.model!r}: expected a model of krontime; use aeon's classifier itself")
         check_train(config, is_multirun=False)
@@ -172,7 +190,10 @@ def _collection(X: Any) -> Any:
     if isinstance(X, list) and X and all(isinstance(series, np.ndarray) for series in X):
         return X
     if not isinstance(X, np.ndarray):
-        X = X.to_numpy() if isinstance(X, pd.DataFrame) else np.asarray(X)
+        try:
+            X = X.to_numpy() if isinstance(X, pd.DataFrame) else np.asarray(X)
+        except ValueError:  # no array: the series are of unequal length
+            return [np.asarray(series, np.float64) for series in X]
     if X.dtype.kind == "c":
         raise ValueError("Complex data not supported: X holds complex numbers")
     if X.dtype == object:
@@ -184,6 +205,15 @@ def _collection(X: Any) -> Any:
     if not X.size:
         raise ValueError(f"0 feature(s) (shape={X.shape}) while a minimum of 1 is required: X is empty")
     return X
+
+
+def _seed(random_state: Any) -> int:
+    """The seed of a run; a generator of numbers gives the next one."""
+    if random_state is None:
+        return 0
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
 
 
 def _text(label: Any) -> str:

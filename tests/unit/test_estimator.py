@@ -100,6 +100,27 @@ def test_columns_are_in_the_order_of_the_classes(y):
     assert (fitted.predict(X) == labels).mean() > 0.8
 
 
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_class_is_refused(missing):
+    X, y = labelled()
+    with pytest.raises(ValueError, match="y contains NaN or None"):
+        classifier().fit(X, [missing, *y[1:]])
+
+
+def test_lists_of_lists_whole_numbers_as_objects_and_a_generator_for_a_seed():
+    X, y = labelled()
+    numbers = np.where(y == "hum", 3, 1)
+    series = [values[0, : 40 + position % 20] for position, values in enumerate(X)]
+    fits = [
+        KronTimeClassifier(options=SMALL, random_state=np.random.RandomState(3)).fit(
+            [values.tolist() for values in series], labels
+        )
+        for labels in (numbers.astype(object), numbers)
+    ]
+    assert [fit.classes_.tolist() for fit in fits] == [[1, 3]] * 2
+    assert np.array_equal(fits[0].predict_proba(series), fits[1].predict_proba(series))
+
+
 def test_folds_are_averaged():
     X, y = labelled()
     folds = KronTimeClassifier(options=SMALL, cv=2).fit(X, y)
@@ -112,7 +133,11 @@ def test_folds_are_averaged():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"options": {"model.d_modle": 8}}, "d_modle"),
+        ({"options": {"model.d_modle": 8}}, r"model.d_modle.*model\.d_model"),
+        ({"options": ["model.d_model=8"]}, "expected config keys with values"),
+        ({"options": {"model": "tcn"}}, "other keys than \\['model'\\]"),
+        ({"model": "kron"}, "model=kron: .*krontime"),
+        ({"random_state": "one"}, "to seed a numpy.random.RandomState"),
         ({"options": {"trainer.max_epochs": -5}}, "trainer.max_epochs"),
         ({"cv": 1}, "cv=1"),
         ({"model": "aeon_quant"}, "aeon_quant"),
