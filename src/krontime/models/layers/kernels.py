@@ -105,11 +105,16 @@ class KernelFeatures(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor, mask: Tensor | None) -> None:
-        """Draw the biases from the responses to training series `(R, L)` at the points where their mask is true."""
+        """Draw the biases from the responses to training series `(R, L)` at the points where their mask is true.
+
+        Each is a little above a response: where a series stands still, many points have responses that differ by
+        rounding alone, and are on one side of it whatever order sums are taken in.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         points = (torch.ones_like(x, dtype=torch.bool) if mask is None else mask).nonzero()
         if not len(points):
             return
+        above = _ROUNDING * x[tuple(points.T)].abs().max()
         for v, view_RL in enumerate(self._views(x, mask)):
             for d, dilation in enumerate(self.dilations):
                 chosen = torch.randint(len(points), (min(len(points), _BIAS_POINTS),), generator=generator)
@@ -117,7 +122,7 @@ class KernelFeatures(nn.Module):
                 responses = self._responses_at(view_RL, row, point, dilation)
                 quantiles = (torch.rand(self.num_biases, generator=generator) + _golden(len(self.kernels))[:, None]) % 1
                 for k, quantile in enumerate(quantiles):
-                    self.biases[v, d, :, k] = torch.quantile(responses[:, k], quantile.to(responses))
+                    self.biases[v, d, :, k] = torch.quantile(responses[:, k], quantile.to(responses)) + above
 
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor | None = None) -> PatchFeatures:
@@ -184,6 +189,9 @@ def _at_once(num_rows: int, step: int) -> list[slice]:
         return [slice(None)]
     return [slice(start, start + step) for start in range(0, num_rows, step)]
 
+
+_ROUNDING = 1e-5
+"""Times the largest value: more than rounding in float32 changes a response by."""
 
 _BIAS_POINTS = 10_000
 """Training points whose responses give the quantiles that biases are drawn from."""

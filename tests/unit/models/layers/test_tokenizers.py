@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from krontime.models.layers.kernels import minirocket_kernels
+from krontime.models.layers.kernels import KernelFeatures, minirocket_kernels
 from krontime.models.layers.stem import ResidualStem
 from krontime.models.layers.tokenizers import ConvPatch, LinearPatch, RocketPatch, Tokenizer
 
@@ -274,6 +274,15 @@ def test_rows_are_worked_through_in_parts_without_a_seam(name, monkeypatch):
     whole = tokenizer(x, mask)
     monkeypatch.setattr("krontime.models.layers.kernels._CPU_POINTS", 160)
     torch.testing.assert_close(tokenizer(x, mask), whole)
+
+
+def test_points_where_a_series_stands_still_are_on_one_side_of_a_bias_whatever_the_rounding():
+    levels = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    x = 10 * levels.repeat_interleave(50, dim=1)
+    features = KernelFeatures(patch_length=50, stride=50, num_dilations=3)
+    features.fit(x, None)
+    single = features(x).values
+    torch.testing.assert_close(features.double()(x.double()).values.float(), single, atol=1e-3, rtol=0)
 
 
 @each_rocket
