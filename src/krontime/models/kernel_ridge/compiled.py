@@ -94,35 +94,45 @@ def _count(words):
 
 
 @_jit()
-def _longest_run(words, run, longest):
+def _longest_run(words, run, longest, begins):
     """Continue the search for the longest run of ones over further words.
+
+    Nothing in it is a branch that the next word decides, which a processor could not foresee.
 
     Args:
         words: the next 64 points each, lowest bit first.
         run: length of the run that the words before end with.
         longest: length of the longest run up to there.
+        begins: as many words, for what is computed.
 
     Returns:
         `run` and `longest` after these words.
     """
-    for word in words:
-        if word == _ALL_ONES:
-            run += 64
-            longest = max(longest, run)
-            continue
-        longest = max(longest, run + np.int64(_num_trailing_zeros(~word)))
-        run = np.int64(_num_leading_zeros(~word))
-        if word and longest < 64:  # a bit is left where a run begins that is longer than the longest
-            left, covered = longest, 1
-            while left > 0 and word:
-                step = min(covered, left)
-                word &= word >> np.uint64(step)
-                left -= step
-                covered += step
-            while word:
-                longest += 1
-                word &= word >> np.uint64(1)
-    return run, max(longest, run)
+    if longest < 64:
+        left, covered = longest, 1
+        some = np.uint64(0)
+        for w in range(_WORDS):
+            begins[w] = words[w]
+            some |= words[w]
+        while left > 0:  # leave a one where a run within a word begins that is longer than the longest
+            step = min(covered, left)
+            some = np.uint64(0)
+            for w in range(_WORDS):
+                begins[w] &= begins[w] >> np.uint64(step)
+                some |= begins[w]
+            left -= step
+            covered += step
+        while some:
+            longest += 1
+            some = np.uint64(0)
+            for w in range(_WORDS):
+                begins[w] &= begins[w] >> np.uint64(1)
+                some |= begins[w]
+    for w in range(_WORDS):  # runs over the end of a word
+        first_ones = np.int64(_num_trailing_zeros(~words[w]))
+        longest = max(longest, run + first_ones)
+        run = run + 64 if first_ones == 64 else np.int64(_num_leading_zeros(~words[w]))
+    return run, longest
 
 
 @_jit()
@@ -209,7 +219,7 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
     response = np.empty(TILE, np.float32)
     words = np.empty(_WORDS, np.uint64)
     kept = np.empty((2, _WORDS), np.uint64)  # a tile's observed points, and those whose taps all lie inside
-    seen = np.empty(_WORDS, np.uint64)
+    seen, begins = np.empty(_WORDS, np.uint64), np.empty(_WORDS, np.uint64)
     mask_as_float = np.zeros(TILE, np.float32)
     for r in range(len(x)):
         end = ends[r]
@@ -262,12 +272,12 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
                             response[j] = response[j] if mask_as_float[j] > 0 else -np.inf
                     for q in range(num_biases):
                         f = k * num_biases + q
-                        _pack(response, bias[f], words)
-                        words &= kept[inner]
+                        for w in range(_WORDS):
+                            words[w] = _above(response, 64 * w, bias[f]) & kept[inner, w]
                         above = _count(words)
                         count[f] += above
                         if poolings > 1:
-                            run[f], longest[f] = _longest_run(words, run[f], longest[f])
+                            run[f], longest[f] = _longest_run(words, run[f], longest[f], begins)
                         if poolings == 4:
                             total[f] += _excess(response, low if inner else 0, high if inner else m, bias[f])
                             position[f] += _positions(words) + start * above
