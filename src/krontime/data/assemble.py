@@ -64,7 +64,7 @@ def label_texts(y: np.ndarray) -> np.ndarray:
             )
     elif y.dtype.kind not in "iub":
         raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
-    return y.astype(np.int64).astype(str)
+    return y.astype(np.uint64 if y.dtype.kind == "u" else np.int64).astype(str)
 
 
 def several_labels(shape: Sequence[int], num_series: int) -> str:

@@ -120,6 +120,7 @@ def test_missing_values_as_nan_or_coded_in_some_channels(write, make):
         (np.array(["b", "a", "b", "a", "b", "a"]), np.array(["b", "unused", "a"]), ("b", "a")),
         (np.array([2, 0, 2, 0, 2, 0]), np.array(["x", "unused", "z"]), ("x", "z")),
         (np.array([0, 1, 0, 1, 0, 1]), np.array([50, 60]), ("50", "60")),
+        (np.array([0, 2**63, 0, 2**63, 0, 2**63], np.uint64), None, ("0", str(2**63))),
     ],
 )
 def test_labels_of_any_plain_type(write, y, classes, names):
