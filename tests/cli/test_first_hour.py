@@ -97,6 +97,7 @@ MISTAKES = {
     "no devices": train("trainer.devices=0", "trainer.devices=0", "at least 1"),
     "strategy": train("trainer.strategy=magic", "strategy='magic'", "ddp"),
     "gradient clipping": train("trainer.gradient_clip_val=-1", "gradient_clip_val=-1", "at least 0"),
+    "validation never": train("+trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch=0", "at least 1"),
     "what a run sets itself": train("+trainer.num_sanity_val_steps=3", "num_sanity_val_steps=3", "set by krontime"),
     "another folder of Lightning's": train(
         "+trainer.default_root_dir=x", "default_root_dir='x'", "paths.output=FOLDER"

@@ -165,6 +165,9 @@ def _length_problems(config: Mapping[str, Any]) -> list[str]:
     max_steps = trainer.get("max_steps")
     if isinstance(max_steps, int) and max_steps < 1 and max_steps != -1:
         problems.append(f"trainer.max_steps={max_steps}: expected at least 1, or -1 for no limit")
+    epochs = trainer.get("check_val_every_n_epoch")
+    if isinstance(epochs, int) and epochs < 1:
+        problems.append(f"trainer.check_val_every_n_epoch={epochs}: expected at least 1")
     for key in ("fast_dev_run", "overfit_batches"):
         if trainer.get(key):
             problems.append(
