@@ -80,6 +80,8 @@ def explained(
             f"data.num_workers={config['data']['num_workers']}: a process that reads data {reason}; expected memory "
             f"for all of them, or fewer, and files that are left alone while they are read{_RESUMES}"
         )
+    if said := _refused_by_trainer(error, config["trainer"]):
+        return UserError(said)
     return None
 
 
@@ -102,6 +104,16 @@ def is_rank_lost(error: BaseException) -> bool:
         or "remote process exited or there was a network error" in text
         or type(error).__name__ in ("DistNetworkError", "DistBackendError")
     )
+
+
+def _refused_by_trainer(error: BaseException, options: Mapping[str, Any]) -> str | None:
+    """Name the option of the trainer that Lightning refuses once it knows how many batches there are."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, Exception) or not frames or "lightning" not in Path(frames[-1].filename).parts:
+        return None
+    named = [f"trainer.{key}={value!r}" for key, value in options.items() if f"`{key}`" in text]
+    return f"{', '.join(named)}: {text}" if named else None
 
 
 def _reader_ended(error: BaseException) -> str | None:

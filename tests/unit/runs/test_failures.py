@@ -5,12 +5,13 @@ import logging
 from pathlib import Path
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import DistBackendError, DistNetworkError
 
 from krontime.runs.failures import explained, storage_problem
 from krontime.training.quiet import quiet_lightning
 
-CONFIG = {"data": {"num_workers": 0}}
+CONFIG = {"data": {"num_workers": 0}, "trainer": {}}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,22 @@ def test_a_lost_rank_is_explained(error: BaseException) -> None:
     assert told is not None
     assert "another process of this training ended" in str(told)
     assert "the same command" in str(told)
+
+
+@pytest.mark.parametrize("option", [{"limit_train_batches": 0.001}, {"val_check_interval": 100}])
+def test_an_option_that_the_number_of_batches_rules_out_is_the_trainers(tmp_path: Path, option: dict) -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    options = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, **option}
+    quiet_lightning()
+    trainer = Trainer(**options, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    with pytest.raises((ValueError, MisconfigurationException)) as raised:
+        trainer.fit(BoringModel())
+    (key, value), *_ = option.items()
+    told = explained(raised.value, {**CONFIG, "trainer": options}, tmp_path)
+    assert str(told).startswith(f"trainer.{key}={value}: ")
+    assert explained(raised.value, {**CONFIG, "trainer": {"max_epochs": 1}}, tmp_path) is None
 
 
 @pytest.mark.parametrize(
