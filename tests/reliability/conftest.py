@@ -1,8 +1,6 @@
 """The kill matrix's way of running something in a child, for tests that harm a process or its files."""
 
-import importlib.util
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +14,13 @@ def undrawn(quick_plots: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def matrix(environment: None) -> ModuleType:
-    """`kill_matrix.py` as a module."""
-    path = Path(__file__).with_name("kill_matrix.py")
-    spec = importlib.util.spec_from_file_location("kill_matrix", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kill_matrix"] = module  # where its dataclasses look
-    spec.loader.exec_module(module)
-    return module
+def matrix(environment: None) -> Iterator[ModuleType]:
+    """`kill_matrix.py` as a module; what lies beside it can be imported, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        import kill_matrix
+
+        yield kill_matrix
 
 
 @pytest.fixture

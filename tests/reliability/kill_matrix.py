@@ -26,11 +26,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import progress  # noqa: F401 -- what a run imports late, for all children at once
+from measuring import plain_config
 
-from krontime.config import resolve
-from krontime.config.files import config_dir
 from krontime.config.identity import without_folders
 from krontime.runs import load, run
 from krontime.runs.plot import curves  # noqa: F401
@@ -102,8 +100,7 @@ def write_data(folder: Path) -> Path:
 def config(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The plain config of a run."""
     given = (f"data.path={folder / 'data.npz'}", f"paths.cache={folder / 'cache'}", *TINY, *overrides)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return resolve.plain(compose("train", list(given)))
+    return plain_config("train", given)
 
 
 def attempt(task: Callable[[], Any], delay_s: float | None, number: int) -> tuple[int, str, float]:
@@ -340,7 +337,6 @@ def prepare_parent() -> None:
     """One thread, and all that children share is left alone by the garbage collector."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    resolve.register_resolvers()
     gc.freeze()
 
 

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
+from hydra import compose, initialize_config_dir
+
+from krontime.config import resolve
+from krontime.config.files import config_dir
 
 
 def plain_config(command: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The config of a command in plain types."""
-    from hydra import compose, initialize_config_dir
-
-    from krontime.config import resolve
-    from krontime.config.files import config_dir
-
     resolve.register_resolvers()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return resolve.plain(compose(command, list(overrides)))

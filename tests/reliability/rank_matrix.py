@@ -21,11 +21,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from kill_matrix import attempt, be_child, prepare_parent
+from measuring import plain_config
 
-from krontime.config import resolve
-from krontime.config.files import config_dir
 from krontime.runs import load, run
 from krontime.runs.record import Record
 from krontime.training.module import SeriesClassifier
@@ -86,8 +84,7 @@ def overrides(folder: Path, on: Sequence[str]) -> tuple[str, ...]:
 
 def config(folder: Path, options: Sequence[str]) -> dict[str, Any]:
     """The plain config of a run."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return resolve.plain(compose("train", [f"paths.cache={folder / 'cache'}", *options]))
+    return plain_config("train", [f"paths.cache={folder / 'cache'}", *options])
 
 
 def together(job: Job, *, world_size: int = 2, grace_s: float = 60.0) -> list[tuple[int, str]]:

@@ -1,8 +1,6 @@
 """Two processes that train together: as one with the same batches, and what becomes of a job that loses one."""
 
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,14 +11,11 @@ from krontime.runs.record import Record, Status
 
 
 @pytest.fixture(scope="module")
-def ranks(matrix: ModuleType) -> Iterator[ModuleType]:
+def ranks(matrix: ModuleType) -> ModuleType:
     """`rank_matrix.py` as a module; it imports `kill_matrix`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        import rank_matrix
+    import rank_matrix
 
-        yield rank_matrix
-        sys.modules.pop("rank_matrix")
+    return rank_matrix
 
 
 @pytest.fixture(scope="module")

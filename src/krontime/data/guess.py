@@ -30,6 +30,9 @@ OTHERS = {
     ".dat": _RECORDS,
     ".xlsx": "saved as .csv it is read",
 }
+SINGLE = (".npz", ".ts", ".csv", ".tsv")
+"""Endings of files that hold a data set each."""
+
 MAX_SEEN = 20_000
 MAX_ROWS = 20
 
@@ -75,11 +78,11 @@ def _of_folder(path: Path, key: str) -> dict[str, str]:
     kinds = Counter(file.suffix.lower() for file in below if file.parent != path)
     if any(kinds[suffix] for suffix in RECORDINGS):
         return {"data": "audio", "data.path": str(path)}
-    single = [file for file in files if file.suffix.lower() in (".npz", ".ts", ".csv", ".tsv")]
+    single = [file for file in files if file.suffix.lower() in SINGLE]
     if single:
         names = ", ".join(f"{key}={file}" for file in single[:5])
         raise UserError(f"{key}={str(path)!r}: is a folder; expected one of its files, such as {names}")
-    if inner := sorted({file.parent for file in below if file.suffix.lower() in (".npz", ".ts", ".csv", ".tsv")}):
+    if inner := sorted({file.parent for file in below if file.suffix.lower() in SINGLE}):
         names = ", ".join(f"{key}={folder}" for folder in inner[:5])
         raise UserError(f"{key}={str(path)!r}: its files are in folders below; expected one of them, such as {names}")
     kinds.update(file.suffix.lower() for file in files)

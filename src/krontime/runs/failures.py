@@ -110,7 +110,7 @@ def _refused_by_trainer(error: BaseException, options: Mapping[str, Any]) -> str
     """Name the option of the trainer that Lightning refuses once it knows how many batches there are."""
     text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, Exception) or not frames or "lightning" not in Path(frames[-1].filename).parts:
+    if not frames or "lightning" not in Path(frames[-1].filename).parts:
         return None
     named = [f"trainer.{key}={value!r}" for key, value in options.items() if f"`{key}`" in text]
     return f"{', '.join(named)}: {text}" if named else None
