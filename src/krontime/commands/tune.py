@@ -170,6 +170,8 @@ class Search:
             failures += [problem] if problem else []
             if len(failures) >= LEAST_TRIALS and not self.study.completed():
                 raise UserError([f"no trial has worked yet, of {len(self.study.ended())}:", *dict.fromkeys(failures)])
+        if self.study.is_exhausted:
+            log.info("the sampler has tried all options: %d trials of %d", len(self.study.ended()), num_trials)
 
     def _run(self, task: "ClaimedTrial") -> str | None:
         """Run one trial, and note how it ended; what is wrong with its options, or None."""

@@ -65,6 +65,7 @@ class SharedStudy:
 
     Attributes:
         study: Optuna's.
+        is_exhausted: whether a sampler that counts has said that all options were tried.
 
     Raises:
         UserError: the folder holds another search.
@@ -86,6 +87,7 @@ class SharedStudy:
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.sampler = sampler
+        self.is_exhausted = False
         self._lock = FileLock(folder / "search.lock")
         with self._lock:
             self._storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
@@ -96,6 +98,7 @@ class SharedStudy:
                 pruner=pruner,
                 load_if_exists=True,
             )
+            self.study.stop = self._stop  # type: ignore[method-assign]  # Optuna's own raises outside `optimize`
             stored = self.study.user_attrs.get(ABOUT)
             if stored is None:
                 self.study.set_user_attr(ABOUT, about)
@@ -107,9 +110,11 @@ class SharedStudy:
                 )
 
     def next(self, space: Space, num_trials: int) -> ClaimedTrial | None:
-        """Begin a trial; None where as many as asked for have ended or are running, in whichever process."""
+        """Begin a trial; None where enough have ended or are running, in whichever process, or all were tried."""
         from optuna.trial import TrialState
 
+        if self.is_exhausted:
+            return None
         with self._lock:
             self._give_up_dead()
             taken = self.ended() + self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -132,6 +137,9 @@ class SharedStudy:
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         self.study.tell(task.trial, value, state=state)
         self._unlock(task.lock)
+
+    def _stop(self) -> None:
+        self.is_exhausted = True
 
     def is_last_try(self, task: ClaimedTrial) -> bool:
         """Whether the options of a trial have failed so often that they are not tried again if they fail now."""

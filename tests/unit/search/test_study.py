@@ -59,6 +59,22 @@ def test_trials_are_counted_over_commands_and_the_rest_is_the_same(tmp_path):
     assert len({tuple(overrides) for overrides in whole}) == 6
 
 
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+@pytest.mark.parametrize("name", ["brute force", "grid"])
+def test_a_sampler_that_counts_ends_the_search_when_all_options_are_tried(tmp_path, name):
+    """Optuna's `Study.stop` raises where trials are asked for and told (optuna issue 4121)."""
+    samplers = optuna.samplers
+    sampler = samplers.GridSampler({"y": ["a", "b"]}, seed=0) if name == "grid" else samplers.BruteForceSampler(seed=0)
+    study = SharedStudy(tmp_path, direction="minimize", about={}, sampler=lambda number: sampler, pruner=None)
+    options = []
+    while (task := study.next(Space({"y": ["a", "b"]}), 9)) is not None:
+        study.end(task, value=1.0)
+        options += task.overrides
+    assert sorted(options) == ["y=a", "y=b"]
+    assert study.is_exhausted
+    assert len(study.completed()) == 2
+
+
 def test_several_processes_end_exactly_as_many_trials_as_asked_for(tmp_path):
     shared(tmp_path)
     children = [FORK.Process(target=lambda: run(shared(tmp_path), 12)) for _ in range(3)]
