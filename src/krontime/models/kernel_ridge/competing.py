@@ -59,7 +59,7 @@ class CompetingKernels(Features):
             return traced.compete(rows.x, rows.seen, weight, self.dilations)
         if rows.x.device.type != "cpu":
             return reference.compete(rows.x, rows.seen, weight, self.dilations)
-        from krontime.models.kernel_ridge.compiled import compete
+        from krontime.models.kernel_ridge.compiled_competing import compete
 
         x, ends, mask, _ = rows.arrays()
         out = np.empty((len(x), 2, *weight.shape[:3]), np.float32)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 TILE = 512
 """Time points whose responses are held at once: nine shifted copies of a tile fit a CPU's first cache."""
 
 
-def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function so that it runs without the GIL; cache the result on disk where a folder can be written."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,8 +31,11 @@ def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-_REORDER = {"reassoc", "nsz"}
+REORDER = {"reassoc", "nsz"}
 """Only sums may be reordered; no multiplication is contracted with an addition, and infinity stays what it is."""
+
+_LANES = 16
+"""Time points that are compared at once."""
 
 _WORDS = TILE // 64
 """Number of 64-bit words that hold a bit for each point of a tile."""
@@ -61,30 +65,131 @@ _num_trailing_zeros = _bit_operation("cttz", False)
 _num_leading_zeros = _bit_operation("ctlz", False)
 
 
+def vector_of(builder: ir.IRBuilder, data: ir.Value, index: ir.Value, kind: ir.VectorType) -> ir.Value:
+    """Load the vector of that type that begins at an index of an array's data."""
+    return builder.load(builder.bitcast(builder.gep(data, [index]), kind.as_pointer()), align=4)
+
+
+def everywhere(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    """Make the vector of that type which holds one value everywhere."""
+    undefined, int32 = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, value, int32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(int32, kind.count), [0] * kind.count))
+
+
+def _llvm(builder: ir.IRBuilder, name: str, result: ir.Type, value: ir.Value) -> ir.Value:
+    """Call LLVM's own function of that name."""
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [value.type]), name)
+    return builder.call(function, [value])
+
+
+def data_of(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> list[ir.Value]:
+    """List the arguments of an intrinsic, and of arrays the pointer to their data."""
+    return [
+        context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, arguments, strict=True)
+    ]
+
+
 @intrinsic
-def _above(typing_context, values, start, bias):
-    """Make a compiled function of `values[start : start + 64] > bias` as a word: LLVM compares whole vectors."""
+def _mark_above(typing_context, values, start, added, start_added, biases, first, count, words, word):
+    """Make a compiled function that sets `words[q, word]` to `values + added > biases[first + q]`, q up to `count`.
+
+    It does so for the 64 points from `start` of `values` and `start_added` of `added`, the first in the lowest bit. The
+    sums stay in the processor's registers for all biases.
+    """
 
     def generate(context, builder, signature, arguments):
-        vector, int32 = ir.VectorType(ir.FloatType(), 64), ir.IntType(32)
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        part = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer()), align=4)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[2], int32(0))
-        everywhere = ir.Constant(ir.VectorType(int32, 64), [0] * 64)
-        bound = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), everywhere)
-        return builder.bitcast(builder.fcmp_ordered(">", part, bound), ir.IntType(64))
+        kind, bits = ir.VectorType(ir.FloatType(), _LANES), ir.IntType(_LANES)
+        values, start, added, start_added, biases, first, count, words, word = data_of(
+            context, builder, signature, arguments
+        )
+        parts = [start.type(_LANES * i) for i in range(64 // _LANES)]
+        totals = [
+            builder.fadd(
+                vector_of(builder, values, builder.add(start, part), kind),
+                vector_of(builder, added, builder.add(start_added, part), kind),
+            )
+            for part in parts
+        ]
+        words = builder.bitcast(words, bits.as_pointer())
+        with cgutils.for_range(builder, count) as loop:
+            bias = everywhere(builder, builder.load(builder.gep(biases, [builder.add(first, loop.index)])), kind)
+            position = builder.add(builder.mul(loop.index, word.type(_WORDS)), word)
+            for i, total in enumerate(totals):
+                part = builder.add(builder.mul(position, word.type(len(totals))), word.type(i))
+                is_above = builder.bitcast(builder.fcmp_ordered(">", total, bias), bits)
+                builder.store(is_above, builder.gep(words, [part]))
+        return context.get_dummy_value()
 
-    return types.uint64(types.Array(types.float32, 1, "C"), types.intp, types.float32), generate
+    given = (values, start, added, start_added, biases, first, count, words, word)
+    return types.void(*given), generate
 
 
-@_jit()
-def _pack(values, bias, words):
-    """Fill `words` with a bit for each value of a tile: 1 where it is above the bias, the first in the lowest bit."""
+@intrinsic
+def _keep(typing_context, words, kept):
+    """Make a compiled function that clears the ones of eight words that `kept` has not, and counts those that stay."""
+
+    def generate(context, builder, signature, arguments):
+        kind, int64 = ir.VectorType(ir.IntType(64), _WORDS), ir.IntType(64)
+        words, kept = data_of(context, builder, signature, arguments)
+        both = builder.and_(vector_of(builder, words, int64(0), kind), vector_of(builder, kept, int64(0), kind))
+        builder.store(both, builder.bitcast(words, kind.as_pointer()), align=8)
+        bits = _llvm(builder, f"llvm.ctpop.v{_WORDS}i64", kind, both)
+        return _llvm(builder, f"llvm.vector.reduce.add.v{_WORDS}i64", int64, bits)
+
+    return types.int64(words, kept), generate
+
+
+@intrinsic
+def _longest_within(typing_context, words):
+    """Make a compiled function that returns the longest run of ones that lies within one of the eight words.
+
+    A one is left where as many ones follow one another as the largest power of two that some word has, then as many as
+    that and the next smaller powers that it has, too. No branch depends on the words, which a processor can't foresee.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind, byte, int64 = ir.VectorType(ir.IntType(64), _WORDS), ir.IntType(8), ir.IntType(64)
+        (words,) = data_of(context, builder, signature, arguments)
+
+        def shortened(begins, step):
+            """Of the ones, those that have another one so many places further on."""
+            return builder.and_(begins, builder.lshr(begins, ir.Constant(kind, [step] * _WORDS)))
+
+        def is_any(begins):
+            is_set = builder.icmp_unsigned("!=", begins, ir.Constant(kind, [0] * _WORDS))
+            return builder.icmp_unsigned("!=", builder.bitcast(is_set, byte), byte(0))
+
+        begins = [vector_of(builder, words, int64(0), kind)]  # where 1, 2, 4, ... 64 ones begin
+        for bit in range(6):
+            begins.append(shortened(begins[-1], 1 << bit))
+        power, current = int64(0), begins[0]
+        for bit, of_power in enumerate(begins):
+            has_any = is_any(of_power)
+            power = builder.select(has_any, int64(1 << bit), power)
+            current = builder.select(has_any, of_power, current)
+        length = power
+        for bit in reversed(range(6)):
+            longer = shortened(current, 1 << bit)
+            is_run = builder.and_(is_any(longer), builder.icmp_signed("<", int64(1 << bit), power))
+            current = builder.select(is_run, longer, current)
+            length = builder.select(is_run, builder.add(length, int64(1 << bit)), length)
+        return length
+
+    return types.int64(words), generate
+
+
+@jit()
+def _pack(flags, words):
+    """Fill `words` with a bit for each flag of a tile, the first in the lowest bit."""
     for w in range(len(words)):
-        words[w] = _above(values, 64 * w, bias)
+        words[w] = np.uint64(0)
+        for j in range(64):
+            words[w] |= np.uint64(flags[64 * w + j]) << np.uint64(j)
 
 
-@_jit()
+@jit()
 def _count(words):
     """Count the ones in the words."""
     count = np.uint64(0)
@@ -93,41 +198,19 @@ def _count(words):
     return np.int64(count)
 
 
-@_jit()
-def _longest_run(words, run, longest, begins):
-    """Continue the search for the longest run of ones over further words.
-
-    Nothing in it is a branch that the next word decides, which a processor could not foresee.
+@jit()
+def _longest_run(words, run, longest):
+    """Continue the search for the longest run of ones over the words of a tile.
 
     Args:
         words: the next 64 points each, lowest bit first.
         run: length of the run that the words before end with.
         longest: length of the longest run up to there.
-        begins: as many words, for what is computed.
 
     Returns:
         `run` and `longest` after these words.
     """
-    if longest < 64:
-        left, covered = longest, 1
-        some = np.uint64(0)
-        for w in range(_WORDS):
-            begins[w] = words[w]
-            some |= words[w]
-        while left > 0:  # leave a one where a run within a word begins that is longer than the longest
-            step = min(covered, left)
-            some = np.uint64(0)
-            for w in range(_WORDS):
-                begins[w] &= begins[w] >> np.uint64(step)
-                some |= begins[w]
-            left -= step
-            covered += step
-        while some:
-            longest += 1
-            some = np.uint64(0)
-            for w in range(_WORDS):
-                begins[w] &= begins[w] >> np.uint64(1)
-                some |= begins[w]
+    longest = max(longest, _longest_within(words))
     for w in range(_WORDS):  # runs over the end of a word
         first_ones = np.int64(_num_trailing_zeros(~words[w]))
         longest = max(longest, run + first_ones)
@@ -135,7 +218,7 @@ def _longest_run(words, run, longest, begins):
     return run, longest
 
 
-@_jit()
+@jit()
 def _positions(words):
     """Sum the positions of the ones: of each bit of a position, how many ones have it."""
     total = np.int64(0)
@@ -147,7 +230,7 @@ def _positions(words):
     return total
 
 
-@_jit(fastmath=_REORDER)
+@jit(fastmath=REORDER)
 def _excess(values, low, high, bias):
     """Sum by how much the values in `[low, high)` are above the bias, where they are."""
     total = np.float32(0)
@@ -157,7 +240,7 @@ def _excess(values, low, high, bias):
     return total
 
 
-@_jit()
+@jit()
 def _set_bits(words, low, high):
     """Fill `words` with ones in `[low, high)` and zeros elsewhere."""
     for w in range(len(words)):
@@ -168,7 +251,7 @@ def _set_bits(words, low, high):
             words[w] = ones << np.uint64(start)
 
 
-@_jit()
+@jit()
 def sample_responses(x, ends, seen, dilation, taps, responses, num_points):
     """Compute the responses of each of MiniRocket's kernels to a row of its own, at evenly spaced observed points.
 
@@ -197,7 +280,7 @@ def sample_responses(x, ends, seen, dilation, taps, responses, num_points):
             responses[k, i] = np.float32(3) * of_taps - total
 
 
-@_jit()
+@jit()
 def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, poolings, out):
     """Pool the responses of MiniRocket's kernels over each row; see `reference.pool_kernels`.
 
@@ -215,16 +298,16 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
     """
     num_kernels = len(taps)
     pad = 4 * dilations.max()
-    alpha = np.empty(TILE, np.float32)
+    alpha, prefix = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
     response = np.empty(TILE, np.float32)
-    words = np.empty(_WORDS, np.uint64)
+    words = np.zeros((max(1, (offsets[1:] - offsets[:-1]).max() // num_kernels), _WORDS), np.uint64)
     kept = np.empty((2, _WORDS), np.uint64)  # a tile's observed points, and those whose taps all lie inside
-    seen, begins = np.empty(_WORDS, np.uint64), np.empty(_WORDS, np.uint64)
-    mask_as_float = np.zeros(TILE, np.float32)
+    seen = np.empty(_WORDS, np.uint64)
+    is_seen = np.zeros(TILE, np.bool_)
     for r in range(len(x)):
         end = ends[r]
         has_mask = mask.shape[1] > 0
-        once = np.zeros(end + 2 * pad, np.float32)
+        once = np.zeros(end + 2 * pad + TILE, np.float32)
         once[pad : pad + end] = x[r, :end]
         thrice = np.float32(3) * once
         for d in range(len(dilations)):
@@ -240,47 +323,51 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
             observed = np.zeros(2, np.int64)  # in the whole row, and where no tap lies outside
             border = 4 * dilation if end > 8 * dilation else 0
             for start in range(0, end, TILE):
-                m = min(TILE, end - start)  # points of this tile
+                m = min(TILE, end - start)  # points of this tile; what is computed beyond them is not kept
                 at = pad - 4 * dilation + start
-                alpha[:m] = once[at : at + m]
+                alpha[:] = once[at : at + TILE]
                 for tap in range(1, 9):
-                    shifted = once[at + tap * dilation : at + tap * dilation + m]
-                    for j in range(m):
+                    shifted = once[at + tap * dilation : at + tap * dilation + TILE]
+                    for j in range(TILE):
                         alpha[j] += shifted[j]
                 low = min(max(border - start, 0), m)
                 high = max(min(end - border - start, m), low)
                 _set_bits(kept[0], 0, m)
                 _set_bits(kept[1], low, high)
                 if has_mask:
-                    for j in range(TILE):
-                        mask_as_float[j] = np.float32(mask[r, start + j]) if j < m else np.float32(0)
-                    _pack(mask_as_float, np.float32(0), seen)
+                    is_seen[:m] = mask[r, start : start + m]
+                    is_seen[m:] = False
+                    _pack(is_seen, seen)
                     kept[0] &= seen
                     kept[1] &= seen
                 observed[0] += _count(kept[0])
                 observed[1] += _count(kept[1])
-                response[m:] = 0
                 for k in range(num_kernels):
-                    first_tap = thrice[at + taps[k, 0] * dilation : at + taps[k, 0] * dilation + m]
-                    second_tap = thrice[at + taps[k, 1] * dilation : at + taps[k, 1] * dilation + m]
-                    third_tap = thrice[at + taps[k, 2] * dilation : at + taps[k, 2] * dilation + m]
-                    for j in range(m):
-                        response[j] = ((first_tap[j] - alpha[j]) + second_tap[j]) + third_tap[j]
+                    if k == 0 or taps[k, 0] != taps[k - 1, 0] or taps[k, 1] != taps[k - 1, 1]:
+                        first_tap = thrice[at + taps[k, 0] * dilation : at + taps[k, 0] * dilation + TILE]
+                        second_tap = thrice[at + taps[k, 1] * dilation : at + taps[k, 1] * dilation + TILE]
+                        for j in range(TILE):
+                            prefix[j] = (first_tap[j] - alpha[j]) + second_tap[j]
+                    third = at + taps[k, 2] * dilation
+                    for w in range((m + 63) // 64):
+                        _mark_above(prefix, 64 * w, thrice, third + 64 * w, bias, k * num_biases, num_biases, words, w)
                     inner = (d + k) % 2
-                    if has_mask and poolings == 4:
-                        for j in range(m):
-                            response[j] = response[j] if mask_as_float[j] > 0 else -np.inf
+                    if poolings == 4:
+                        third_tap = thrice[third : third + TILE]
+                        for j in range(TILE):
+                            response[j] = prefix[j] + third_tap[j]
+                        if has_mask:
+                            for j in range(TILE):
+                                response[j] = response[j] if is_seen[j] else -np.inf
                     for q in range(num_biases):
                         f = k * num_biases + q
-                        for w in range(_WORDS):
-                            words[w] = _above(response, 64 * w, bias[f]) & kept[inner, w]
-                        above = _count(words)
+                        above = _keep(words[q], kept[inner])
                         count[f] += above
                         if poolings > 1:
-                            run[f], longest[f] = _longest_run(words, run[f], longest[f], begins)
+                            run[f], longest[f] = _longest_run(words[q], run[f], longest[f])
                         if poolings == 4:
                             total[f] += _excess(response, low if inner else 0, high if inner else m, bias[f])
-                            position[f] += _positions(words) + start * above
+                            position[f] += _positions(words[q]) + start * above
             for k in range(num_kernels):
                 points = max(observed[(d + k) % 2], 1)
                 for f in range(k * num_biases, (k + 1) * num_biases):
@@ -291,89 +378,3 @@ def pool_kernels(x, ends, mask, channel, dilations, offsets, biases, taps, pooli
                         num_above = max(count[f], 1)
                         out[r, 2, offsets[d] + f] = total[f] / num_above
                         out[r, 3, offsets[d] + f] = (position[f] / num_above + 0.5) / end if count[f] else 0.5
-
-
-@_jit()
-def _race(padded, at, dilation, m, weight, k, largest, smallest, winner, loser):
-    """Compare the responses of kernel k at `m` points with the largest and smallest of the kernels before it.
-
-    Args:
-        padded: the row, with zeros around it.
-        at: position in it of the first point's first tap.
-        dilation: between taps.
-        m: number of points.
-        weight: `(9,)`.
-        k: number of the kernel in its group.
-        largest, smallest: at least `m` responses each, which are updated.
-        winner, loser: the kernels of these responses.
-    """
-    a, b, c = padded[at:], padded[at + dilation :], padded[at + 2 * dilation :]
-    d, e, f = padded[at + 3 * dilation :], padded[at + 4 * dilation :], padded[at + 5 * dilation :]
-    g, h, i = padded[at + 6 * dilation :], padded[at + 7 * dilation :], padded[at + 8 * dilation :]
-    for j in range(m):
-        response = weight[0] * a[j] + weight[1] * b[j] + weight[2] * c[j] + weight[3] * d[j] + weight[4] * e[j]
-        response = response + weight[5] * f[j] + weight[6] * g[j] + weight[7] * h[j] + weight[8] * i[j]
-        winner[j] = np.int32(k) if response > largest[j] else winner[j]
-        largest[j] = response if response > largest[j] else largest[j]
-        loser[j] = np.int32(k) if response < smallest[j] else loser[j]
-        smallest[j] = response if response < smallest[j] else smallest[j]
-
-
-@_jit(fastmath=_REORDER)
-def _add_values(values, winner, total):
-    """Add to the total of each kernel the values of the points that it won."""
-    for k in range(len(total)):
-        won = np.float32(0)
-        for j in range(len(values)):
-            won += values[j] if winner[j] == np.int32(k) else np.float32(0)
-        total[k] += won
-
-
-@_jit()
-def _add_counts(winner, count):
-    """Add to the count of each kernel the number of points that it won."""
-    for k in range(len(count)):
-        number = np.int32(0)
-        for j in range(len(winner)):
-            number = np.int32(number + np.int32(winner[j] == np.int32(k)))  # else it would be 64 bits wide
-        count[k] += number
-
-
-@_jit()
-def compete(x, ends, mask, weight, dilations, out):
-    """Let the kernels of each group compete at each point; see `reference.compete`.
-
-    Args:
-        x, ends, mask: see `pool_kernels`.
-        weight: `(D, G, K, 9)` float32.
-        dilations: `(D,)` int64.
-        out: `(R, 2, D, G, K)` float32, which is filled.
-    """
-    _, num_groups, num_kernels, _ = weight.shape
-    pad = 4 * dilations.max()
-    largest, smallest = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
-    winner, loser = np.empty(TILE, np.int32), np.empty(TILE, np.int32)
-    for r in range(len(x)):
-        end = ends[r]
-        has_mask = mask.shape[1] > 0
-        padded = np.zeros(end + 2 * pad, np.float32)
-        padded[pad : pad + end] = x[r, :end]
-        for d in range(len(dilations)):
-            dilation = dilations[d]
-            total = np.zeros((num_groups, num_kernels), np.float64)
-            lost = np.zeros((num_groups, num_kernels), np.int64)
-            for start in range(0, end, TILE):
-                m = min(TILE, end - start)  # points of this tile
-                at = pad - 4 * dilation + start
-                for g in range(num_groups):
-                    largest[:m], smallest[:m], winner[:m], loser[:m] = -np.inf, np.inf, 0, 0
-                    for k in range(num_kernels):
-                        _race(padded, at, dilation, m, weight[d, g, k], k, largest, smallest, winner, loser)
-                    if has_mask:
-                        for j in range(m):
-                            winner[j] = winner[j] if mask[r, start + j] else np.int32(-1)
-                            loser[j] = loser[j] if mask[r, start + j] else np.int32(-1)
-                    _add_values(largest[:m], winner[:m], total[g])
-                    _add_counts(loser[:m], lost[g])
-            out[r, 0, d] = total
-            out[r, 1, d] = lost

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from krontime.models.kernel_ridge import reference
-from krontime.models.kernel_ridge.compiled import TILE, compete, pool_kernels, sample_responses
+from krontime.models.kernel_ridge.compiled import TILE, pool_kernels, sample_responses
+from krontime.models.kernel_ridge.compiled_competing import compete
 from krontime.models.kernel_ridge.kernels import TAPS, KernelPoolings
 from krontime.models.kernel_ridge.rows import Rows
 
