@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from krontime.models.kernel_ridge import part
 from krontime.runs import run
 from krontime.runs.record import Record, Status
 
@@ -29,9 +30,8 @@ def folder(ranks: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "on",
     [
-        (),
         ("EMA", "time limit", "unequal lengths", "closed form"),
-        *(pytest.param((name,), marks=pytest.mark.thorough) for name in ("EMA", "time limit", "unequal lengths")),
+        *(pytest.param(on, marks=pytest.mark.thorough) for on in ((), ("EMA",), ("time limit",), ("unequal lengths",))),
     ],
     ids=" and ".join,
 )
@@ -41,6 +41,17 @@ def test_two_processes_end_as_one_with_the_same_batches(ranks: ModuleType, folde
     assert compared.difference <= ranks.TOLERANCE
     assert compared.scores[0] == compared.scores[1]
     assert compared.num_steps >= 4
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_fit_of_a_closed_form_to_many_series(
+    ranks: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "MAX_EXACT", 10)
+    monkeypatch.setattr(part, "_SERIES_AT_ONCE", 9)
+    compared = ranks.compare(folder, ("closed form",))
+    assert compared.difference <= ranks.TOLERANCE
+    assert compared.scores[0] == compared.scores[1]
 
 
 @pytest.mark.slow

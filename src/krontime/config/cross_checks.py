@@ -113,7 +113,7 @@ def _networks_only_problems(config: Mapping[str, Any]) -> list[str]:
         },
         **({} if window.get("label") else {"data.window.length": (window["length"], None)}),
         "trainer.accelerator": (trainer["accelerator"], "cpu"),
-        "trainer.devices": (trainer["devices"], 1),
+        **({"trainer.devices": (trainer["devices"], 1)} if is_aeon(config) else {}),
     }
     name = config["model"]["name"]
     return [

@@ -2,19 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from krontime.config.targets import has_network
-from krontime.console import progress
+from krontime.console import progress, without_progress
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.normalizer import Normalizer
 from krontime.data.series import HeldOut, SeriesBatch
 from krontime.models.kernel_ridge.classifier import ClosedForm
-from krontime.models.kernel_ridge.part import LabelledSeries
+from krontime.models.kernel_ridge.part import MAX_EXACT, LabelledSeries, is_streamed
+from krontime.models.kernel_ridge.ranks import Ranks
 from krontime.runs.prepare import PreparedData
 from krontime.training.build import build_module, closed_form
 from krontime.training.module import SeriesClassifier
@@ -34,6 +35,7 @@ def fitted_module(
     begin: Callable[[], None] = lambda: None,
     *,
     is_first: bool = True,
+    join: Callable[[], Ranks] = Ranks,
 ) -> tuple[SeriesClassifier, HeldOut]:
     """Build the module of a run, and fit what depends on training data to the training series.
 
@@ -41,15 +43,27 @@ def fitted_module(
         config: resolved, in plain types.
         prepared: its data.
         begin: called once all is compiled that is kept for later runs: what follows is a cost of this run.
-        is_first: whether this is the process that fits a closed form; the others are sent it when training begins.
+        is_first: whether this is the process that fits a closed form to few series; the others are sent it when
+            training begins.
+        join: connects all processes, which share the fit of a closed form to more series.
 
     Returns:
         The module, and what a closed form says of the series that it was fitted to, each from a fit without it.
     """
     split, data = prepared.split, prepared.data
     closed = closed_form(config, prepared.spec)
-    if closed is not None and is_first:
-        _compile_loops(closed)
+    ranks = Ranks()
+    if closed is not None:
+        is_shared = is_streamed(_num_fitted(closed, prepared))
+        if is_first or is_shared:
+            _compile_loops(closed)
+        if is_shared:
+            ranks = join()  # once they have all compiled
+        elif is_first and not has_network(config) and config["trainer"]["devices"] not in (1, "auto"):
+            log.warning(
+                "trainer.devices=%s has no effect: up to %d series, one process fits the closed form",
+                *(config["trainer"]["devices"], MAX_EXACT),
+            )
     begin()
     weights = None
     chosen = config["loss"]["class_weights"]
@@ -78,9 +92,15 @@ def fitted_module(
     if module.network is not None:
         with torch.no_grad():
             module.network.fit_tokens(module.normalizer(sample.x, sample.mask), sample.mask)
-    if module.mixture is None or not is_first:
+    if module.mixture is None or not (is_first or ranks.world_size > 1):
         return module, {}
-    return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared)
+    return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared, ranks)
+
+
+def _num_fitted(closed: ClosedForm, prepared: PreparedData) -> int:
+    """Count the series that the closed form is fitted to."""
+    split = prepared.split
+    return len(split.train) + (len(split.validation) if closed.fit_on == "train_and_validation" else 0)
 
 
 def _can_judge_network(closed: ClosedForm, config: Mapping[str, Any], num_validation: int) -> bool:
@@ -104,7 +124,7 @@ def _compile_loops(closed: ClosedForm) -> None:
 
 
 def _fit_closed_form(
-    closed: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData
+    closed: ClosedForm, sample: SeriesBatch, config: Mapping[str, Any], prepared: PreparedData, ranks: Ranks
 ) -> HeldOut:
     """Fit to the training series, and as `fit_on` says to the validation series.
 
@@ -118,13 +138,14 @@ def _fit_closed_form(
     indices = np.concatenate([shuffled, split.validation])
     batch_size = config["data"]["eval_batch_size"]
 
-    def read() -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    def read(chunks: Sequence[range]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         dataset = SeriesDataset(data, prepared.masked)
-        with progress("features of the closed form", len(indices)) as step:
-            for start in range(0, len(indices), batch_size):
-                batch = dataset.__getitems__(indices[start : start + batch_size].tolist())
-                yield batch.x, batch.mask
-                step(len(batch.y))
+        with progress("features of the closed form", sum(map(len, chunks))) as step:
+            for chunk in chunks:
+                for start in range(chunk.start, chunk.stop, batch_size):
+                    batch = dataset.__getitems__(indices[start : min(start + batch_size, chunk.stop)].tolist())
+                    yield batch.x, batch.mask
+                    step(len(batch.y))
 
     series = LabelledSeries(
         read=read,
@@ -132,8 +153,10 @@ def _fit_closed_form(
         num_train=len(shuffled),
         fit_validation=closed.fit_on == "train_and_validation",
         groups=prepared.groups_of(indices),
+        ranks=ranks,
     )
-    left_out = closed.fit((sample.x, sample.mask), series).float()
+    with without_progress(ranks.rank > 0):
+        left_out = closed.fit((sample.x, sample.mask), series).float()
     is_known = (left_out != 0).any(dim=1)
     return {position: left_out[row] for row, position in enumerate(indices.tolist()) if is_known[row]}
 

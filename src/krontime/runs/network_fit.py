@@ -16,6 +16,7 @@ from krontime.config import targets
 from krontime.config.time_limit import limit_seconds
 from krontime.console import is_quiet
 from krontime.data.series import HeldOut
+from krontime.models.kernel_ridge.ranks import Ranks
 from krontime.models.kernel_ridge.ridge import can_be_left_out
 from krontime.runs import fitted_module, load
 from krontime.runs.fit import Fit
@@ -24,7 +25,7 @@ from krontime.runs.predictions import Predictions, named
 from krontime.runs.prepare import PreparedData
 from krontime.runs.record import LimitedBy
 from krontime.runs.resume import Resumed, keep_logged, resume_from, set_aside, was_begun
-from krontime.training import equipment
+from krontime.training import equipment, strategy
 from krontime.training.attention_maps import mean_factors
 from krontime.training.budget import EndAtLastStep, measured_steps
 from krontime.training.checkpoint import write_checkpoint
@@ -131,7 +132,6 @@ class NetworkFit(Fit):
     def run(self) -> None:
         """Train, and keep the checkpoint that validation selects."""
         config, run_dir = self.config, self.run_dir
-        module = self._fitted_module()
         self.loggers = equipment.loggers(config, run_dir)
         callbacks = [
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
@@ -143,6 +143,7 @@ class NetworkFit(Fit):
             *self._callbacks,
         ]
         trainer = self._trainer(callbacks)
+        module, ranks = self._fitted_module(trainer)
         resumed = None
         if not config["force"]:
             resumed = resume_from(run_dir, self.job.protocol, trainer.world_size, repair=self.is_first)
@@ -154,9 +155,11 @@ class NetworkFit(Fit):
         module.about["steps_in_time"] = self._steps_in_time
         if config["compile"] and module.network is not None:
             module.network.compile()
-        self.trainer, self.world_size = trainer, trainer.world_size
+        self.trainer = trainer
+        self.world_size = ranks.world_size if module.network is None else trainer.world_size
         self._begin_folder(trainer, resumed)
         if module.network is None:
+            self._cpu_s = None if self.world_size > 1 else self._cpu_s
             if self.is_first:
                 write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
         else:
@@ -166,22 +169,37 @@ class NetworkFit(Fit):
             self._cpu_s = None if resumed or self.world_size > 1 else time.process_time() - began_cpu_s
         self.ended()
 
-    def _fitted_module(self) -> "SeriesClassifier":
-        """Build the module, see `fitted_module`, and begin to count time and memory."""
+    def _fitted_module(self, trainer: "Trainer") -> tuple["SeriesClassifier", Ranks]:
+        """Build the module, see `fitted_module`, and begin to count time and memory.
+
+        Returns:
+            The module, and the processes that fitted the closed form.
+        """
+        ranks = Ranks()
         began_s = began_cpu_s = began_limit_s = 0.0
+
+        def clock_s() -> float:
+            return now_s(self.device, num_processes=ranks.world_size)
 
         def begin() -> None:
             nonlocal began_s, began_cpu_s, began_limit_s
             self._memory = PeakMemory()
-            began_s, began_cpu_s, began_limit_s = time.perf_counter(), time.process_time(), now_s(self.device)
+            began_s, began_cpu_s, began_limit_s = time.perf_counter(), time.process_time(), clock_s()
 
-        module, self._held_out = fitted_module.fitted_module(self.config, self.job, begin, is_first=self.is_first)
+        def join() -> Ranks:
+            nonlocal ranks
+            ranks = strategy.join(trainer)
+            return ranks
+
+        module, self._held_out = fitted_module.fitted_module(
+            self.config, self.job, begin, is_first=self.is_first, join=join
+        )
         self._fitted_before_s, self._cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-        self._taken_s = now_s(self.device) - began_limit_s
+        self._taken_s = clock_s() - began_limit_s
         self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
         if module.mixture is not None:
             self.num_parameters += module.mixture.closed_form.num_fitted
-        return module
+        return module, ranks
 
     def _steps_within(self, limit_s: float, module: "SeriesClassifier") -> int:
         """Measure the steps that fit into the time limit, less the time that was taken before."""

@@ -3,7 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+
+from krontime.models.kernel_ridge.ranks import Ranks
 
 
 class DataParallel(DDPStrategy):
@@ -18,3 +22,19 @@ class DataParallel(DDPStrategy):
         if not timeout_s > 0:
             raise ValueError(f"timeout_s={timeout_s}: expected a number of seconds above 0")
         super().__init__(timeout=timedelta(seconds=timeout_s), **options)
+
+
+def join(trainer: Trainer) -> Ranks:
+    """Start the processes of a training that is to come, where nothing else starts them, and connect all of them."""
+    strategy = trainer.strategy
+    if trainer.world_size == 1:
+        return Ranks()
+    assert strategy.launcher is not None  # of every strategy with more than one process
+    strategy.launcher.launch(strategy.setup_environment)
+
+    def total(tensor: Tensor) -> Tensor:
+        summed = strategy.reduce(tensor.to(strategy.root_device), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        return summed.to(tensor.device)
+
+    return Ranks(trainer.global_rank, trainer.world_size, total, strategy.broadcast)

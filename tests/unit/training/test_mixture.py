@@ -73,7 +73,7 @@ def fitted() -> tuple[SeriesClassifier, list[SeriesBatch]]:
     every = [*TRAIN, *VALIDATION]
     labels = torch.cat([batch.y for batch in every])
     read = [(batch.x, None) for batch in every]
-    left_out = module.mixture.closed_form.fit(read[0], LabelledSeries(lambda: read, labels, 32, True, None)).float()
+    left_out = module.mixture.closed_form.fit(read[0], LabelledSeries(lambda _: read, labels, 32, True, None)).float()
     parts = left_out[32:].split(8)
     return module, [batch._replace(held_out=part) for batch, part in zip(VALIDATION, parts, strict=True)]
 

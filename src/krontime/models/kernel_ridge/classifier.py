@@ -101,14 +101,16 @@ class ClosedForm(nn.Module):
 
         Args:
             sample: training series `(B, C, L)` and their mask, from which constants of the features are drawn.
-            series: the series to fit to; its `fit_validation` says whether those for validation count too.
+            series: the series to fit to; its `fit_validation` says whether those for validation count too, and its
+                `ranks` which processes fit together, where the fit is streamed: all of them end with the same.
 
         Returns:
             `(n, K)`: logarithms of the probabilities of each series from a fit without it.
         """
         left_out = []
         for i, (name, part) in enumerate(self._parts().items(), start=1):
-            log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
+            if series.ranks.rank == 0:
+                log.info("Fitting the closed form: part %d/%d, %s", i, len(self.parts), name)
             part.features.fit(*sample)
             left_out.append(part.fit(series))
         # A series that no fit left out has zeros for all parts alike.
@@ -117,7 +119,8 @@ class ClosedForm(nn.Module):
         self.kept.fill_(False)
         self.kept[kept] = True
         names = list(self.parts)
-        log.info("The closed form answers with %s", ", ".join(names[i] for i in kept))
+        if series.ranks.rank == 0:
+            log.info("The closed form answers with %s", ", ".join(names[i] for i in kept))
         return average([left_out[i] for i in kept])
 
     def warm_up(self) -> None:

@@ -3,7 +3,8 @@
 Shape letters: B batch, C channels, L time points, n series, P features, K classes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.calibration import fit_factor
 from krontime.models.kernel_ridge.features import Features
+from krontime.models.kernel_ridge.ranks import Ranks
 from krontime.models.kernel_ridge.ridge import (
     STREAMED_STRENGTHS,
     Standardizer,
@@ -26,8 +28,8 @@ MAX_EXACT = 4_096
 _SERIES_AT_ONCE = 2_000
 """Number of series whose features a streamed fit holds at once; the first ones give the means and deviations."""
 
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor | None]]]
-"""A function that reads series `(B, C, L)` and their masks, in the same order each time."""
+Batches = Callable[[Sequence[range]], Iterable[tuple[Tensor, Tensor | None]]]
+"""A function that reads the series `(B, C, L)` at some positions and their masks; a batch is of one range."""
 
 
 class LabelledSeries(NamedTuple):
@@ -39,6 +41,7 @@ class LabelledSeries(NamedTuple):
         num_train: how many are for training; the others are for validation.
         fit_validation: whether the final weights are fitted to the series for validation too.
         groups: `(n,)` codes of series that are left out together, or None.
+        ranks: the processes that a streamed fit is shared by; each of them has all labels.
     """
 
     read: Batches
@@ -46,6 +49,12 @@ class LabelledSeries(NamedTuple):
     num_train: int
     fit_validation: bool
     groups: Tensor | None
+    ranks: Ranks = Ranks()
+
+    @property
+    def num_fitted(self) -> int:
+        """Number of series that the final weights are fitted to, the first ones."""
+        return len(self.labels) if self.fit_validation else self.num_train
 
 
 class Part(nn.Module):
@@ -98,19 +107,12 @@ class Part(nn.Module):
             `(n, K)`: logarithms of the probabilities of each series from a fit without it (or without its group), and
             for series that were not fitted to, from the fit itself.
         """
-        num_fitted = len(series.labels) if series.fit_validation else series.num_train
-        if num_fitted <= MAX_EXACT:
-            return self._fit_exactly(series, num_fitted)
-        return self._fit_streamed(series)
+        return self._fit_streamed(series) if is_streamed(series.num_fitted) else self._fit_exactly(series)
 
-    def _fit_exactly(self, series: LabelledSeries, num_fitted: int) -> Tensor:
+    def _fit_exactly(self, series: LabelledSeries) -> Tensor:
         """Fit to the first series with the features of all in memory; returns what `fit` does."""
-        rows = torch.empty(len(series.labels), self.features.num_features)
-        position = 0
-        for batch in series.read():
-            features = self.features(*batch)
-            rows[position : position + len(features)] = features
-            position += len(features)
+        num_fitted = series.num_fitted
+        [rows] = self._features_of([range(len(series.labels))], series.read)
         labels = series.labels[:num_fitted]
         groups = None if series.groups is None else series.groups[:num_fitted]
         standardizer = Standardizer.of(rows[:num_fitted])
@@ -128,44 +130,72 @@ class Part(nn.Module):
         Strength and temperature are those that are best for the series for validation; without any, for the last tenth
         of the others. Then the fit is extended to these; to series for validation only where `fit_validation` says so.
 
+        Several processes share the features, chunk by chunk. Chunks are the same for any number of processes, so that
+        sums differ by the rounding of float64 alone; the first process solves.
+
         Returns:
             What `fit` does, of these series alone; the rows of all others are zeros.
         """
-        has_validation = series.num_train < len(series.labels)
-        num_train = series.num_train if has_validation else len(series.labels) * 9 // 10
+        ranks, num_series = series.ranks, len(series.labels)
+        has_validation = series.num_train < num_series
+        num_train = series.num_train if has_validation else num_series * 9 // 10
+        train, held_out = _own_chunks(range(num_train), ranks), _own_chunks(range(num_train, num_series), ranks)
         ridge = StreamedRidge(*self.weight.shape)
         standardizer: Standardizer | None = None
-        solved: tuple[Tensor, Tensor] | None = None
-        held_out = []
-        position = 0
 
         def narrowed(features: Tensor) -> Tensor:
             return features if standardizer is None else features[:, ridge.columns]
 
-        for rows in _regrouped((self.features(*batch) for batch in series.read()), num_train, narrowed):
-            labels = series.labels[position : position + len(rows)]
+        features = self._features_of([*train, *held_out], series.read, narrowed)
+        for chunk, rows in zip(train, features, strict=False):  # the held-out ones are left
             if standardizer is None:  # of all features, of which those that are used are kept of later series
-                standardizer = Standardizer.of(rows)
+                standardizer = ranks.from_first(partial(Standardizer.of, rows))
                 rows = narrowed(rows)
-            standard = standardizer.at(ridge.columns).in_place(rows)
-            if position >= num_train:
-                solved = solved or ridge.solve(STREAMED_STRENGTHS)
-                held_out.append(torch.einsum("np,apk->ank", standard, solved[0]) + solved[1][:, None])
-            if position < num_train or series.fit_validation or not has_validation:
-                ridge.add(standard, labels)
-            position += len(rows)
+            ridge.add(standardizer.at(ridge.columns).in_place(rows), series.labels[chunk.start : chunk.stop])
         assert standardizer is not None
-        predictions, labels = torch.cat(held_out, dim=1).double(), series.labels[num_train:]
+        ridge.gather(ranks)
+        weights, biases = ranks.from_first(lambda: ridge.solve(STREAMED_STRENGTHS))
+        predictions = torch.zeros(len(weights), num_series - num_train, weights.shape[2])
+        for chunk, rows in zip(held_out, features, strict=True):
+            standard = standardizer.at(ridge.columns).in_place(rows)
+            predicted = torch.einsum("np,apk->ank", standard, weights) + biases[:, None]
+            predictions[:, chunk.start - num_train : chunk.stop - num_train] = predicted
+            if series.fit_validation or not has_validation:
+                ridge.add(standard, series.labels[chunk.start : chunk.stop])
+        ridge.gather(ranks)
+        predictions, labels = ranks.total(predictions).double(), series.labels[num_train:]
         errors = (predictions - indicators(labels, predictions.shape[2])).square().mean(dim=(1, 2))
         best = int(errors.argmin())
         factor = fit_factor(predictions[best], labels)
-        weight, bias = ridge.solve(STREAMED_STRENGTHS[best : best + 1])
+        weight, bias = ranks.from_first(lambda: ridge.solve(STREAMED_STRENGTHS[best : best + 1]))
         whole = torch.zeros_like(self.weight)
         whole[ridge.columns] = weight[0]
         self._set(standardizer, whole, bias[0], factor)
-        left_out = torch.zeros(len(series.labels), predictions.shape[2], dtype=torch.float64)
+        left_out = torch.zeros(num_series, predictions.shape[2], dtype=torch.float64)
         left_out[num_train:] = (factor * predictions[best]).log_softmax(dim=-1)
         return left_out
+
+    def _features_of(
+        self, chunks: Sequence[range], read: Batches, narrowed: Callable[[Tensor], Tensor] = lambda features: features
+    ) -> Iterator[Tensor]:
+        """Yield the features of the series of each chunk.
+
+        Args:
+            chunks: positions.
+            read: reads the series.
+            narrowed: takes from features `(B, P)` those that are kept.
+        """
+        batches = iter(read(chunks))
+        for chunk in chunks:
+            # Filled as features come: no second copy of all of them is made.
+            rows = torch.empty(len(chunk), narrowed(torch.empty(0, self.features.num_features)).shape[1])
+            count = 0
+            while count < len(chunk):
+                kept = narrowed(self.features(*next(batches)))
+                rows[count : count + len(kept)] = kept
+                count += len(kept)
+            yield rows
+        assert next(batches, None) is None  # and so reading has come to its end
 
     def _set(self, standardizer: Standardizer, weight: Tensor, bias: Tensor, factor: float) -> None:
         """Keep what was fitted in the buffers."""
@@ -176,27 +206,18 @@ class Part(nn.Module):
         self.factor.fill_(factor)
 
 
-def _regrouped(batches: Iterable[Tensor], border: int, narrowed: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Join batches of features into larger ones, of about `_SERIES_AT_ONCE` series.
+def is_streamed(num_fitted: int) -> bool:
+    """Say whether a fit to so many series accumulates sums, which several processes can share."""
+    return num_fitted > MAX_EXACT
 
-    Args:
-        batches: features `(B, P)`.
-        border: position of a series before which a batch ends.
-        narrowed: takes from features `(B, P)` those that are kept.
+
+def _own_chunks(positions: range, ranks: Ranks) -> Sequence[range]:
+    """Cut positions into chunks of `_SERIES_AT_ONCE`, and return those of this process; an empty one where it has none.
+
+    So every process comes to the same sums.
     """
-    joined: Tensor | None = None  # filled as features come: no second copy of all of them is made
-    count = position = 0
-    for rows in batches:
-        for chunk in rows.tensor_split([max(0, min(len(rows), border - position))]):
-            if not len(chunk):
-                continue
-            kept = narrowed(chunk)
-            if joined is None:
-                joined = kept.new_empty(_SERIES_AT_ONCE + len(rows), kept.shape[1])
-            joined[count : count + len(kept)] = kept
-            count, position = count + len(kept), position + len(kept)
-            if count >= _SERIES_AT_ONCE or position == border:
-                yield joined[:count]
-                joined, count = None, 0
-    if joined is not None:
-        yield joined[:count]
+    chunks = [
+        range(start, min(start + _SERIES_AT_ONCE, positions.stop))
+        for start in range(positions.start, positions.stop, _SERIES_AT_ONCE)
+    ]
+    return ranks.own(chunks) or [range(positions.start, positions.start)]

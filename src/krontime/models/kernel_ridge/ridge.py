@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from krontime.models.kernel_ridge.ranks import Ranks
+
 STRENGTHS = tuple(10.0 ** (0.5 * i) for i in range(-10, 5))
 """Ridge strengths that are tried, as multiples of the mean squared length of the centred features of a series."""
 
@@ -210,7 +212,7 @@ class StreamedRidge:
         self._cross = torch.zeros(used, num_classes, dtype=torch.float64)
         self._total = torch.zeros(used, dtype=torch.float64)
         self._targets = torch.zeros(num_classes, dtype=torch.float64)
-        self._count = 0
+        self._count = torch.zeros((), dtype=torch.float64)
 
     def add(self, used: Tensor, labels: Tensor) -> None:
         """Add series: their standardised features `(n, U)` that are used, and labels `(n,)`."""
@@ -220,6 +222,13 @@ class StreamedRidge:
         self._total += used.sum(dim=0).double()
         self._targets += targets.sum(dim=0)
         self._count += len(used)
+
+    def gather(self, ranks: Ranks) -> None:
+        """Add to the sums of the first process those of the others, which begin anew."""
+        for total in (self._gram, self._cross, self._total, self._targets, self._count):
+            total.copy_(ranks.total(total))
+            if ranks.rank > 0:
+                total.zero_()
 
     def solve(self, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Solve for each of A strengths, in the unit of `STRENGTHS`.

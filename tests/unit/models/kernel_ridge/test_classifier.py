@@ -1,6 +1,10 @@
 """The closed form as a whole: fits of any size, what is left out, what is kept."""
 
 import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +17,15 @@ from krontime.models.kernel_ridge.competing import CompetingKernels
 from krontime.models.kernel_ridge.intervals import IntervalQuantiles
 from krontime.models.kernel_ridge.kernels import KernelPoolings
 from krontime.models.kernel_ridge.part import LabelledSeries
+from krontime.models.kernel_ridge.ranks import Ranks
 
 PARTS = {
     "groups": functools.partial(CompetingKernels, scaling="series", num_features=600),
     "runs": functools.partial(KernelPoolings, scaling="channel", num_features=700, poolings=2, difference=True),
     "quantiles": functools.partial(IntervalQuantiles, scaling="channel", num_features=200),
 }
+
+ALONE = Ranks()
 
 
 def series(num_series: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,12 +42,20 @@ def make(**options) -> ClosedForm:
 
 
 def fit(
-    closed_form: ClosedForm, x: Tensor, labels: Tensor, num_train: int | None = None, groups: Tensor | None = None
+    closed_form: ClosedForm,
+    x: Tensor,
+    labels: Tensor,
+    num_train: int | None = None,
+    groups: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    batches = [(batch, None) for batch in x.split(7)]
+    def read(chunks: Sequence[range]) -> Iterator[tuple[Tensor, None]]:
+        return ((batch, None) for chunk in chunks if chunk for batch in x[chunk.start : chunk.stop].split(7))
+
     num_train = len(x) if num_train is None else num_train
     fit_validation = closed_form.fit_on == "train_and_validation"
-    return closed_form.fit((x[:20], None), LabelledSeries(lambda: batches, labels, num_train, fit_validation, groups))
+    task = LabelledSeries(read, labels, num_train, fit_validation, groups, ranks)
+    return closed_form.fit((x[:20], None), task)
 
 
 def test_it_learns_and_its_left_out_probabilities_are_honest():
@@ -81,6 +96,47 @@ def test_a_stream_comes_near_the_exact_fit(monkeypatch):
     without = make()
     fit(without, x, labels)  # nothing for validation: a tenth is held out for strength and temperature
     assert float((without(new).argmax(dim=1) == exact(new).argmax(dim=1)).float().mean()) > 0.9
+
+
+def together(world_size: int, job: Callable[[Ranks], Any]) -> list[Any]:
+    """What a job returns in each of some processes, which are threads here."""
+    given: dict[int, Any] = {}
+    barrier = threading.Barrier(world_size, timeout=60)
+
+    def exchanged(rank: int, mine: Any) -> list[Any]:
+        given[rank] = mine
+        barrier.wait()
+        every = [given[other] for other in range(world_size)]
+        barrier.wait()
+        return every
+
+    def work(rank: int) -> Any:
+        def total(tensor: Tensor) -> Tensor:
+            return torch.stack(exchanged(rank, tensor.clone())).sum(dim=0)
+
+        return job(Ranks(rank, world_size, total, lambda mine: exchanged(rank, mine)[0]))
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(work, range(world_size)))
+
+
+@pytest.mark.parametrize(("world_size", "num_train", "fit_on"), [(2, 110, "train"), (5, None, "train_and_validation")])
+def test_processes_end_with_what_one_alone_comes_to(world_size, num_train, fit_on, monkeypatch):
+    """Five are more than there are chunks."""
+    monkeypatch.setattr(part_module, "MAX_EXACT", 10)
+    monkeypatch.setattr(part_module, "_SERIES_AT_ONCE", 40)
+    x, labels = series(150)
+    alone = make(fit_on=fit_on)
+    expected = fit(alone, x, labels, num_train)
+
+    def job(ranks: Ranks) -> tuple[Tensor, ClosedForm]:
+        closed_form = make(fit_on=fit_on)
+        return fit(closed_form, x, labels, num_train, ranks=ranks), closed_form
+
+    for left_out, closed_form in together(world_size, job):
+        torch.testing.assert_close(left_out, expected, atol=1e-6, rtol=0)
+        for name, tensor in alone.state_dict().items():
+            torch.testing.assert_close(closed_form.state_dict()[name], tensor, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("each", [1, 2])
