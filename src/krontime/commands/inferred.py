@@ -49,9 +49,12 @@ def _of_all(paths: Sequence[str], key: str) -> dict[str, str]:
     Raises:
         UserError: one is not there, or nothing reads it, or one choice with one key does not do for all.
     """
-    from krontime.data.guess import guess
+    from krontime.data.guess import guess, guess_of_address
+    from krontime.data.stores import is_address
 
-    options, *others = [guess(expanded(path), key) for path in paths]
+    options, *others = [
+        guess_of_address(path, key) if is_address(path) else guess(expanded(path), key) for path in paths
+    ]
     if others and any(
         len(each) > 2 or each.keys() != options.keys() or each["data"] != options["data"] for each in others
     ):

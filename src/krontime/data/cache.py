@@ -106,12 +106,12 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
     """
     folder, identity = place_of(source, prepare, cache_dir)
     kind, cache_dir = _kind(identity), folder.parent
-    with _cache_errors(cache_dir), contextlib.suppress(FileNotFoundError, _DamagedError):
+    with cache_errors(cache_dir), contextlib.suppress(FileNotFoundError, _DamagedError):
         return _chosen(source, *_open(folder, refresh=False))
 
     from filelock import FileLock
 
-    with _cache_errors(cache_dir):
+    with cache_errors(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache_dir / f"{folder.name}.lock")
         lock.acquire()
@@ -124,14 +124,14 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
         if isinstance(source, Streams):
-            with _cache_errors(cache_dir), _building(folder) as building:
+            with cache_errors(cache_dir), _building(folder) as building:
                 data, digests, sha256 = _streamed(source, building, prepare, kind)
                 _write(building, data, digests, identity, values_sha256=sha256)
         else:
             data = checked(prepare.apply(_loaded(source, prepare)), kind)
-            with _cache_errors(cache_dir), _building(folder) as building:
+            with cache_errors(cache_dir), _building(folder) as building:
                 _write(building, data, series_digests(data), identity)
-        with _cache_errors(cache_dir):
+        with cache_errors(cache_dir):
             opened = _open(folder, refresh=False)
     finally:
         lock.release()
@@ -187,7 +187,7 @@ def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any], di
 
 
 @contextlib.contextmanager
-def _cache_errors(cache_dir: Path) -> Iterator[None]:
+def cache_errors(cache_dir: Path) -> Iterator[None]:
     """Say what to do where the cache folder cannot be written."""
     try:
         yield

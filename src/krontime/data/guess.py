@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -66,6 +66,20 @@ def guess(path: Path, key: str = "data.path") -> dict[str, str]:
     raise UserError(
         f"{key}={str(path)!r}: files of type {suffix or 'without an ending'} are not read{more}; expected {READABLE}"
     )
+
+
+def guess_of_address(address: str, key: str) -> dict[str, str]:
+    """The choice of `data` and its keys that read a file of a store, by its name alone.
+
+    Raises:
+        UserError: the name does not say.
+    """
+    suffix = PurePosixPath(address).suffix.lower()
+    if suffix == ".npz":
+        return {"data": "npz", "data.path": address}
+    if suffix in (".ts", ".csv", ".tsv"):
+        return {"data": "ts" if suffix == ".ts" else "csv", "data.train": address}
+    raise UserError(f"{key}={address!r}: expected data=KIND beside it, since this name does not say what is read")
 
 
 def _of_folder(path: Path, key: str) -> dict[str, str]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krontime.config.targets import instantiate, naming_keys
-from krontime.data.cache import load_cached
+from krontime.data.cache import cache_errors, load_cached
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import HeldOut, SeriesData, SeriesSpec
 from krontime.data.split import Split, split_indices
+from krontime.data.stores import local_copies
 from krontime.data.summary import what_was_read
 from krontime.data.windows import cut_as
 from krontime.metrics import StatedScore
@@ -135,12 +136,16 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
 def load_data(config: Mapping[str, Any]) -> SeriesData:
     """Load the data set of a plain config, from `paths.cache` or parsed into it, windowed and resampled as asked.
 
+    Files of a store are copied to `paths.cache` before.
+
     Raises:
         UserError: it cannot be read or split so, or the cache cannot be written.
     """
     options = config["data"]
     cache = expanded(config["paths"]["cache"])
-    source = instantiate(options["source"], "data.source")
+    with naming_keys(options, "data"), cache_errors(cache):
+        arguments = local_copies(options["source"], cache / "stores")
+    source = instantiate(arguments, "data.source")
     with naming_keys(options, "data"):
         data = load_cached(source, Prepare(**options["prepare"]), cache)
         return resampled(cut_as(data, options["window"]), options.get("resample", 0))

@@ -48,6 +48,23 @@ def test_a_path_says_what_it_holds(site, name, command):
     assert with_data(command, ["seed=1", f"data.path={site / name}"]) == ["seed=1", *expected]
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("s3://bucket/x.npz", ["data=npz", "data.path=s3://bucket/x.npz"]),
+        ("https://example.org/a/x.csv", ["data=csv", "data.train=https://example.org/a/x.csv"]),
+        ("https://example.org/a/x.ts", ["data=ts", "data.train=https://example.org/a/x.ts"]),
+    ],
+)
+def test_an_address_says_by_its_name(address, expected):
+    assert with_data("train", [f"data.path={address}"]) == expected
+
+
+def test_an_address_that_does_not_say_is_refused():
+    with pytest.raises(UserError, match=r"data\.path='s3://bucket/sounds': expected data=KIND beside it"):
+        with_data("train", ["data.path=s3://bucket/sounds"])
+
+
 BAD = {
     "nowhere": "there is no such file or folder",
     "one.wav": "is one recording",
