@@ -55,8 +55,10 @@ def fitted_module(
     ranks = Ranks()
     if closed is not None:
         is_shared = is_streamed(_num_fitted(closed, prepared))
-        if is_first or is_shared:
+        if is_first:
             _compile_loops(closed)
+        elif is_shared:
+            closed.warm_up()
         if is_shared:
             ranks = join()  # once they have all compiled
         elif is_first and not has_network(config) and config["trainer"]["devices"] not in (1, "auto"):
