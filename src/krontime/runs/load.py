@@ -86,9 +86,14 @@ def module_from(config: Mapping[str, Any], spec: SeriesSpec, tensors: dict[str, 
     """
     _check_config(config)
     with_network = not config.get("closed_form") or any(name.startswith("network.") for name in tensors)
+
+    def built() -> SeriesClassifier:
+        class_weights = torch.ones(spec.num_classes) if "class_weights" in tensors else None
+        return build_module(config, spec, with_network=with_network, class_weights=class_weights)
+
     with torch.device("meta"):  # sizes are compared before there is memory for them
-        build_module(config, spec, with_network=with_network).load_tensors(tensors, assign=True)
-    module = build_module(config, spec, with_network=with_network)
+        built().load_tensors(tensors, assign=True)
+    module = built()
     module.load_tensors(tensors)
     return module.eval()
 

@@ -81,7 +81,7 @@ class SeriesClassifier(pl.LightningModule):
         self.warmup_fraction = warmup_fraction
         self.min_lr_ratio = min_lr_ratio
         self.label_smoothing = label_smoothing
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("class_weights", class_weights)
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes) if prior is None else prior)
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes, self.prior)
@@ -240,6 +240,8 @@ class SeriesClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the closed form and the network's weight, which are not in the state of this module."""
+        if self.class_weights is not None:  # which earlier checkpoints don't have
+            checkpoint["state_dict"].setdefault("class_weights", self.class_weights)
         if self.mixture is not None:
             self.mixture.load_tensors(checkpoint[_MIXTURE])
 

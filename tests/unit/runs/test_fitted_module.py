@@ -242,8 +242,9 @@ def test_the_prior_is_that_of_the_stated_score(compose, score, prior):
     torch.testing.assert_close(module.prior, torch.tensor(prior))
 
 
-def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):
-    config = compose(*TINY, "data.scaling=channel", "augment.shift=0.1")
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path, class_weights):
+    config = compose(*TINY, "data.scaling=channel", "augment.shift=0.1", f"loss.class_weights={class_weights}")
     job = make_job(train=[0, 1, 2, 5], labels=LABELS)
     module = fitted_module.fitted_module(config, job)[0].eval()
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
@@ -255,4 +256,5 @@ def test_a_module_is_built_again_from_its_checkpoint(compose, tmp_path):
     assert run.spec == job.spec
     x = torch.randn(3, 2, 40)
     assert torch.equal(run.module(x), module(x))
+    assert torch.equal(run.module.network_logits(x), module.network_logits(x))
     assert not run.module.training

@@ -348,12 +348,13 @@ def test_flattened_parameters_keep_their_weight_decay():
 
 def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
     about = {"config": {"seed": 0, "data": {"x": [1, None, "a"]}}, "spec": {"num_classes": 3}}
-    module = make_module(about=about, class_weights=torch.ones(NUM_CLASSES))
+    weights = torch.arange(1.0, NUM_CLASSES + 1)
+    module = make_module(about=about, class_weights=weights)
     history = History()
     fit(tmp_path, module, history, ModelCheckpoint(tmp_path, filename="last"))
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["krontime"] == {"format_version": FORMAT_VERSION, "world_size": 1, **about}
-    assert "class_weights" not in checkpoint["state_dict"]  # of the training loss, not of the network
+    assert torch.equal(checkpoint["state_dict"]["class_weights"], weights)  # which answers need too
 
     def kinds(node: Any) -> set[type]:
         if isinstance(node, dict):
@@ -364,7 +365,7 @@ def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
 
     result = kinds({key: value for key, value in checkpoint.items() if key != "state_dict"})
     assert {kind.__module__ for kind in result} <= {"builtins", "torch", "collections"}, result
-    other = make_module()
+    other = make_module(class_weights=torch.ones(NUM_CLASSES))
     other.load_state_dict(checkpoint["state_dict"])
     batch = make_batches(1)[0]
     assert torch.equal(other.eval()(batch.x, batch.mask), module.eval()(batch.x, batch.mask))
