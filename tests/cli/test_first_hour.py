@@ -88,7 +88,7 @@ MISTAKES = {
     "several values": train(
         "data.batch_size=0 optim.optimizer.lr=fast augment.shift=2 loss.class_weights=some",
         *("data.batch_size=0: expected at least 1", "optim.optimizer.lr='fast': expected a number"),
-        *("augment.shift=2: expected at most 1", "loss.class_weights='some': expected 'none' or 'balanced'"),
+        *("augment.shift=2: expected at most 1", "loss.class_weights='some': expected 'none', 'balanced' or 'sampled'"),
     ),
     "negative learning rate": train("optim.optimizer.lr=-1", "optim.optimizer.lr=-1", "greater than 0"),
     "word for a width": train("model.d_model=wide", "model.d_model='wide'", "a whole number"),

@@ -184,9 +184,10 @@ class Trainer(Section):
 
 class Loss(Section):
     label_smoothing: float = Field(ge=0, lt=1, description="fraction of the target spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field(
+    class_weights: Literal["none", "balanced", "sampled"] = Field(
         description=(
-            "none | balanced (by the inverse of the fraction of training series in a class), of the training loss alone"
+            "none | balanced (the training loss weighs each class by the inverse of its fraction of the training "
+            "series) | sampled (training batches draw all classes equally often instead)"
         )
     )
 

@@ -90,9 +90,13 @@ class TrainBatches(Sampler[list[int]]):
     Few series make few batches, and a network needs thousands of steps for few series too: an epoch passes over the
     series as often as `min_batches` takes, each time in another order. Short epochs would go by in validation.
 
+    With `labels`, each pass draws as many series of every class, and as many in all as without: the series of a rare
+    class come several times, each of them equally often but for one, and of a frequent class another part in each pass.
+
     Args:
         indices: positions to draw from.
         lengths: of all series of the data, by position.
+        labels: of all series of the data, by position, to draw all classes equally often; None for each series once.
         batch_size: series in a batch of one rank.
         seed: of the order.
         position: gives (epoch, batches of it already done) when iteration begins.
@@ -109,6 +113,7 @@ class TrainBatches(Sampler[list[int]]):
         indices: np.ndarray,
         *,
         lengths: np.ndarray,
+        labels: np.ndarray | None = None,
         batch_size: int,
         seed: int,
         position: Callable[[], tuple[int, int]],
@@ -118,6 +123,7 @@ class TrainBatches(Sampler[list[int]]):
     ) -> None:
         self.indices = indices
         self.lengths = lengths
+        self.labels = labels
         self.equal_length = len(np.unique(lengths[indices])) <= 1
         self.batch_size = batch_size
         self.seed = seed
@@ -146,7 +152,8 @@ class TrainBatches(Sampler[list[int]]):
     def _pass(self, number: int) -> list[list[int]]:
         """The batches of one pass over the series, of all epochs' passes the one of that number."""
         rng = np.random.default_rng([self.seed, number])
-        order = rng.permutation(self.indices)[: self.num_series * self.world_size]
+        drawn = self.indices if self.labels is None else _of_all_classes(self.indices, self.labels[self.indices], rng)
+        order = rng.permutation(drawn)[: self.num_series * self.world_size]
         order_of_batches = np.arange(self.pass_batches)
         size = self.batch_size * self.world_size
         if not self.equal_length:
@@ -159,6 +166,24 @@ class TrainBatches(Sampler[list[int]]):
             order[batch * size : (batch + 1) * size][self.rank :: self.world_size].tolist()
             for batch in order_of_batches
         ]
+
+
+def _of_all_classes(indices: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw as many positions as there are, equally many of each class but for one more of some.
+
+    Args:
+        indices: `(n,)` positions.
+        labels: `(n,)` their classes.
+        rng: decides which.
+    """
+    classes = rng.permutation(np.unique(labels))  # the first ones get what is left over
+    drawn = []
+    for number, label in enumerate(classes):
+        own = indices[labels == label]
+        count = len(indices) // len(classes) + (number < len(indices) % len(classes))
+        repeats = [rng.permutation(own) for _ in range(-(-count // len(own)))]
+        drawn.append(np.concatenate(repeats)[:count])
+    return np.concatenate(drawn)
 
 
 _SORTED_BATCHES = 8
@@ -215,6 +240,7 @@ class SeriesDataModule(L.LightningDataModule):
         eval_batch_size: series in a batch elsewhere; None for `batch_size`.
         num_workers: processes that gather batches; 0 gathers in the training process.
         min_batches: of a training epoch on each device, which passes over few series several times.
+        balanced: whether training draws all classes equally often.
         seed: of the training order.
         masked, held_out: see `SeriesDataset`.
     """
@@ -228,6 +254,7 @@ class SeriesDataModule(L.LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         min_batches: int = 1,
+        balanced: bool = False,
         seed: int = 0,
         masked: bool | None = None,
         held_out: HeldOut | None = None,
@@ -239,6 +266,7 @@ class SeriesDataModule(L.LightningDataModule):
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
         self.min_batches = min_batches
+        self.balanced = balanced
         self.seed = seed
         self.dataset = SeriesDataset(data, masked, held_out)
 
@@ -248,6 +276,7 @@ class SeriesDataModule(L.LightningDataModule):
         batches = TrainBatches(
             self.split.train,
             lengths=self.data.lengths,
+            labels=self.data.labels if self.balanced else None,
             batch_size=self.batch_size,
             seed=self.seed,
             position=(lambda: (0, 0)) if trainer is None else (lambda: fit_position(trainer)),

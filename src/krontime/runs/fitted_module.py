@@ -69,7 +69,7 @@ def fitted_module(
     begin()
     weights = None
     chosen = config["loss"]["class_weights"]
-    if chosen == "balanced":
+    if chosen != "none":
         counts = torch.tensor(list(prepared.protocol.train_class_counts.values()), dtype=torch.float32).clamp(min=1)
         weights = counts.sum() / (len(counts) * counts)
     about = {
@@ -84,6 +84,7 @@ def fitted_module(
         closed=closed,
         with_network=closed is None or _can_judge_network(closed, config, len(split.validation)),
         class_weights=weights,
+        has_weighted_loss=chosen == "balanced",
         prior=torch.tensor(prepared.protocol.prior),
         about=about,
     )

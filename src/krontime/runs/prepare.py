@@ -75,6 +75,7 @@ class PreparedData:
             eval_batch_size=options["eval_batch_size"],
             num_workers=options["num_workers"],
             min_batches=config["optim"].get("min_batches_per_epoch", 1),
+            balanced=config["loss"]["class_weights"] == "sampled",
             seed=config["seed"],
             masked=self.masked,
             held_out=held_out,

@@ -43,8 +43,10 @@ class SeriesClassifier(pl.LightningModule):
         warmup_fraction: fraction of the steps over which the learning rate rises.
         min_lr_ratio: learning rate at the last step over the peak.
         label_smoothing: fraction of the target spread over all classes.
-        class_weights: `(num_classes,)` weights of the loss, or None. Probabilities keep the frequencies of the training
-            classes all the same: the logarithms of the weights are taken from the logits.
+        class_weights: `(num_classes,)` how much more than its training series each class counts, or None. Probabilities
+            keep the frequencies of the training classes all the same: the logarithms of the weights are taken from the
+            logits.
+        has_weighted_loss: whether the loss has these weights; false where batches hold the classes so often instead.
         prior: `(num_classes,)` frequencies of the training classes, by which classes are decided; see `decide`. None
             for accuracy as the score, for which all are equal.
         about: plain description (config, sizes, protocol) that travels in the checkpoint.
@@ -67,6 +69,7 @@ class SeriesClassifier(pl.LightningModule):
         min_lr_ratio: float = 0.01,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        has_weighted_loss: bool = True,
         prior: Tensor | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class SeriesClassifier(pl.LightningModule):
         self.warmup_fraction = warmup_fraction
         self.min_lr_ratio = min_lr_ratio
         self.label_smoothing = label_smoothing
+        self.has_weighted_loss = has_weighted_loss
         self.register_buffer("class_weights", class_weights)
         self.register_buffer("prior", torch.full((num_classes,), 1 / num_classes) if prior is None else prior)
         self.about = about or {}
@@ -140,7 +144,8 @@ class SeriesClassifier(pl.LightningModule):
         if self.augment is not None:
             x, mask, targets = self.augment(x, mask, targets)
         logits = self.network(x, mask)
-        loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        weights = self.class_weights if self.has_weighted_loss else None
+        loss = F.cross_entropy(logits, targets, weight=weights, label_smoothing=self.label_smoothing)
         # Logged under the names that Lightning would give, whose own mean over an epoch is in no checkpoint. Repeated
         # for each series, since a metric that does not check for NaN ignores weights.
         self.train_loss.update(loss.detach().expand(len(batch.y)))

@@ -36,6 +36,50 @@ def train_batches(
     )
 
 
+class TestAllClassesEquallyOften:
+    """22 series of class 0, 5 of class 1, 3 of class 2."""
+
+    LABELS = np.repeat([0, 1, 2], [22, 5, 3])
+
+    @pytest.mark.parametrize("lengths", [None, np.arange(30) % 7 + 1])
+    def test_a_pass_holds_as_many_of_each(self, lengths):
+        passes = [order_of(train_batches(30, epoch=epoch, lengths=lengths, labels=self.LABELS)) for epoch in range(3)]
+        for order in passes:
+            assert np.bincount(self.LABELS[order]).tolist() == [10, 10, 10]
+            times = np.bincount(order, minlength=30)
+            assert times[:22].max() == 1
+            assert set(times[22:27]) == {2}
+            assert set(times[27:]) == {3, 4}
+        assert set(passes[0]) != set(passes[1])  # another part of the frequent class
+        assert len(set().union(*passes)) > 25
+
+    def test_seed_and_epoch_fix_the_order_on_every_rank(self):
+        whole = list(train_batches(30, batch_size=6, epoch=2, labels=self.LABELS))
+        assert list(train_batches(30, batch_size=6, epoch=2, labels=self.LABELS, done=3)) == whole[3:]
+        ranks = [
+            list(train_batches(30, batch_size=3, epoch=2, labels=self.LABELS, rank=rank, world_size=2))
+            for rank in range(2)
+        ]
+        assert [sorted(itertools.chain(*batches)) for batches in zip(*ranks, strict=True)] == list(map(sorted, whole))
+        assert list(train_batches(30, batch_size=6, epoch=2, labels=self.LABELS, seed=1)) != whole
+
+    def test_workers_change_nothing(self, make_data):
+        data = make_data(lengths=[4] * 30, labels=self.LABELS.tolist())
+        everything = np.arange(30)
+        orders = []
+        for num_workers in (0, 2):
+            module = SeriesDataModule(
+                data=data,
+                split=Split(everything, everything[:0], everything[:0], {}),
+                batch_size=8,
+                num_workers=num_workers,
+                balanced=True,
+            )
+            orders.append([batch.index.tolist() for batch in module.train_dataloader()])
+        assert orders[0] == orders[1]
+        assert np.bincount(self.LABELS[list(itertools.chain(*orders[0]))]).tolist() == [10, 10, 10]
+
+
 def test_series_of_like_length_share_a_batch_and_batches_come_in_random_order():
     n, batch_size = 1000, 10
     lengths = np.random.default_rng(0).integers(10, 1000, n)

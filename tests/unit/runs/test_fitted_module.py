@@ -222,15 +222,17 @@ def test_balanced_weights_give_each_class_the_same_say(compose):
     assert fitted_module.fitted_module(compose(*TINY, "loss.class_weights=none"), job)[0].class_weights is None
 
 
-@pytest.mark.parametrize("chosen", ["none", "balanced"])
+@pytest.mark.parametrize("chosen", ["none", "balanced", "sampled"])
 def test_probabilities_keep_the_training_frequencies(compose, chosen):
-    """Weights of the loss move the logits; they are moved back before anything is answered."""
+    """Weights of the loss, and drawing classes more often, move the logits; they are moved back for every answer."""
     config = compose("model=tcn", f"loss.class_weights={chosen}")
     job = make_job(train=[0, 1, 2, 3, 4, 5], labels=LABELS)
     module = fitted_module.fitted_module(config, job)[0].eval()
     x = torch.randn(3, 2, 40)
     logits = module.network(module.normalizer(x, None))
-    shift = module.class_weights.log() if chosen == "balanced" else 0
+    shift = 0 if chosen == "none" else module.class_weights.log()
+    assert module.has_weighted_loss == (chosen == "balanced")
+    assert job.batches(config).balanced == (chosen == "sampled")
     torch.testing.assert_close(module(x), logits - shift)
 
 

@@ -163,6 +163,15 @@ def test_loss_equals_the_formula(weights, smoothing, monkeypatch):
     torch.testing.assert_close(loss, torch.stack(rows).mean())
 
 
+def test_weights_of_classes_that_are_sampled_are_not_in_the_loss(monkeypatch):
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    sampled, plain = make_module(class_weights=weights, has_weighted_loss=False).eval(), make_module().eval()
+    plain.network.load_state_dict(sampled.network.state_dict())
+    batch = make_batches(1)[0]
+    assert torch.equal(loss_of(sampled, batch, monkeypatch), loss_of(plain, batch, monkeypatch))
+    torch.testing.assert_close(sampled(batch.x, batch.mask), plain(batch.x, batch.mask) - weights.log())
+
+
 def test_augmentation_happens_in_training_alone(monkeypatch):
     module = make_module(augment=Augment(jitter=1.0)).eval()  # no dropout
     batch = make_batches(1)[0]
