@@ -127,20 +127,14 @@ def _number_problems(trainer: Mapping[str, Any]) -> list[str]:
     """What of the trainer's options would silently give other numbers, or none."""
     problems = []
     precision, strategy = trainer["precision"], trainer["strategy"]
-    target = strategy if isinstance(strategy, str) else str(strategy.get("_target_"))
+    key, target = "trainer.strategy", strategy
+    if not isinstance(strategy, str):
+        key, target = "trainer.strategy._target_", str(strategy.get("_target_"))
     if precision not in PRECISIONS:
         reason = ", since attention divides by numbers that are 0 in float16" if precision.startswith("16") else ""
         problems.append(f"trainer.precision={precision!r}: expected {' or '.join(PRECISIONS)}{reason}")
-    elif precision != "32-true" and "fsdp" in target.lower():
-        problems.append(
-            f"trainer.precision={precision!r}: expected 32-true with this strategy, which would round the series and "
-            "the constants of the network too"
-        )
-    if isinstance(strategy, Mapping) and strategy.get("use_orig_params") is False:
-        problems.append(
-            "trainer.strategy.use_orig_params=False: expected true, since the optimiser's groups (weight decay or not) "
-            "are of single parameters"
-        )
+    if any(name in target.lower() for name in ("fsdp", "deepspeed", "modelparallel")):
+        problems.append(f"{key}={target!r}: expected trainer=ddp, since every network here fits on each device whole")
     if trainer.get("sync_batchnorm"):
         problems.append(
             "trainer.sync_batchnorm=True: expected false, since Lightning's layer in place of ours would count padding "

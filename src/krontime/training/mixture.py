@@ -22,7 +22,7 @@ class Mixture:
     """A closed form and the network's weight in the answer.
 
     This is no torch module, so that what is meant for trained weights leaves its tensors alone: averaging them over
-    steps, sending them to other ranks before each step, sharding them.
+    steps, sending them to other ranks before each step.
 
     Args:
         closed_form: classifies raw series.

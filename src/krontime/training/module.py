@@ -90,9 +90,6 @@ class SeriesClassifier(pl.LightningModule):
         self.about = about or {}
         self.val_metrics = metric_collection(num_classes, self.prior)
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is not finite has to show
-        for parameter in self.parameters():
-            if parameter.ndim < 2:  # decided here, since a strategy that shards parameters flattens them
-                parameter.no_weight_decay = True  # type: ignore[attr-defined]
         self._batch_ended_s = 0.0
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -211,7 +208,7 @@ class SeriesClassifier(pl.LightningModule):
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
         for parameter in trainable:
-            groups[getattr(parameter, "no_weight_decay", False)]["params"].append(parameter)
+            groups[parameter.ndim < 2 or getattr(parameter, "no_weight_decay", False)]["params"].append(parameter)
         optimizer = self.optimizer([group for group in groups if group["params"]])
         schedule = WarmupCosine(
             optimizer,
@@ -220,21 +217,6 @@ class SeriesClassifier(pl.LightningModule):
             min_lr_ratio=self.min_lr_ratio,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the norm of the whole gradient, also where each rank holds a shard of it."""
-        clip_shards = getattr(
-            self.trainer.strategy.model, "clip_grad_norm_", None
-        )  # of FSDP, for which Lightning refuses to clip
-        if clip_shards is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            clip_shards(gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add to the checkpoint what it is, in plain containers, and the closed form."""

@@ -414,6 +414,7 @@ CROSS_MISTAKES = {
     "callbacks.early_stopping.mode=max": "callbacks.early_stopping.mode='max'",
     "trainer.devices=2": "trainer.devices=2",
     "trainer.num_nodes=2": "trainer.num_nodes=2",
+    "trainer.strategy=fsdp": "trainer.strategy='fsdp'",
     "+nonsense=1": "nonsense=1",
     "+data.nonsense=1": "data.nonsense=1",
 }

@@ -32,7 +32,7 @@ ALLOWED = [
     "torch.optim.adamw.AdamW",
     "lightning.pytorch.callbacks.EarlyStopping",
     "lightning.pytorch.loggers.CSVLogger",
-    "lightning.pytorch.strategies.FSDPStrategy",
+    "lightning.pytorch.strategies.DDPStrategy",
 ]
 
 REFUSED = [

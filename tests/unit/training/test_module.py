@@ -312,49 +312,6 @@ def test_batches_of_one_step_draw_anew(tmp_path):
     assert len(draws) == len(module.network.draws) == 6
 
 
-def test_clipping_is_left_to_a_root_that_holds_shards():
-    """What FSDP asks for: Lightning clips parameter by parameter, which sees a shard of the gradient alone."""
-    asked = []
-
-    class Root:
-        def clip_grad_norm_(self, most):
-            asked.append(most)
-
-    module = make_module()
-    module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=Root()))
-    optimizer = adamw([{"params": list(module.parameters())}])
-    for parameter in module.parameters():
-        parameter.grad = torch.full_like(parameter, 9.0)
-    module.configure_gradient_clipping(optimizer, 0.5, None)
-    assert asked == [0.5]
-    assert all((parameter.grad == 9).all() for parameter in module.parameters())
-
-
-def test_one_process_clips_the_norm_of_the_whole_gradient(tmp_path):
-    norms = []
-
-    class Norms(pl.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            pl_module.configure_gradient_clipping(optimizer, 1e-3, "norm")
-            norms.append(sum(p.grad.square().sum() for p in pl_module.parameters()).sqrt().item())
-
-    fit(tmp_path, make_module(), Norms(), epochs=1)
-    assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
-
-
-def test_flattened_parameters_keep_their_weight_decay():
-    """FSDP shows each parameter as a one-dimensional view of its shard."""
-    module = make_module()
-    for parameter in module.parameters():
-        parameter.data = parameter.data.flatten()
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10, callbacks=[])
-    optimizer = module.configure_optimizers()["optimizer"]
-    result = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
-    matrices = {id(module.network.hidden.weight), id(module.network.head.weight)}
-    assert result == [matrices, {id(p) for p in module.parameters()} - matrices]
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-
-
 def test_the_checkpoint_is_plain_and_loads_with_weights_only(tmp_path):
     about = {"config": {"seed": 0, "data": {"x": [1, None, "a"]}}, "spec": {"num_classes": 3}}
     weights = torch.arange(1.0, NUM_CLASSES + 1)
