@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import itertools
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ def label_texts(y: np.ndarray) -> np.ndarray:
     return y.astype(np.uint64 if y.dtype.kind == "u" else np.int64).astype(str)
 
 
+def refuse_several(classes: Sequence[str]) -> None:
+    """Refuse labels of several classes in one text, such as `cat;dog` where `cat` and `dog` are classes too.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    known = set(classes)
+    for text in classes:
+        parts = [part.strip() for part in re.split(r"[;|,]", text)]
+        if len(parts) > 1 and known.issuperset(parts):
+            raise UserError(
+                f"the label {text!r} names {len(parts)} classes: several labels of one series (multi-label) are not "
+                "supported; expected one class, of another name where these together are one"
+            )
+
+
 def several_labels(shape: Sequence[int], num_series: int) -> str:
     """What to add to a message about labels of a shape: nothing, but where each series has several."""
     is_several = len(shape) == 2 and shape[0] == num_series and shape[1] > 1
@@ -90,9 +107,11 @@ def class_order(texts: np.ndarray) -> list[str]:
     """Distinct labels in the order people expect: by number where all are numbers, else by text.
 
     Raises:
-        UserError: two of them are the same number (1 and 1.0, which a table of mixed types has).
+        UserError: two of them are the same number (1 and 1.0, which a table of mixed types has), or one of them names
+            several of the others.
     """
     distinct = [str(t) for t in np.unique(texts)]
+    refuse_several(distinct)
     try:
         numbers = {text: float(text) for text in distinct}
     except ValueError:

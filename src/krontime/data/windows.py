@@ -72,13 +72,16 @@ def cut(
         unlabelled: class of the windows that have none; None leaves them out.
 
     Raises:
-        UserError: nothing is left to train on, or a class is tested on and not trained on.
+        UserError: nothing is left to train on, a class is tested on and not trained on, or windows have several classes
+            at once.
     """
     windows = index_of(np.diff(data.offsets), length=length, stride=stride)
     names = list(data.class_names)
     if data.annotations is None:
         labels = data.labels[windows.recording]
     else:
+        if rule != "any" and _overlap(data.annotations):
+            _refuse_several(data, windows, rule)
         known = data.annotations[~data.is_test[data.annotations[:, RECORDING]]]
         rarest = np.argsort(_points(known, len(names)), kind="stable")
         labels = labels_of(
@@ -162,12 +165,47 @@ def labels_of(
         touched_KN = covered_KN[order] > 0
         labels = np.where(touched_KN.any(axis=0), order[touched_KN.argmax(axis=0)], UNKNOWN_LABEL)
     else:
-        offset = {"start": 0, "center": (windows.length - 1) // 2, "end": windows.length - 1}[rule]
-        point = Windows(windows.recording, windows.start + offset, np.ones_like(windows.length))
+        point = _decided_at(windows, rule)
         at_KN = np.stack([_covered(point, annotations, label) for label in range(num_classes)])
         labels = np.where(at_KN.any(axis=0), at_KN.argmax(axis=0), UNKNOWN_LABEL)
     fraction = np.take_along_axis(covered_KN, np.maximum(labels, 0)[None], axis=0)[0] / windows.length
     return np.where(fraction < min_overlap, UNKNOWN_LABEL, labels).astype(np.int64)
+
+
+def _decided_at(windows: Windows, rule: Rule) -> Windows:
+    """What of each window says its class by a rule but `any`: the point of it that is meant, or all of it."""
+    if rule == "majority":
+        return windows
+    offset = {"start": 0, "center": (windows.length - 1) // 2, "end": windows.length - 1}[rule]
+    return Windows(windows.recording, windows.start + offset, np.ones_like(windows.length))
+
+
+def _overlap(annotations: np.ndarray) -> bool:
+    """Say whether any two annotations of a recording do."""
+    ordered = annotations[np.lexsort((annotations[:, START], annotations[:, RECORDING]))]
+    is_next = ordered[1:, RECORDING] == ordered[:-1, RECORDING]
+    return bool((is_next & (ordered[1:, START] < ordered[:-1, STOP])).any())  # the first to overlap, with its neighbour
+
+
+def _refuse_several(data: SeriesData, windows: Windows, rule: Rule) -> None:
+    """Refuse windows of which two classes cover more than half, or the point that decides."""
+    assert data.annotations is not None
+    at = _decided_at(windows, rule)
+    covered = [2 * _covered(at, data.annotations, label) > at.length for label in range(len(data.class_names))]
+    is_most_KN = np.stack(covered)
+    several = np.flatnonzero(is_most_KN.sum(axis=0) > 1)
+    if not len(several):
+        return
+    first = int(several[0])
+    one, other = (data.class_names[label] for label in np.flatnonzero(is_most_KN[:, first])[:2])
+    recording = int(windows.recording[first])
+    name = data.recording_names[recording] if data.recording_names else recording
+    raise UserError(
+        f"data.window.label={rule!r}: {len(several):,} of {len(windows.start):,} windows have several classes at once, "
+        f"as {one!r} and {other!r} from point {windows.start[first]:,} of recording {name}; several labels "
+        "(multi-label) are not supported: expected annotations that do not overlap, or data.window.label=any, which "
+        "takes the rarer"
+    )
 
 
 def _covered(windows: Windows, annotations: np.ndarray, label: int | None) -> np.ndarray:

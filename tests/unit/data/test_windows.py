@@ -63,6 +63,22 @@ def test_the_class_of_a_window_is_that_of_its_points(rule):
             assert label == expected
 
 
+@pytest.mark.parametrize("rule", ["majority", "start", "center", "end"])
+def test_two_classes_at_once_are_refused(rule):
+    data = recordings(3)
+
+    def with_more(*rows: tuple[int, ...]) -> SeriesData:
+        assert data.annotations is not None
+        return replace(data, annotations=np.concatenate([data.annotations, rows]), recording_names=("r", "s", "t"))
+
+    both = with_more((1, 20, 40, 1), (2, 0, 20, 1))
+    with pytest.raises(UserError, match=r"2 of 15 windows .* 'a' and 'b' from point 20 of recording s.*multi-label"):
+        cut(both, length=20, stride=20, rule=rule)
+    assert len(cut(both, length=20, stride=20, rule="any")) == 15
+    little = cut(with_more((1, 22, 26, 1)), length=20, stride=20, rule=rule)
+    assert np.array_equal(little.labels, cut(data, length=20, stride=20, rule=rule).labels)
+
+
 def test_windows_are_views_of_what_is_stored():
     data = recordings(3)
     windows = cut(data, length=20, stride=10)

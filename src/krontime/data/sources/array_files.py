@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from krontime.data.assemble import several_labels
 from krontime.data.recordings import Recording
 from krontime.data.sources.arrays import Layout, read_npy
 from krontime.data.sources.files import library_of
@@ -69,9 +70,10 @@ class ArrayFilesSource(RecordingFiles):
             spans = []
             if labels is not None:
                 if labels.shape != (values.shape[1],) or labels.dtype.kind not in "iufb":
+                    several = several_labels(sorted(labels.shape, reverse=True), values.shape[1])
                     raise ValueError(
                         f"data.source.label_key={self.label_key!r}: it has shape {labels.shape}; expected a number for "
-                        f"each of {values.shape[1]:,} points"
+                        f"each of {values.shape[1]:,} points{several}"
                     )
                 names, codes = np.unique(labels[labels >= 0].astype(np.int64), return_inverse=True)
                 at = np.full(len(labels), -1)
@@ -100,7 +102,11 @@ class ArrayFilesSource(RecordingFiles):
         candidates = [name for name, array in held.items() if array.size > 1 and name != self.label_key]
         if self.key is None and len(candidates) != 1:
             raise ValueError(f"it holds {sizes}; expected data.source.key=NAME")
-        labels = None if self.label_key is None or self.label_key not in held else held[self.label_key].ravel()
+        labels = (
+            None
+            if self.label_key is None or self.label_key not in held
+            else np.atleast_1d(held[self.label_key].squeeze())
+        )
         return held[self.key or candidates[0]], labels
 
     def _channels_first(self, values: np.ndarray) -> np.ndarray:

@@ -161,6 +161,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "float offsets": (unequal_length(offsets=np.array([0.0, 3, 7, 8, 12, 19, 20])), "whole numbers"),
     "empty series": (unequal_length(offsets=np.array([0, 3, 3, 8, 12, 19, 20])), "series 1 has no time points"),
     "several labels of one series": (equal_length(y=np.zeros((6, 3), int)), r"y has shape \(6, 3\).*multi-label"),
+    "several labels in one text": (
+        equal_length(y=np.array(["rest", "move", "rest; move", "move", "rest", "move"]), classes=None),
+        "the label 'rest; move' names 2 classes.*multi-label",
+    ),
     "labels too few": (equal_length(y=np.zeros(5)), r"y has shape \(5,\): expected \(6,\)"),
     "label out of range": (equal_length(y=np.array([0, 1, 0, 1, 0, 2])), "y=2 of series 5"),
     "label negative": (equal_length(y=np.array([0, 1, 0, -1, 0, 1])), "y=-1 of series 3"),

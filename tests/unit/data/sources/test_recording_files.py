@@ -142,6 +142,9 @@ def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
     data = load(ArrayFilesSource(str(path), label_key="state"), tmp_path)
     np.testing.assert_allclose(data.stretch(0), x, rtol=1e-6)
     assert data.annotations.tolist() == [[0, 0, 10, 0], [0, 20, 30, 1]]
+    several = "emg" if suffix == ".mat" else "session/emg"
+    with pytest.raises(UserError, match=r"a number for each of 30 points; several labels .*multi-label"):
+        load(ArrayFilesSource(str(path), key="state", label_key=several), tmp_path)
     with pytest.raises(UserError, match=r"data.source.key='nothing': it holds"):
         load(ArrayFilesSource(str(path), key="nothing"), tmp_path)
 
