@@ -31,6 +31,7 @@ class SeriesSpec:
         given_lengths: (shortest, longest) as the series were given, before they were cut to `crop_length` or resampled
             to `resample_length`; None where neither was done.
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
+        num_series: series for training and validation, where it is known.
     """
 
     num_channels: int
@@ -41,6 +42,7 @@ class SeriesSpec:
     min_length: int | None = None
     given_lengths: tuple[int, int] | None = None
     header: str | None = None
+    num_series: int | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "SeriesSpec":

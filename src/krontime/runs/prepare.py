@@ -97,7 +97,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     split = split_of(config, data)
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
-    spec = data.spec
+    spec = replace(data.spec, num_series=len(split.train) + len(split.validation))
     num_longer = int((data.lengths[split.test] > spec.length).sum())
     if num_longer:
         data = replace(data, read_length=spec.length)

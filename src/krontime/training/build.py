@@ -57,6 +57,7 @@ def closed_form(config: Mapping[str, Any], spec: "SeriesSpec") -> "ClosedForm | 
         num_channels=spec.num_channels,
         length=spec.length,
         num_classes=spec.num_classes,
+        num_series=spec.num_series,
         seed=config["seed"],
     )
     return built

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from krontime.models.kernel_ridge.features import Features
 from krontime.models.kernel_ridge.mixture import average, select_parts
-from krontime.models.kernel_ridge.part import LabelledSeries, Part
-from krontime.models.kernel_ridge.ridge import can_be_left_out
+from krontime.models.kernel_ridge.part import LabelledSeries, Part, is_streamed
+from krontime.models.kernel_ridge.ridge import StreamedRidge, can_be_left_out
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,13 @@ class ClosedForm(nn.Module):
         num_channels: C.
         length: of the longest training series.
         num_classes: K.
-        parts: for each part, what makes its features from `num_channels`, `length` and `seed`. They are taken in the
-            order of their names, so that the same config gives the same sums, in whatever order its keys are stored.
+        parts: for each part, what makes its features from `num_channels`, `length`, `seed` and, where there are series
+            for no more than a streamed fit keeps, `num_features`. They are taken in the order of their names, so that
+            the same config gives the same sums, in whatever order its keys are stored.
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
         min_network_series: validation series below which no network is trained beside it.
+        num_series: for training and validation together; None for few. Where a fit to them is streamed, families have
+            no more features than it keeps.
         seed: of all that is drawn.
     """
 
@@ -47,6 +50,7 @@ class ClosedForm(nn.Module):
         parts: Mapping[str, Callable[..., Features]],
         fit_on: Literal["train", "train_and_validation"] = "train_and_validation",
         min_network_series: int = 100,
+        num_series: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -60,12 +64,13 @@ class ClosedForm(nn.Module):
         self.min_network_series = min_network_series
         self.num_classes = num_classes
         self.register_buffer("kept", torch.ones(len(parts), dtype=torch.bool))
-        self.parts = nn.ModuleDict(
-            {
-                name: Part(make(num_channels=num_channels, length=length, seed=seed + i), num_classes)
-                for i, (name, make) in enumerate(sorted(parts.items()))
-            }
-        )
+        self.parts = nn.ModuleDict()
+        for i, (name, make) in enumerate(sorted(parts.items())):
+            options = {"num_channels": num_channels, "length": length, "seed": seed + i}
+            features = make(**options)
+            if is_streamed(num_series or 0) and features.num_features > StreamedRidge.MAX_COLUMNS:
+                features = make(**options, num_features=StreamedRidge.MAX_COLUMNS)
+            self.parts[name] = Part(features, num_classes)
 
     @property
     def num_fitted(self) -> int:

@@ -243,13 +243,13 @@ class StreamedRidge:
         gram = torch.outer(mean, mean).mul_(self._count)
         torch.sub(self._gram, gram, out=gram)  # large: no more copies are made than are needed
         cross = self._cross - self._count * torch.outer(mean, target_mean)
-        unit = gram.diagonal().sum().clamp(min=_SMALLEST) / self._count
+        diagonal = gram.diagonal().clone()
+        unit = diagonal.sum().clamp(min=_SMALLEST) / self._count
         weights = torch.zeros(len(strengths), len(gram), len(target_mean))
         biases = torch.zeros(len(strengths), len(target_mean))
         for i, strength in enumerate(strengths):
-            regularised = gram.clone()
-            regularised.diagonal().add_(strength * unit)
-            factor, failed = torch.linalg.cholesky_ex(regularised)
+            gram.diagonal().copy_(diagonal + strength * unit)
+            factor, failed = torch.linalg.cholesky_ex(gram)
             if failed:
                 raise ValueError(f"ridge strength {strength:g}: the features are not finite, or too alike for float32")
             weight = torch.cholesky_solve(cross, factor)

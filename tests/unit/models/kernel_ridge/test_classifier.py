@@ -18,6 +18,7 @@ from krontime.models.kernel_ridge.intervals import IntervalQuantiles
 from krontime.models.kernel_ridge.kernels import KernelPoolings
 from krontime.models.kernel_ridge.part import LabelledSeries
 from krontime.models.kernel_ridge.ranks import Ranks
+from krontime.models.kernel_ridge.ridge import StreamedRidge
 
 PARTS = {
     "groups": functools.partial(CompetingKernels, scaling="series", num_features=600),
@@ -225,3 +226,12 @@ def test_the_order_of_the_keys_changes_nothing():
             part.features.fit(x, None)
     assert list(one.parts) == list(other.parts) == sorted(PARTS)
     assert torch.equal(one(x), other(x))
+
+
+@pytest.mark.parametrize("num_series", [None, 10, 11])
+def test_families_for_many_series_have_no_more_features_than_are_kept(num_series, monkeypatch):
+    monkeypatch.setattr(part_module, "MAX_EXACT", 10)
+    monkeypatch.setattr(StreamedRidge, "MAX_COLUMNS", 480)
+    sizes = [part.features.num_features for part in make(num_series=num_series).kept_parts()]
+    assert all(size <= 480 for size in sizes) == (num_series == 11)
+    assert min(sizes) > 240
