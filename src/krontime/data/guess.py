@@ -22,6 +22,7 @@ _ARRAYS = f"data=arrays reads recordings with labels; {_AS_SERIES}"
 OTHERS = {
     ".parquet": "data=long_table reads one with a row for each time point; pandas.read_parquet(FILE).to_csv(NEW, "
     "index=False) makes a table of series that is read",
+    ".arrow": f"data=huggingface reads data sets of Hugging Face's datasets; {_AS_SERIES}",
     ".npy": _ARRAYS,
     ".mat": _ARRAYS,
     ".h5": _ARRAYS,

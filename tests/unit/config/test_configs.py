@@ -31,7 +31,7 @@ NEEDED = {
     "data=audio": ["data.path=missing/Some"],
     **{
         f"data={name}": ["data.path=missing/Some"]
-        for name in ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
+        for name in ("stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings", "huggingface")
     },
     "data=prices": ["data.path=missing/Some.csv", "data.source.validation_from=2018-01-01"],
     "data=ucr_text": ["data.train=missing/Some_TRAIN.tsv", "data.test=missing/Some_TEST.tsv"],

@@ -12,7 +12,7 @@ from krontime.data.prepare import Prepare
 from krontime.data.recordings import Streams
 
 NAMES = options("data")
-RECORDINGS = ("prices", "stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings")
+RECORDINGS = ("prices", "stacked", "long_table", "wfdb", "edf", "arrays", "audio_recordings", "huggingface")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -234,8 +234,8 @@ MAX_FRAMES_PER_BYTE = 1_000
 """No format that is read packs more frames into a byte; a damaged header may say so."""
 
 
-def read_recording(path: Path, *, mono: bool) -> Recording:
-    """Decode one file, a block at a time: a header may declare any length.
+def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
+    """Decode one file, by its path or opened, a block at a time: a header may declare any length.
 
     Raises:
         UserError: the library is not installed.

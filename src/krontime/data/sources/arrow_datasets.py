@@ -1,0 +1,186 @@
+"""Data sets of Hugging Face's `datasets` as `save_to_disk` leaves them: Arrow files, a recording in each row.
+
+Shape letters: C channels, L time points.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from krontime.data.recordings import Recording
+from krontime.data.sources import audio
+from krontime.data.sources.arrays import Layout
+from krontime.data.sources.recording_files import RecordingFiles
+from krontime.errors import UserError
+
+LABELS = ("label", "labels", "class", "target", "y")
+"""Columns that hold labels where nobody says which."""
+
+
+class _Columns(NamedTuple):
+    """What is read of a file.
+
+    Attributes:
+        values: name of the column of values.
+        is_audio: whether it holds encoded audio.
+        label: name of the column of labels; None without one.
+        class_names: what its numbers stand for; None where it holds the labels themselves.
+    """
+
+    values: str
+    is_audio: bool
+    label: str | None
+    class_names: list[str] | None
+
+
+class ArrowDatasetSource(RecordingFiles):
+    """Reads the rows of Arrow files; see `RecordingFiles` for `path` and what is tested on.
+
+    Args:
+        path, test, test_groups, test_fraction, annotations, group_name: see `RecordingFiles`.
+        values: column of lists of numbers, of lists of such for several channels, or of audio; None for the only one.
+        label: column of labels; None for the first of `LABELS` that is there.
+        group: column of what must not straddle a split; None for none.
+        layout: of lists of lists: `channels_first`, `channels_last`; None for the one with more points than channels.
+        mono: whether the channels of audio are averaged.
+        sampling_rate_hz: points per second, where known; of audio its own.
+    """
+
+    kind = "huggingface"
+    suffixes = (".arrow",)
+
+    def __init__(
+        self,
+        path: str,
+        test: str | None = None,
+        test_groups: list[str | int] | None = None,
+        test_fraction: float | None = None,
+        annotations: str | None = None,
+        group_name: str = "recording",
+        values: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        layout: Layout | None = None,
+        mono: bool = True,
+        sampling_rate_hz: float | None = None,
+    ) -> None:
+        super().__init__(path, test, test_groups, test_fraction, annotations, group_name=group_name)
+        self.values = values
+        self.label = label
+        self.group = group
+        self.layout = layout
+        self.mono = mono
+        self.sampling_rate_hz = sampling_rate_hz
+
+    def options(self) -> dict[str, Any]:
+        """See `RecordingFiles`."""
+        return {key: getattr(self, key) for key in ("values", "label", "group", "layout", "mono", "sampling_rate_hz")}
+
+    def files(self, path: Path, key: str) -> list[Path]:
+        """See `RecordingFiles`; a folder of several splits is refused."""
+        if (path / "dataset_dict.json").is_file():
+            splits = ", ".join(sorted(inner.name for inner in path.iterdir() if inner.is_dir()))
+            raise UserError(
+                f"{key}={str(path)!r}: it holds the splits {splits}; expected one of them, as {key}={path}/NAME"
+            )
+        return super().files(path, key)
+
+    def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """See `RecordingFiles`; the column of labels may be absent."""
+        import pyarrow as pa
+
+        number = 0
+        try:
+            with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as rows:
+                columns = self._columns(rows.schema)
+                for batch in rows:
+                    for row in range(batch.num_rows):
+                        yield self._recording(file, number, batch.slice(row, 1), columns)
+                        number += 1
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file}: cannot be read as Arrow ({error})") from error
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{file}: row {number}: {error}") from error
+
+    def _columns(self, schema: Any) -> _Columns:
+        """Find what is read; raises `UserError` where it can't be told."""
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about.get("info", {}).get("features", {})
+        kinds = {
+            name: kind for name in schema.names if (kind := _kind(schema.field(name).type, features.get(name, {})))
+        }
+        values = self.values or (next(iter(kinds)) if len(kinds) == 1 else None)
+        if values is None or values not in kinds:
+            said = "" if self.values is None else f"data.source.values={self.values!r}: "
+            raise UserError(
+                f"{said}it has the columns {', '.join(schema.names)}, of numbers or audio "
+                f"{', '.join(kinds) or 'none'}; expected data.source.values=NAME"
+            )
+        for key, name in (("label", self.label), ("group", self.group)):
+            if name is not None and name not in schema.names:
+                raise UserError(
+                    f"data.source.{key}={name!r}: there is no such column; expected one of {', '.join(schema.names)}"
+                )
+        label = self.label or next((name for name in LABELS if name in schema.names and name != values), None)
+        feature = features.get(label, {})
+        if label is not None and (isinstance(feature, list) or "list" in str(schema.field(label).type)):
+            raise UserError(
+                f"the column {label} has a list in each row: several labels (multi-label) are not supported; expected "
+                "one label"
+            )
+        return _Columns(values, kinds[values] == "audio", label, feature.get("names"))
+
+    def _recording(self, file: Path, number: int, row: Any, columns: _Columns) -> Recording:
+        """Make a recording of a table of one row; raises `ValueError` with what is wrong with it."""
+        value, rate = row.column(columns.values)[0], self.sampling_rate_hz
+        if not value.is_valid:
+            raise ValueError(f"the column {columns.values} is empty")
+        if columns.is_audio:
+            if value["bytes"].as_py() is None:
+                raise ValueError("the audio is not in the file, only its path; expected a data set that holds it")
+            decoded = audio.read_recording(io.BytesIO(value["bytes"].as_py()), mono=self.mono)
+            values, rate = decoded.values, float(decoded.sampling_rate_hz)
+        else:
+            values = self._channels_first(value.values)
+        label = None if columns.label is None else row.column(columns.label)[0].as_py()
+        if columns.class_names is not None and label is not None:
+            label = None if label < 0 else columns.class_names[label]
+        return Recording(
+            name=f"{file.parent.name}/{file.stem} row {number}",
+            values=values,
+            label=None if label is None else str(label),
+            group=None if self.group is None else str(row.column(self.group)[0].as_py()),
+            sampling_rate_hz=rate,
+        )
+
+    def _channels_first(self, values: Any) -> np.ndarray:
+        """Return a list of numbers, or of lists of them, as `(C, L)`."""
+        import pyarrow as pa
+
+        if not pa.types.is_nested(values.type):
+            return np.asarray(values.to_numpy(zero_copy_only=False))[None]
+        lists = [inner.values.to_numpy(zero_copy_only=False) for inner in values if inner.is_valid]
+        if len({len(inner) for inner in lists}) != 1 or len(lists) < len(values):
+            raise ValueError("its lists are of different lengths")
+        array = np.stack(lists)
+        first = array.shape[0] <= array.shape[1] if self.layout is None else self.layout == "channels_first"
+        return array if first else array.T
+
+
+def _kind(kind: Any, feature: Any) -> str | None:
+    """Say whether a column can hold values: `audio`, `numbers`, or None for neither."""
+    import pyarrow as pa
+
+    if isinstance(feature, dict) and feature.get("_type") == "Audio":
+        return "audio"
+    depth = 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return "numbers" if depth in (1, 2) and is_number else None
