@@ -98,6 +98,7 @@ class ArrowDatasetSource(RecordingFiles):
             with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as rows:
                 columns = self._columns(rows.schema)
                 for batch in rows:
+                    batch.validate(full=True)  # what is damaged could be read from anywhere else
                     for row in range(batch.num_rows):
                         yield self._recording(file, number, batch.slice(row, 1), columns)
                         number += 1
@@ -110,8 +111,7 @@ class ArrowDatasetSource(RecordingFiles):
 
     def _columns(self, schema: Any) -> _Columns:
         """Find what is read; raises `UserError` where it can't be told."""
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = about.get("info", {}).get("features", {})
+        features = _features(schema)
         kinds = {
             name: kind for name in schema.names if (kind := _kind(schema.field(name).type, features.get(name, {})))
         }
@@ -128,13 +128,13 @@ class ArrowDatasetSource(RecordingFiles):
                     f"data.source.{key}={name!r}: there is no such column; expected one of {', '.join(schema.names)}"
                 )
         label = self.label or next((name for name in LABELS if name in schema.names and name != values), None)
-        feature = features.get(label, {})
-        if label is not None and (isinstance(feature, list) or "list" in str(schema.field(label).type)):
+        class_names = None if label is None else features.get(label, {}).get("names")
+        if label is not None and "list" in str(schema.field(label).type):
             raise UserError(
                 f"the column {label} has a list in each row: several labels (multi-label) are not supported; expected "
                 "one label"
             )
-        return _Columns(values, kinds[values] == "audio", label, feature.get("names"))
+        return _Columns(values, kinds[values] == "audio", label, class_names if isinstance(class_names, list) else None)
 
     def _recording(self, file: Path, number: int, row: Any, columns: _Columns) -> Recording:
         """Make a recording of a table of one row; raises `ValueError` with what is wrong with it."""
@@ -150,6 +150,8 @@ class ArrowDatasetSource(RecordingFiles):
             values = self._channels_first(value.values)
         label = None if columns.label is None else row.column(columns.label)[0].as_py()
         if columns.class_names is not None and label is not None:
+            if not isinstance(label, int) or label >= len(columns.class_names):
+                raise ValueError(f"the label {label!r} is none of its {len(columns.class_names)} classes")
             label = None if label < 0 else columns.class_names[label]
         return Recording(
             name=f"{file.parent.name}/{file.stem} row {number}",
@@ -173,11 +175,21 @@ class ArrowDatasetSource(RecordingFiles):
         return array if first else array.T
 
 
-def _kind(kind: Any, feature: Any) -> str | None:
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """Read what `datasets` wrote of columns of one value beside the schema: audio, and names of classes."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about.get("info", {}).get("features", {})
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"what it says of its columns can't be read ({error})") from error
+
+
+def _kind(kind: Any, feature: dict[str, Any]) -> str | None:
     """Say whether a column can hold values: `audio`, `numbers`, or None for neither."""
     import pyarrow as pa
 
-    if isinstance(feature, dict) and feature.get("_type") == "Audio":
+    if feature.get("_type") == "Audio" and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         return "audio"
     depth = 0
     while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):

@@ -104,6 +104,15 @@ def test_a_mistake_is_told_with_the_file(tmp_path, name):
     assert all(str(tmp_path / "train") in problem for problem in error.value.problems)
 
 
+def test_what_is_said_of_columns_is_compared_with_them(tmp_path):
+    save(tmp_path / "train", CLASSES, x=X, label=[0, 1, 2, 0])
+    with pytest.raises(UserError, match=r"row 2: the label 2 is none of its 2 classes"):
+        load_cached(ArrowDatasetSource(str(tmp_path / "train")), Prepare(), tmp_path / "cache")
+    save(tmp_path / "other", ["label"], x=X, label=[0, 1, 1, 0])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"what it says of its columns can't be read"):
+        load_cached(ArrowDatasetSource(str(tmp_path / "other")), Prepare(), tmp_path / "cache")
+
+
 def test_another_file_is_told(tmp_path):
     (tmp_path / "x.arrow").write_bytes(b"not arrow" * 9)
     with pytest.raises(UserError, match=r"x\.arrow: cannot be read as Arrow"):
