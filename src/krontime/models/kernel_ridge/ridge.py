@@ -239,20 +239,26 @@ class StreamedRidge:
         Raises:
             ValueError: features are not finite, or too alike for sums in float32.
         """
+        from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
         mean, target_mean = self._total / self._count, self._targets / self._count
-        gram = torch.outer(mean, mean).mul_(self._count)
-        torch.sub(self._gram, gram, out=gram)  # large: no more copies are made than are needed
         cross = self._cross - self._count * torch.outer(mean, target_mean)
-        diagonal = gram.diagonal().clone()
-        unit = diagonal.sum().clamp(min=_SMALLEST) / self._count
-        weights = torch.zeros(len(strengths), len(gram), len(target_mean))
+        weights = torch.zeros(len(strengths), len(mean), len(target_mean))
         biases = torch.zeros(len(strengths), len(target_mean))
+        # Large: no more copies are made than are needed. It is centred in place, and as it was afterwards.
+        self._gram.addr_(mean, mean, alpha=-float(self._count))
+        unit = self._gram.diagonal().sum().clamp(min=_SMALLEST) / self._count
+        regularised = torch.empty_like(self._gram)
         for i, strength in enumerate(strengths):
-            gram.diagonal().copy_(diagonal + strength * unit)
-            factor, failed = torch.linalg.cholesky_ex(gram)
-            if failed:
-                raise ValueError(f"ridge strength {strength:g}: the features are not finite, or too alike for float32")
-            weight = torch.cholesky_solve(cross, factor)
+            regularised.copy_(self._gram)
+            regularised.diagonal().add_(strength * unit)
+            try:  # of a symmetric matrix in place, which needs it in Fortran's order
+                factor = cho_factor(regularised.numpy().T, lower=True, overwrite_a=True, check_finite=False)
+            except LinAlgError as error:
+                reason = "the features are not finite, or too alike for float32"
+                raise ValueError(f"ridge strength {strength:g}: {reason}") from error
+            weight = torch.from_numpy(cho_solve(factor, cross.numpy(), check_finite=False))
             weights[i] = weight.float()
             biases[i] = (target_mean - mean @ weight).float()
+        self._gram.addr_(mean, mean, alpha=float(self._count))
         return weights, biases
