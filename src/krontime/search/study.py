@@ -113,14 +113,14 @@ class SharedStudy:
         """Begin a trial; None where enough have ended or are running, in whichever process, or all were tried."""
         from optuna.trial import TrialState
 
-        if self.is_exhausted:
-            return None
         with self._lock:
             self._give_up_dead()
             taken = self.ended() + self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if len(taken) >= num_trials:
                 return None
             self.study.sampler = self.sampler(len(self.study.get_trials(deepcopy=False)))
+            if self._has_tried_all():
+                return None
             trial = self.study.ask()
             lock = self._trial_lock(trial.number)
             lock.acquire(timeout=0)
@@ -140,6 +140,16 @@ class SharedStudy:
 
     def _stop(self) -> None:
         self.is_exhausted = True
+
+    def _has_tried_all(self) -> bool:
+        """Ask the sampler whether it has any options left, also where an earlier command has tried the last of them."""
+        from optuna.trial import TrialState
+
+        self.is_exhausted = False
+        is_any_waiting = bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        if not is_any_waiting and (ended := self.ended()):
+            self.study.sampler.after_trial(self.study, ended[-1], ended[-1].state, ended[-1].values)
+        return self.is_exhausted
 
     def is_last_try(self, task: ClaimedTrial) -> bool:
         """Whether the options of a trial have failed so often that they are not tried again if they fail now."""
@@ -192,12 +202,20 @@ class SharedStudy:
 
     def _try_again(self, trial: "Trial | FrozenTrial", *, has_failed: bool) -> None:
         """Mark a trial as failed, which does not count, and have its options tried again."""
-        from optuna.trial import TrialState
+        from optuna.trial import TrialState, create_trial
 
-        options = self.study.get_trials(deepcopy=False)[trial.number].params
+        stored = self.study.get_trials(deepcopy=False)[trial.number]
         self.study.tell(trial.number, state=TrialState.FAIL)
-        if options:
-            self.study.enqueue_trial(options, user_attrs={FAILURES: _failures(trial) + has_failed})
+        if not stored.params:
+            return
+        # As `enqueue_trial` does, but with the place in its grid, which `GridSampler` asks of every trial.
+        of_grid = {key: value for key, value in stored.system_attrs.items() if key in ("grid_id", "search_space")}
+        again = create_trial(
+            state=TrialState.WAITING,
+            system_attrs={"fixed_params": stored.params, **of_grid},
+            user_attrs={FAILURES: _failures(trial) + has_failed},
+        )
+        self.study.add_trial(again)
 
     def _trial_lock(self, number: int) -> FileLock:
         return FileLock(self.folder / TRIALS / f"{number:05d}.lock")
