@@ -81,13 +81,22 @@ class ArrowDatasetSource(RecordingFiles):
         return {key: getattr(self, key) for key in ("values", "label", "group", "layout", "mono", "sampling_rate_hz")}
 
     def files(self, path: Path, key: str) -> list[Path]:
-        """See `RecordingFiles`; a folder of several splits is refused."""
+        """See `RecordingFiles`; a folder of several splits is refused.
+
+        Beside the files that `save_to_disk` wrote, and listed, `datasets` keeps what it computed from them since.
+        """
         if (path / "dataset_dict.json").is_file():
             splits = ", ".join(sorted(inner.name for inner in path.iterdir() if inner.is_dir()))
             raise UserError(
                 f"{key}={str(path)!r}: it holds the splits {splits}; expected one of them, as {key}={path}/NAME"
             )
-        return super().files(path, key)
+        files, listed = super().files(path, key), _listed(path / "state.json")
+        if listed is None:
+            return files
+        chosen = [file for file in files if file.parent == path and file.name in listed]
+        if absent := listed - {file.name for file in chosen}:
+            raise UserError(f"{key}={str(path)!r}: its {min(absent)} is not there, which its state.json lists")
+        return chosen
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
         """See `RecordingFiles`; the column of labels may be absent."""
@@ -173,6 +182,17 @@ class ArrowDatasetSource(RecordingFiles):
         array = np.stack(lists)
         first = array.shape[0] <= array.shape[1] if self.layout is None else self.layout == "channels_first"
         return array if first else array.T
+
+
+def _listed(state: Path) -> set[str] | None:
+    """Read the names of a split's files; None where nothing lists them."""
+    if not state.is_file():
+        return None
+    try:
+        files = json.loads(state.read_bytes()).get("_data_files")
+        return {str(file["filename"]) for file in files} if files else None
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"{state}: expected what save_to_disk writes ({error!r})") from error
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

@@ -113,6 +113,21 @@ def test_what_is_said_of_columns_is_compared_with_them(tmp_path):
         load_cached(ArrowDatasetSource(str(tmp_path / "other")), Prepare(), tmp_path / "cache")
 
 
+def test_what_was_computed_from_a_split_since_is_no_part_of_it(tmp_path):
+    folder = save(tmp_path / "train", CLASSES, x=X, label=[0, 1, 1, 0])
+    source = ArrowDatasetSource(str(folder))
+    [file] = source.files(folder, "data.path")
+    (folder / "cache-0f1e.arrow").write_bytes(file.read_bytes())  # as `Dataset.map` leaves it
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": file.name}]}))
+    assert source.files(folder, "data.path") == [file]
+    file.unlink()
+    with pytest.raises(UserError, match=r"its data-00000-of-00001\.arrow is not there"):
+        source.describe()
+    (folder / "state.json").write_text("[]")
+    with pytest.raises(UserError, match=r"state\.json: expected what save_to_disk writes"):
+        source.describe()
+
+
 def test_another_file_is_told(tmp_path):
     (tmp_path / "x.arrow").write_bytes(b"not arrow" * 9)
     with pytest.raises(UserError, match=r"x\.arrow: cannot be read as Arrow"):
