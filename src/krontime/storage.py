@@ -1,4 +1,4 @@
-"""Names of the files in a run folder, and how a file or a folder is written whole or not at all."""
+"""Names of the files in a run folder, addresses, and how a file or a folder is written whole or not at all."""
 
 import errno
 import os
@@ -29,6 +29,28 @@ _LONGEST_NAME = 255 - len(".." + uuid4().hex)
 def expanded(path: str | Path) -> Path:
     """A path with the home folder for a `~` in front; as it is where nobody knows that home."""
     return Path(os.path.expanduser(path))
+
+
+def is_address(value: object) -> bool:
+    """Say whether a value is the address of a file or folder in a store, such as `s3://bucket/set.npz`."""
+    return isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value) is not None
+
+
+def secret_problem(key: str, value: object) -> str | None:
+    """A line where a value is an address with a login or, as signed ones have, a query; it repeats neither."""
+    if not is_address(value):
+        return None
+    scheme, _, rest = str(value).partition("://")
+    login, at, _ = rest.partition("/")[0].rpartition("@")
+    place, query, _ = rest.partition("?")
+    is_http = scheme in ("http", "https")
+    if not (":" in login or (is_http and (login or query))):
+        return None
+    shown = f"{scheme}://{place.removeprefix(login + at)}"
+    return (
+        f"{key}={shown!r}, with a login or a query: expected an address without, since runs keep and print it; "
+        "credentials are those of fsspec (docs/data.md)"
+    )
 
 
 def writing_problem(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from krontime.config import files as config_files
 from krontime.config.overrides import SWEEP, is_multirun
 from krontime.console import notice
 from krontime.errors import UserError
-from krontime.storage import expanded
+from krontime.storage import expanded, is_address, secret_problem
 
 KEYS = ("data.path", "data.train")
 
@@ -50,8 +50,9 @@ def _of_all(paths: Sequence[str], key: str) -> dict[str, str]:
         UserError: one is not there, or nothing reads it, or one choice with one key does not do for all.
     """
     from krontime.data.guess import guess, guess_of_address
-    from krontime.data.stores import is_address
 
+    if problems := [problem for path in paths if (problem := secret_problem(key, path))]:
+        raise UserError(problems)
     options, *others = [
         guess_of_address(path, key) if is_address(path) else guess(expanded(path), key) for path in paths
     ]

@@ -11,6 +11,7 @@ from krontime.config.sections import Data, Train
 from krontime.config.targets import has_network, is_aeon
 from krontime.config.time_limit import limit_seconds
 from krontime.metrics import METRICS
+from krontime.storage import secret_problem
 
 BETTER = {f"val/{name}": "min" if name in ("nll", "ece") else "max" for name in METRICS}
 BETTER |= {"val/loss": "min", "train/loss": "min"}
@@ -46,13 +47,16 @@ def unknown_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list
     ]
 
 
-def unused_data_problems(config: Mapping[str, Any]) -> list[str]:
-    """A line for each key of `data` that its source does not take."""
-    source = config["data"]["source"]
-    return [
+def data_key_problems(config: Mapping[str, Any]) -> list[str]:
+    """A line for each key of `data` that its source does not take, or that holds a secret."""
+    data, source = config["data"], config["data"]["source"]
+    own = {f"data.source.{key}": value for key, value in source.items() if key not in data}
+    values = {f"data.{key}": value for key, value in data.items()} | own
+    secrets = {key: problem for key, value in values.items() if (problem := secret_problem(key, value))}
+    return list(secrets.values()) + [
         f"data.{key}={value!r}: has no effect, since {source['_target_']} does not take it"
-        for key, value in config["data"].items()
-        if key not in Data.model_fields and key not in source
+        for key, value in data.items()
+        if key not in Data.model_fields and key not in source and f"data.{key}" not in secrets
     ]
 
 
@@ -71,7 +75,7 @@ def accelerator_problem(key: str, accelerator: Any) -> str | None:
 
 def cross_problems(config: Mapping[str, Any], *, is_multirun: bool) -> list[str]:
     """A line for each key of a `train` config that does not go with the others, or with this machine."""
-    problems = unknown_problems(Train, config) + unused_data_problems(config)
+    problems = unknown_problems(Train, config) + data_key_problems(config)
     if problem := accelerator_problem("trainer.accelerator", config["trainer"]["accelerator"]):
         problems.append(problem)
     devices = config["trainer"]["devices"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from krontime.config.cross_checks import cross_problems, unknown_problems, unused_data_problems
+from krontime.config.cross_checks import cross_problems, data_key_problems, unknown_problems
 from krontime.config.sections import Audit, DataOnly, Inspect, Plan, Section, Train
 from krontime.config.signatures import argument_problems, worded
 from krontime.config.targets import target_problems
@@ -41,7 +41,7 @@ def data_problems(data: Any) -> list[str]:
 def inspect_problems(config: Mapping[str, Any]) -> list[str]:
     """A line for everything that is wrong with a plain config of the command `data`, where a data set is chosen."""
     problems = _schema_problems(Inspect, config) + target_problems(config)
-    return problems or unused_data_problems(config) + argument_problems(config)
+    return problems or data_key_problems(config) + argument_problems(config)
 
 
 def audit_problems(config: Mapping[str, Any]) -> list[str]:
@@ -49,7 +49,7 @@ def audit_problems(config: Mapping[str, Any]) -> list[str]:
     problems = _schema_problems(Audit, config) + target_problems(config)
     if not problems and config["data"]["resample"]:
         problems = [f"data.resample={config['data']['resample']}: expected 0; the official split is what is audited"]
-    return problems or unused_data_problems(config) + argument_problems(config)
+    return problems or data_key_problems(config) + argument_problems(config)
 
 
 def plan_problems(config: Mapping[str, Any]) -> list[str]:
@@ -57,7 +57,7 @@ def plan_problems(config: Mapping[str, Any]) -> list[str]:
     problems = _schema_problems(Plan, config) + target_problems(config) + unknown_problems(Plan, config)
     if problems:
         return problems
-    return (unused_data_problems(config) if config.get("data") else []) + argument_problems(config)
+    return (data_key_problems(config) if config.get("data") else []) + argument_problems(config)
 
 
 def _schema_problems(schema: type[BaseModel], config: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote
 
 from krontime.console import progress
 from krontime.data.sources.download import ATTEMPTS, CHUNK_BYTES, PAUSE_S
+from krontime.storage import is_address
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,6 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 class _BrokenError(Exception):
     """A store did not answer, or not to the end, or sent something else."""
-
-
-def is_address(value: object) -> bool:
-    """Say whether a value is the address of a file or folder in a store, such as `s3://bucket/set.npz`."""
-    return isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value) is not None
 
 
 def local_copies(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -67,10 +64,15 @@ def local_copy(address: str, folder: Path) -> Path:
     from filelock import FileLock
 
     address = address.rstrip("/")
+    if not is_address(f"{address}/"):
+        raise ValueError("expected the address of a file or a folder")
     parent, _, name = address.rpartition("/")
-    as_file, as_folder = (parent, name), (address, None)
+    name = unquote(name) if _is_http(address) else name
+    ways: list[tuple[str, str | None]] = [(address, None)]
+    if not parent.endswith(":/"):  # else it is all of a server or a bucket
+        ways.insert(0 if PurePosixPath(name).suffix else 1, (parent, name))
     folder.mkdir(parents=True, exist_ok=True)
-    for place, wanted in (as_file, as_folder) if PurePosixPath(name).suffix else (as_folder, as_file):
+    for place, wanted in ways:
         copy = folder / hashlib.sha256(place.encode()).hexdigest()[:16]
         with FileLock(folder / f"{copy.name}.lock"):
             try:
@@ -79,7 +81,7 @@ def local_copy(address: str, folder: Path) -> Path:
                     continue
                 for file in sums if wanted is None else [wanted]:
                     if not (copy / file).is_file():
-                        _fetch(f"{place}/{file}", copy / file, sums[file])
+                        _fetch(f"{place}/{quote(file) if _is_http(place) else file}", copy / file, sums[file])
             except _BrokenError as error:
                 raise ValueError(f"{error}; the same command tries again, and resumes what arrived in part") from error
         if sums:
@@ -88,6 +90,11 @@ def local_copy(address: str, folder: Path) -> Path:
         f"nothing there is listed with its checksum; expected a line for {name} in {parent}/{SUMS}, as "
         f"sha256sum {name} > {SUMS} writes it, or {address}/{SUMS} with a line for each file of a folder"
     )
+
+
+def _is_http(address: str) -> bool:
+    """Say whether names in an address are percent-encoded."""
+    return address.startswith(("http://", "https://"))
 
 
 def _sums(place: str, copy: Path) -> dict[str, str]:
@@ -130,7 +137,7 @@ def _parsed(text: bytes, place: str) -> dict[str, str]:
         if match is None:
             raise ValueError(f"{place}/{SUMS}, line {number}: expected a checksum and a name, as sha256sum writes them")
         name = PurePosixPath(match[2])
-        if name.is_absolute() or ".." in name.parts or "\\" in match[2]:
+        if name.is_absolute() or ".." in name.parts or any(mark in match[2] for mark in ("\\", "::")):
             raise ValueError(f"{place}/{SUMS}, line {number}: expected a name below that folder, not {match[2]!r}")
         sums[str(name)] = match[1]
     return sums

@@ -7,15 +7,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import fsspec
 import numpy as np
 import pytest
 
+from krontime.commands.inferred import with_data
+from krontime.config.cross_checks import data_key_problems
 from krontime.data import stores
-from krontime.data.stores import is_address, local_copy
+from krontime.data.stores import local_copy
 from krontime.errors import UserError
 from krontime.runs.prepare import load_data
+from krontime.storage import is_address, secret_problem
 
 CONTENT = bytes(range(256)) * 12_000
 """More than one chunk."""
@@ -69,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def head(self) -> bytes | None:
-        content = self.server.files.get(self.path.lstrip("/"))
+        content = self.server.files.get(unquote(self.path.partition("?")[0]).lstrip("/"))
         if content is None:
             self.send_error(404)
         return content
@@ -148,7 +152,43 @@ def test_a_folder_is_all_that_its_list_names(memory, tmp_path):
     assert copied == files
 
 
+def test_any_name_can_be_fetched_from_a_server(server, tmp_path):
+    names = ["a #1?.npy", "b 100%25.npy", "ü;+&.npy"]
+    files = {name: name.encode() for name in names}
+    server.files = {f"set/{name}": content for name, content in {**files, "SHA256SUMS": sums(files)}.items()}
+    copy = local_copy(server.url, tmp_path)
+    assert {path.name: path.read_bytes() for path in copy.glob("*.npy")} == files
+    assert local_copy(f"{server.url}/a%20%231%3F.npy", tmp_path) == tmp_path / copy / names[0]
+
+
+def test_a_whole_bucket_may_have_a_dot_in_its_name(memory, tmp_path):
+    memory.pipe("/my.bucket/SHA256SUMS", sums({"1.npy": b"one"}))
+    memory.pipe("/my.bucket/1.npy", b"one")
+    memory.pipe("/SHA256SUMS", b"of nobody")
+    assert (local_copy("memory://my.bucket", tmp_path) / "1.npy").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:hush@host/x.npz",
+        "https://hush@host/x.npz",
+        "https://host/x.npz?sig=hush",
+        "ftp://me:hush@host/x.npz",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(address):
+    source = {"_target_": "source", "path": address, "annotations": address}
+    problems = data_key_problems({"data": {"path": address, "source": source, "batch_size": 4}})
+    assert [problem.partition("=")[0] for problem in problems] == ["data.path", "data.source.annotations"]
+    assert all("host/x.npz'" in problem and "hush" not in problem for problem in problems)
+    with pytest.raises(UserError, match="a login or a query") as error:
+        with_data("train", [f"data.path={address}"])
+    assert "hush" not in str(error.value)
+
+
 MISTAKES = {
+    "https://": "expected the address of a file or a folder",
     "nowhere://bucket/x.npz": "no such kind of store; expected s3://, gs://, https:// or another",
     "s3://bucket/x.npz": "expected pip install of that package first",
     "memory://bucket/y.npz": r"expected a line for y\.npz in memory://bucket/SHA256SUMS",
@@ -182,6 +222,13 @@ def test_what_reads_data_reads_the_copy(memory, compose, tmp_path):
     memory.rm("/bucket/set.npz")
     assert data.class_names == ("a", "b")
     assert np.array_equal(load_data(config).values, data.values)
+
+
+@pytest.mark.parametrize(
+    "address", ["abfs://container@account/x", "sftp://me@host/x", "s3://bucket/x?y", "https://h/a@b:c"]
+)
+def test_what_is_no_secret_may_stand_in_an_address(address):
+    assert secret_problem("data.path", address) is None
 
 
 @pytest.mark.parametrize("value", ["C:\\x.npz", "set/x.npz", "C://x", "", None, 3, "s3:/x", "a b://x"])
