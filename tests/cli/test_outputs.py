@@ -46,5 +46,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize("key", ["train paths.output", "predict output", "tables output", "benchmark cells"])
-def test_a_path_without_text_is_refused(capsys: pytest.CaptureFixture[str], key: str) -> None:
+def test_a_path_without_text_or_with_an_address_is_refused(capsys: pytest.CaptureFixture[str], key: str) -> None:
     assert f"{key.split()[1]}=: expected a path" in refused(f"{key}=", capsys)
+    said = refused(f"{key}='https://me:hush@host/x'", capsys)
+    assert f"{key.split()[1]}=https://...: expected a path on this machine" in said
+    assert "hush" not in said

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from krontime.config.files import config_dir, default_groups, options
 from krontime.config.names import nearest
-from krontime.config.text_keys import PATHS, is_list_of_text, is_never_null, is_text
+from krontime.config.text_keys import LISTS, PATHS, is_list_of_text, is_never_null, is_text
 from krontime.errors import UserError
+from krontime.storage import is_address
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -35,13 +36,21 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 def option_problems(arguments: Sequence[str]) -> list[str]:
     """A line for each option that Hydra does not know, such as `--seed=3` for `seed=3`, or that has no effect.
 
-    And for each path without any text, as where a shell's variable was not set.
+    And for each path without any text, as where a shell's variable was not set, or that is an address.
     """
     problems = [
         f"{argument}: expected a path; . is the folder that this is run in"
         for argument in arguments
         if argument.endswith("=") and argument.lstrip("+").removesuffix("=") in PATHS
     ]
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key in (*PATHS, *LISTS) and is_address(value.lstrip("['\"")):
+            scheme = value.lstrip("['\"").partition(":")[0]  # a password may follow
+            problems.append(
+                f"{key}={scheme}://...: expected a path on this machine; data.path, data.train and data.test may be "
+                "addresses"
+            )
     is_single = not is_multirun(arguments) and not {"-c", "--cfg", "-i", "--info"} & set(arguments)
     for argument in arguments:
         name = argument.partition("=")[0]
