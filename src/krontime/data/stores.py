@@ -21,6 +21,9 @@ from krontime.storage import is_address
 log = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+STALLED_S = 60.0
+"""Seconds after which a server that sends nothing has broken off."""
+
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
@@ -174,11 +177,9 @@ def _fetch(address: str, path: Path, sha256: str) -> None:
 
 def _list_of(place: str) -> bytes:
     """Read the list of a store's folder; empty where there is none, or it may not be read."""
-    import fsspec
-
     address = f"{place}/{SUMS}"
     with _explained(address):
-        store, path = fsspec.core.url_to_fs(address)
+        store, path = _store_of(address)
         try:
             text: bytes = store.cat_file(path)
         except (FileNotFoundError, PermissionError):
@@ -188,10 +189,8 @@ def _list_of(place: str) -> bytes:
 
 def _chunks(address: str, start: int) -> Iterator[bytes]:
     """Read a file of a store from a byte on."""
-    import fsspec
-
     with _explained(address):
-        store, path = fsspec.core.url_to_fs(address)
+        store, path = _store_of(address)
         # A server that sends a file in one go need not be able to begin in the middle.
         options = {"block_size": 0} if "http" in store.protocol and not start else {}
         with store.open(path, "rb", **options) as file:
@@ -199,6 +198,22 @@ def _chunks(address: str, start: int) -> Iterator[bytes]:
                 file.seek(start)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
+
+
+def _store_of(address: str) -> tuple[Any, str]:
+    """Return fsspec's file system for an address, and the path in it."""
+    import fsspec
+
+    options = {}
+    if _is_http(address):
+        import aiohttp
+
+        # A file may take longer than the five minutes that aiohttp gives it, as long as bytes arrive.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALLED_S, sock_read=STALLED_S)
+        configured = fsspec.config.conf.get(address.partition(":")[0], {}).get("client_kwargs", {})
+        options = {"client_kwargs": {"timeout": timeout, **configured}}
+    store, path = fsspec.core.url_to_fs(address, **options)
+    return store, path
 
 
 @contextmanager

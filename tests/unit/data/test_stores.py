@@ -5,10 +5,12 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+import aiohttp
 import fsspec
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ CONTENT = bytes(range(256)) * 12_000
 class Server(ThreadingHTTPServer):
     """A store on this machine that can be told to misbehave."""
 
+    pause_s = 0.0
     daemon_threads = False  # closing the server waits for its answers
 
     def __init__(self) -> None:
@@ -60,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked.append(asked)
         rest = content[first:]
         self.begin(content, first)
+        if is_data:
+            time.sleep(self.server.pause_s)
         if not (self.server.harm and is_data and self.server.times > 0):
             self.wfile.write(rest)
             return
@@ -131,6 +136,18 @@ def test_a_broken_transfer_is_tried_again(server, tmp_path, harm, takes_ranges):
     assert local_copy(f"{server.url}/x.npz", tmp_path).read_bytes() == CONTENT
     resumed = any(asked and not asked.startswith("bytes=0-") for asked in server.asked)
     assert resumed == (harm == "cut short" and takes_ranges)
+
+
+def test_a_transfer_may_take_long_but_not_stall(server, tmp_path, monkeypatch):
+    """aiohttp ends every answer after five minutes, here after 0.3 seconds, unless it is told otherwise."""
+    monkeypatch.setattr(aiohttp.client, "DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(Server, "pause_s", 0.5)
+    fsspec.get_filesystem_class("http").clear_instance_cache()  # with connections that were told so
+    local_copy(f"{server.url}/x.npz", tmp_path)
+    assert server.asked == [None]
+    monkeypatch.setattr(stores, "STALLED_S", 0.1)
+    with pytest.raises(ValueError, match="can't be read"):
+        local_copy(f"{server.url}/x.npz", tmp_path / "other")
 
 
 @pytest.mark.parametrize(("harm", "kept"), [("cut short", ["x.npz.part"]), ("other content", [])])
