@@ -5,6 +5,7 @@ Shape letters: C channels, L time points.
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,11 +163,16 @@ class ArrowDatasetSource(RecordingFiles):
             if not isinstance(label, int) or label >= len(columns.class_names):
                 raise ValueError(f"the label {label!r} is none of its {len(columns.class_names)} classes")
             label = None if label < 0 else columns.class_names[label]
+        elif isinstance(label, float):  # as pandas makes of whole numbers where one is missing
+            label = None if math.isnan(label) else int(label) if label.is_integer() else label
+        group = None if self.group is None else row.column(self.group)[0].as_py()
+        if self.group is not None and group is None:
+            raise ValueError(f"the column {self.group} is empty")
         return Recording(
             name=f"{file.parent.name}/{file.stem} row {number}",
             values=values,
             label=None if label is None else str(label),
-            group=None if self.group is None else str(row.column(self.group)[0].as_py()),
+            group=None if group is None else str(group),
             sampling_rate_hz=rate,
         )
 

@@ -91,6 +91,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no such column": ({"x": X}, {"values": "q"}, r"data\.source\.values='q': it has the columns x"),
     "no such label": ({"x": X}, {"label": "q"}, r"data\.source\.label='q': there is no such column; expected one of x"),
     "an empty row": ({"x": [[1.0], None], "label": ["a", "b"]}, {}, r"row 1: the column x is empty"),
+    "an empty group": (
+        {"x": X, "label": list("abab"), "who": ["p", None, "q", "r"]},
+        {"group": "who"},
+        "row 1: the column who is empty",
+    ),
     "ragged": ({"x": [[[1.0], [2.0, 3.0]]], "label": ["a"]}, {}, r"row 0: its lists are of different lengths"),
 }
 
@@ -111,6 +116,13 @@ def test_what_is_said_of_columns_is_compared_with_them(tmp_path):
     save(tmp_path / "other", ["label"], x=X, label=[0, 1, 1, 0])  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"what it says of its columns can't be read"):
         load_cached(ArrowDatasetSource(str(tmp_path / "other")), Prepare(), tmp_path / "cache")
+
+
+def test_numbers_of_a_column_with_a_missing_one_are_the_same_classes(tmp_path):
+    folder = save(tmp_path / "train", {}, x=X, label=[0.0, float("nan"), 1.0, 1.5])
+    source = ArrowDatasetSource(str(folder))
+    [file] = source.files(folder, "data.path")
+    assert [recording.label for recording in source.read(file, tmp_path)] == ["0", None, "1", "1.5"]
 
 
 def test_what_was_computed_from_a_split_since_is_no_part_of_it(tmp_path):
