@@ -1,4 +1,4 @@
-"""From a config to data and protocol: resamples."""
+"""From a config to data, sizes and protocol."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,12 @@ import pytest
 from krontime.config.identity import config_hash
 from krontime.config.schema import check_train
 from krontime.data.resample import resampled
+from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
+from krontime.models.kernel_ridge import part
+from krontime.models.kernel_ridge.ridge import StreamedRidge
 from krontime.runs.prepare import load_data, prepare
+from krontime.training.build import closed_form
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -62,3 +66,21 @@ def test_the_official_split_keeps_the_hash_of_configs_that_do_not_name_it(compos
 def test_what_is_no_resample_is_refused(compose: Compose, value: str):
     with pytest.raises(UserError, match=r"data\.resample"):
         check_train(compose(f"data.resample={value}"), is_multirun=False)
+
+
+def test_the_closed_form_is_as_large_as_its_number_of_series_allows(
+    compose: Compose, files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where it is built again, from a checkpoint or from one that does not state that number."""
+    config = compose("data=npz", f"data.path={files / 'plain'}.npz", "model=closed_form")
+    job = prepare(config)
+    monkeypatch.setattr(part, "MAX_EXACT", job.protocol.num_train + job.protocol.num_val - 1)
+    monkeypatch.setattr(StreamedRidge, "MAX_COLUMNS", 500)
+    stated = job.spec.to_plain()
+    earlier = {key: value for key, value in stated.items() if key != "num_series"}
+    largest = []
+    for spec in (job.spec, SeriesSpec.from_plain(stated), SeriesSpec.from_plain(earlier)):
+        built = closed_form(config, spec)
+        assert built is not None
+        largest.append(max(kept.features.num_features for kept in built.kept_parts()))
+    assert largest[0] == largest[1] <= 500 < largest[2]
