@@ -69,6 +69,8 @@ def local_copy(address: str, folder: Path) -> Path:
     address = address.rstrip("/")
     if not is_address(f"{address}/"):
         raise ValueError("expected the address of a file or a folder")
+    if "::" in address:  # some file systems of fsspec are built from what another one holds
+        raise ValueError("expected one address, without :: and another one in it")
     parent, _, name = address.rpartition("/")
     name = unquote(name) if _is_http(address) else name
     ways: list[tuple[str, str | None]] = [(address, None)]

@@ -206,6 +206,7 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(address):
 
 MISTAKES = {
     "https://": "expected the address of a file or a folder",
+    "reference://x.npz::memory://bucket/x.npz": "expected one address, without :: and another one in it",
     "nowhere://bucket/x.npz": "no such kind of store; expected s3://, gs://, https:// or another",
     "s3://bucket/x.npz": "expected pip install of that package first",
     "memory://bucket/y.npz": r"expected a line for y\.npz in memory://bucket/SHA256SUMS",
