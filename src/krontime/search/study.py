@@ -143,12 +143,17 @@ class SharedStudy:
 
     def _has_tried_all(self) -> bool:
         """Ask the sampler whether it has any options left, also where an earlier command has tried the last of them."""
+        from optuna.samplers import GridSampler
         from optuna.trial import TrialState
 
         self.is_exhausted = False
-        is_any_waiting = bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-        if not is_any_waiting and (ended := self.ended()):
-            self.study.sampler.after_trial(self.study, ended[-1], ended[-1].state, ended[-1].values)
+        sampler, ended = self.study.sampler, self.ended()
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        if isinstance(sampler, GridSampler):  # the last trial may be of another sampler, and so of no grid
+            self.is_exhausted = sampler.is_exhausted(self.study)
+        elif ended:
+            sampler.after_trial(self.study, ended[-1], ended[-1].state, ended[-1].values)
         return self.is_exhausted
 
     def is_last_try(self, task: ClaimedTrial) -> bool:

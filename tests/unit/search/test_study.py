@@ -172,6 +172,15 @@ def test_a_trial_whose_options_do_not_work_counts_and_says_why(tmp_path):
     assert [trial.number for trial in study.completed()] == [1]
 
 
+def test_a_grid_may_follow_another_sampler(tmp_path):
+    run(shared(tmp_path), 1)
+    grid = optuna.samplers.GridSampler({"x": [0.5], "y": ["a"]}, seed=0)
+    study = SharedStudy(
+        tmp_path, direction="minimize", about={"config": "abc"}, sampler=lambda number: grid, pruner=None
+    )
+    assert run(study, 9) == [["x=0.5", "y=a"]]
+
+
 def test_another_search_in_the_folder_is_refused(tmp_path):
     shared(tmp_path, space={"x": 1})
     shared(tmp_path, space={"x": 1})
