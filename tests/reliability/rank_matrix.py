@@ -42,7 +42,7 @@ TWO = ("trainer=ddp_cpu", "data.batch_size=6")
 ONE = ("data.batch_size=12",)
 FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "EMA": ((), ("callbacks=ema", "callbacks.ema.decay=0.8")),
-    "time limit": (("trainer.max_epochs=4",), ('+trainer.max_time="00:00:00:02"', "trainer.max_epochs=400")),
+    "time limit": (("trainer.max_epochs=4",), ('+trainer.max_time="00:00:00:05"', "trainer.max_epochs=400")),
     "unequal lengths": (("data.path=equal.npz",), ("data.path=unequal.npz",)),
     "closed form": (
         ("closed_form=none",),
