@@ -1,4 +1,4 @@
-"""What a killed process leaves is removed, and nothing else; the file before is kept where asked."""
+"""What a killed process leaves is removed, and nothing else; the file before is kept where asked; addresses."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from krontime import storage
-from krontime.storage import remove_unfinished, replacing, writing_problem
+from krontime.storage import is_address, remove_unfinished, replacing, secret_problem, writing_problem
 
 
 def test_what_was_being_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -71,3 +71,15 @@ def test_a_folder_that_takes_nothing_is_named(
 
     monkeypatch.setattr(storage.tempfile, "TemporaryFile", refusing)
     assert str(writing_problem(tmp_path / "a" / "b.csv")).startswith(f"{tmp_path}: {said}")
+
+
+@pytest.mark.parametrize(
+    "address", ["abfs://container@account/x", "sftp://me@host/x", "s3://bucket/x?y", "https://h/a@b:c"]
+)
+def test_what_is_no_secret_may_stand_in_an_address(address: str) -> None:
+    assert secret_problem("data.path", address) is None
+
+
+@pytest.mark.parametrize("value", ["C:\\x.npz", "set/x.npz", "C://x", "", None, 3, "s3:/x", "a b://x"])
+def test_other_values_are_no_addresses(value: object) -> None:
+    assert not is_address(value)

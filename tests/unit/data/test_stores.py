@@ -21,7 +21,6 @@ from krontime.data import stores
 from krontime.data.stores import local_copy
 from krontime.errors import UserError
 from krontime.runs.prepare import load_data
-from krontime.storage import is_address, secret_problem
 
 CONTENT = bytes(range(256)) * 12_000
 """More than one chunk."""
@@ -240,15 +239,3 @@ def test_what_reads_data_reads_the_copy(memory, compose, tmp_path):
     memory.rm("/bucket/set.npz")
     assert data.class_names == ("a", "b")
     assert np.array_equal(load_data(config).values, data.values)
-
-
-@pytest.mark.parametrize(
-    "address", ["abfs://container@account/x", "sftp://me@host/x", "s3://bucket/x?y", "https://h/a@b:c"]
-)
-def test_what_is_no_secret_may_stand_in_an_address(address):
-    assert secret_problem("data.path", address) is None
-
-
-@pytest.mark.parametrize("value", ["C:\\x.npz", "set/x.npz", "C://x", "", None, 3, "s3:/x", "a b://x"])
-def test_other_values_are_no_addresses(value):
-    assert not is_address(value)
