@@ -26,6 +26,9 @@ LARGEST = 10.0
 _COLUMNS_AT_ONCE = 2048
 """Number of features that are copied at once, for all series."""
 
+_MIRRORED_AT_ONCE = 512
+"""Rows of a Gram matrix that are copied at once."""
+
 _SMALLEST = 1e-8
 """Lower bound of what is divided by."""
 
@@ -245,20 +248,30 @@ class StreamedRidge:
         cross = self._cross - self._count * torch.outer(mean, target_mean)
         weights = torch.zeros(len(strengths), len(mean), len(target_mean))
         biases = torch.zeros(len(strengths), len(target_mean))
-        # Large: no more copies are made than are needed. It is centred in place, and as it was afterwards.
+        # Large: it is centred and factorised in place, and as it was afterwards.
         self._gram.addr_(mean, mean, alpha=-float(self._count))
-        unit = self._gram.diagonal().sum().clamp(min=_SMALLEST) / self._count
-        regularised = torch.empty_like(self._gram)
+        diagonal = self._gram.diagonal().clone()
+        unit = diagonal.sum().clamp(min=_SMALLEST) / self._count
         for i, strength in enumerate(strengths):
-            regularised.copy_(self._gram)
-            regularised.diagonal().add_(strength * unit)
-            try:  # of a symmetric matrix in place, which needs it in Fortran's order
-                factor = cho_factor(regularised.numpy().T, lower=True, overwrite_a=True, check_finite=False)
+            self._gram.diagonal().copy_(diagonal + strength * unit)
+            try:  # LAPACK overwrites the lower half in Fortran's order, which is the upper one in C's
+                factor = cho_factor(self._gram.numpy().T, lower=True, overwrite_a=True, check_finite=False)
             except LinAlgError as error:
                 reason = "the features are not finite, or too alike for float32"
                 raise ValueError(f"ridge strength {strength:g}: {reason}") from error
             weight = torch.from_numpy(cho_solve(factor, cross.numpy(), check_finite=False))
             weights[i] = weight.float()
             biases[i] = (target_mean - mean @ weight).float()
+            _mirror(self._gram)
+        self._gram.diagonal().copy_(diagonal)
         self._gram.addr_(mean, mean, alpha=float(self._count))
         return weights, biases
+
+
+def _mirror(matrix: Tensor) -> None:
+    """Copy what lies below the diagonal of a matrix above it, a block at a time; the diagonal becomes 0."""
+    for start in range(0, len(matrix), _MIRRORED_AT_ONCE):
+        stop = start + _MIRRORED_AT_ONCE
+        below = matrix[start:stop, start:stop].tril(-1)
+        matrix[start:stop, start:stop] = below + below.T
+        matrix[start:stop, stop:] = matrix[stop:, start:stop].T

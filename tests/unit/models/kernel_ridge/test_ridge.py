@@ -118,6 +118,19 @@ def test_a_stream_gives_the_same_fit():
     assert weights[1].norm() < weights[0].norm()
 
 
+def test_a_stream_goes_on_after_a_solution_as_if_there_had_been_none(monkeypatch):
+    """Its matrix is factorised in place, and made again from the half that is left, in blocks."""
+    monkeypatch.setattr(ridge, "_MIRRORED_AT_ONCE", 7)
+    rows, labels = draw(num_rows=200)
+    one, other = StreamedRidge(40, 3), StreamedRidge(40, 3)
+    for part in torch.arange(200).split(100):
+        one.add(rows[part], labels[part])
+        other.add(rows[part], labels[part])
+        one.solve([1.0, 0.1])
+    for given, expected in zip(one.solve([0.1, 1.0]), other.solve([0.1, 1.0]), strict=True):
+        torch.testing.assert_close(given, expected, atol=1e-6, rtol=0)
+
+
 def test_of_many_features_a_stream_uses_some(monkeypatch):
     monkeypatch.setattr(StreamedRidge, "MAX_COLUMNS", 10)
     rows, labels = draw(num_rows=100)
