@@ -15,15 +15,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from krontime.console import progress
-from krontime.data.sources.download import ATTEMPTS, CHUNK_BYTES, PAUSE_S
-from krontime.storage import is_address
+from krontime.data.sources.download import ATTEMPTS, CHUNK_BYTES, PAUSE_S, TIMEOUT_S
+from krontime.storage import is_address, replacing
 
 log = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
-STALLED_S = 60.0
-"""Seconds after which a server that sends nothing has broken off."""
-
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
@@ -127,10 +124,8 @@ def _sums(place: str, copy: Path) -> dict[str, str]:
     for name, sha256 in before.items():
         if sums.get(name) != sha256:
             (copy / name).unlink(missing_ok=True)
-    copy.mkdir(exist_ok=True)
-    temporary = kept.with_name(f"{SUMS}.part")
-    temporary.write_bytes(text)
-    temporary.replace(kept)
+    with replacing(kept) as temporary:
+        temporary.write_bytes(text)
     return sums
 
 
@@ -211,7 +206,7 @@ def _store_of(address: str) -> tuple[Any, str]:
         import aiohttp
 
         # A file may take longer than the five minutes that aiohttp gives it, as long as bytes arrive.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALLED_S, sock_read=STALLED_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
         configured = fsspec.config.conf.get(address.partition(":")[0], {}).get("client_kwargs", {})
         options = {"client_kwargs": {"timeout": timeout, **configured}}
     store, path = fsspec.core.url_to_fs(address, **options)

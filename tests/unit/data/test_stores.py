@@ -144,7 +144,7 @@ def test_a_transfer_may_take_long_but_not_stall(server, tmp_path, monkeypatch):
     fsspec.get_filesystem_class("http").clear_instance_cache()  # with connections that were told so
     local_copy(f"{server.url}/x.npz", tmp_path)
     assert server.asked == [None]
-    monkeypatch.setattr(stores, "STALLED_S", 0.1)
+    monkeypatch.setattr(stores, "TIMEOUT_S", 0.1)
     with pytest.raises(ValueError, match="can't be read"):
         local_copy(f"{server.url}/x.npz", tmp_path / "other")
 
