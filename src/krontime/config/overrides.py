@@ -45,8 +45,9 @@ def option_problems(arguments: Sequence[str]) -> list[str]:
     ]
     for argument in arguments:
         key, _, value = argument.lstrip("+").partition("=")
-        if key in (*PATHS, *LISTS) and is_address(value.lstrip("['\"")):
-            scheme = value.lstrip("['\"").partition(":")[0]  # a password may follow
+        address = value.lstrip("['\"")
+        if key in (*PATHS, *LISTS) and is_address(address):
+            scheme = address.partition(":")[0]  # a password may follow
             problems.append(
                 f"{key}={scheme}://...: expected a path on this machine; data.path, data.train and data.test may be "
                 "addresses"
