@@ -142,22 +142,18 @@ class Part(nn.Module):
         train, held_out = _own_chunks(range(num_train), ranks), _own_chunks(range(num_train, num_series), ranks)
         ridge = StreamedRidge(*self.weight.shape)
         standardizer: Standardizer | None = None
-
-        def narrowed(features: Tensor) -> Tensor:
-            return features if standardizer is None else features[:, ridge.columns]
-
-        features = self._features_of([*train, *held_out], series.read, narrowed)
+        features = self._features_of([*train, *held_out], series.read)
         for chunk, rows in zip(train, features, strict=False):  # the held-out ones are left
-            if standardizer is None:  # of all features, of which those that are used are kept of later series
+            if standardizer is None:
                 standardizer = ranks.from_first(partial(Standardizer.of, rows))
-                rows = narrowed(rows)
-            ridge.add(standardizer.at(ridge.columns).in_place(rows), series.labels[chunk.start : chunk.stop])
+                of_used = standardizer.at(ridge.columns)
+            ridge.add(of_used.in_place(ridge.used(rows)), series.labels[chunk.start : chunk.stop])
         assert standardizer is not None
         ridge.gather(ranks)
         weights, biases = ranks.from_first(lambda: ridge.solve(STREAMED_STRENGTHS))
         predictions = torch.zeros(len(weights), num_series - num_train, weights.shape[2])
         for chunk, rows in zip(held_out, features, strict=True):
-            standard = standardizer.at(ridge.columns).in_place(rows)
+            standard = of_used.in_place(ridge.used(rows))
             predicted = torch.einsum("np,apk->ank", standard, weights) + biases[:, None]
             predictions[:, chunk.start - num_train : chunk.stop - num_train] = predicted
             if series.fit_validation or not has_validation:
@@ -175,25 +171,17 @@ class Part(nn.Module):
         left_out[num_train:] = (factor * predictions[best]).log_softmax(dim=-1)
         return left_out
 
-    def _features_of(
-        self, chunks: Sequence[range], read: Batches, narrowed: Callable[[Tensor], Tensor] = lambda features: features
-    ) -> Iterator[Tensor]:
-        """Yield the features of the series of each chunk.
-
-        Args:
-            chunks: positions.
-            read: reads the series.
-            narrowed: takes from features `(B, P)` those that are kept.
-        """
+    def _features_of(self, chunks: Sequence[range], read: Batches) -> Iterator[Tensor]:
+        """Yield the features `(n, P)` of the series of each chunk of positions."""
         batches = iter(read(chunks))
         for chunk in chunks:
             # Filled as features come: no second copy of all of them is made.
-            rows = torch.empty(len(chunk), narrowed(torch.empty(0, self.features.num_features)).shape[1])
+            rows = torch.empty(len(chunk), self.features.num_features)
             count = 0
             while count < len(chunk):
-                kept = narrowed(self.features(*next(batches)))
-                rows[count : count + len(kept)] = kept
-                count += len(kept)
+                features = self.features(*next(batches))
+                rows[count : count + len(features)] = features
+                count += len(features)
             yield rows
         assert next(batches, None) is None  # and so reading has come to its end
 

@@ -217,6 +217,10 @@ class StreamedRidge:
         self._targets = torch.zeros(num_classes, dtype=torch.float64)
         self._count = torch.zeros((), dtype=torch.float64)
 
+    def used(self, rows: Tensor) -> Tensor:
+        """Return the features `(n, U)` that are used, of all `(n, P)`: these themselves where all are."""
+        return rows if rows.shape[1] == len(self.columns) else rows[:, self.columns]
+
     def add(self, used: Tensor, labels: Tensor) -> None:
         """Add series: their standardised features `(n, U)` that are used, and labels `(n,)`."""
         targets = indicators(labels, len(self._targets))
