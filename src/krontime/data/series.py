@@ -92,7 +92,7 @@ class Windows(NamedTuple):
 RELEASED_BYTES = 1 << 26
 """Bytes read of a memory map after which its pages are given back to the system, which keeps them while it has room."""
 
-MAPPED_BYTES = 1 << 28
+MAPPED_BYTES = 1 << 27
 """Bytes by which what is mapped of files may have grown before that; the system maps up to 2 MiB around a read."""
 
 _CHECKED_BYTES = 1 << 20
