@@ -30,6 +30,13 @@ def test_memory_does_not_grow_with_the_series(dtype: str) -> None:
     assert many < few + 2e8  # of 240 MB or more that the series take
 
 
+def test_a_folder_of_recordings_is_classified_in_bounded_memory() -> None:
+    few, many = measured("folder.py")
+    assert [many[key] for key in ("exit_code", "classified", "right")] == [3, 198, 198]
+    assert many["marked"] == ["003.wav", "198.wav"]
+    assert many["peak_resident_bytes"] < few["peak_resident_bytes"] + 2e8  # of 720 MB that the files take
+
+
 def test_a_store_of_a_terabyte_is_trained_on() -> None:
     figures = measured("terabyte.py")
     assert figures["store_bytes"] >= 10**12

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from krontime.commands.new_input import read_input
+from krontime.commands.new_input import new_input
 from krontime.commands.options import check_options, folder_of, moved, output_problems
 from krontime.config import resolve
 from krontime.console import show
@@ -53,19 +53,19 @@ def explain(config: DictConfig) -> Path:
     if type(number := options["neighbours"]) is not int or not 0 <= number <= MAX_SERIES:
         problems.add("neighbours", number, f"0 to {MAX_SERIES}")
     check_installed("explain", "captum")
-    run, new, data, _, names_matter = read_input(options, problems)
-    names = run.spec.class_names
-    if options["target"] is not None and str(options["target"]) not in names:
-        problems.add("target", options["target"], f"one of the classes {', '.join(names[:20])}, or null")
-    if wrong := [place for place in chosen if place >= len(data)]:
-        problems.add("series", wrong, f"positions from 0 to {len(data) - 1}, of the {len(data)} series of {given}")
-    problems.raise_if_any()
-    target = None if options["target"] is None else names.index(str(options["target"]))
-    files = new.names if names_matter else None
-    neighbours, missing = _neighbours(run, data, chosen, options)
-    explained = [
-        _explained(run, data, place, target, files, near) for place, near in zip(chosen, neighbours, strict=True)
-    ]
+    with new_input(options, problems) as (run, new, data, _, names_matter):
+        names = run.spec.class_names
+        if options["target"] is not None and str(options["target"]) not in names:
+            problems.add("target", options["target"], f"one of the classes {', '.join(names[:20])}, or null")
+        if wrong := [place for place in chosen if place >= len(data)]:
+            problems.add("series", wrong, f"positions from 0 to {len(data) - 1}, of the {len(data)} series of {given}")
+        problems.raise_if_any()
+        target = None if options["target"] is None else names.index(str(options["target"]))
+        files = new.names if names_matter else None
+        neighbours, missing = _neighbours(run, data, chosen, options)
+        explained = [
+            _explained(run, data, place, target, files, near) for place, near in zip(chosen, neighbours, strict=True)
+        ]
     write_explanation(explained, names, data.sampling_rate_hz, given.name, output, missing=missing)
     _write_table(explained, names, data.sampling_rate_hz, table)
     show(f"written: {output} (open it in a browser) and {table}")

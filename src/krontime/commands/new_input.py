@@ -1,7 +1,10 @@
 """What `predict` and `explain` share: new files are read and prepared as those of training, and compared with them."""
 
+import contextlib
+import errno
 import logging
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +48,11 @@ class NewInput(NamedTuple):
     names_matter: bool
 
 
-def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | None = None) -> NewInput:
+@contextlib.contextmanager
+def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | None = None) -> Iterator[NewInput]:
     """Load the run, read the files, and say in one line what was read.
+
+    The series of several files, or of recordings, are a memory map of a temporary file until the block ends.
 
     Args:
         options: of the command; the keys of `configs/base/new_series.yaml` are used.
@@ -54,9 +60,14 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
         skip: leave files out that can't be read; None for a command that has no such option.
 
     Raises:
-        UserError: the run or a file can't be read, or the series differ from those of training in a way that is not
-            allowed.
+        UserError: the run or a file can't be read, the series differ from those of training in a way that is not
+            allowed, or there is no room for them.
     """
+    with tempfile.TemporaryDirectory(prefix="krontime-", ignore_cleanup_errors=True) as scratch:
+        yield _read(options, problems, Path(scratch), skip=skip)
+
+
+def _read(options: Mapping[str, Any], problems: Problems, scratch: Path, *, skip: bool | None) -> NewInput:
     problems.lines += _option_problems(options)
     given = folder_of(options["input"])
     files: list[tuple[Path, str]] = []
@@ -71,11 +82,13 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
     problems.raise_if_any()
     assert run is not None
     way = "; on_error=skip marks them and classifies the others" if skip is False else ""
-    if source is not None:
-        new = read_new_recordings(source, files, run.spec, skip=bool(skip), way=way)
-    else:
-        new = read_files(files, reading_of(options, run), run.spec.class_names, skip=bool(skip), way=way)
-    data = prepared(new, options, run)
+    with _room(scratch):
+        if source is not None:
+            new = read_new_recordings(source, files, run.spec, scratch, skip=bool(skip), way=way)
+        else:
+            reading = reading_of(options, run)
+            new = read_files(files, reading, run.spec.class_names, scratch, skip=bool(skip), way=way)
+        data = prepared(new, options, run, scratch)
     data = replace(data, notes=(*data.notes, *([note] if note else [])))
     log.info("%s", what_was_read(data, name=str(given)))
     # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
@@ -83,6 +96,20 @@ def read_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | N
     is_recording = source is not None or files[0][0].suffix.lower() in RECORDINGS
     names_matter = len(files) > 1 or bool(new.broken) or is_recording
     return NewInput(run, new, data, len(files), names_matter)
+
+
+@contextlib.contextmanager
+def _room(scratch: Path) -> Iterator[None]:
+    """Say what to do where there is no room for the series."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{scratch}: no room for the series, which are kept there until they are classified; expected room for 4 "
+            "bytes a point (the environment variable TMPDIR names another folder)"
+        ) from error
 
 
 def _option_problems(options: Mapping[str, Any]) -> list[str]:
@@ -139,8 +166,14 @@ def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
     )
 
 
-def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> SeriesData:
+def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch: Path | None = None) -> SeriesData:
     """The series as training prepared its own, after they have been compared with those.
+
+    Args:
+        new: the series as their files hold them.
+        options: of the command.
+        run: what was trained.
+        scratch: folder for the values, where they may be too many for memory.
 
     Raises:
         UserError: they differ in a way that the user has not allowed, or their rate is needed and not known.
@@ -159,7 +192,7 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> Seri
             f"to {prepare.resample_hz:g} Hz"
         )
     with naming_keys(run.config["data"], "data"):
-        data = prepare.apply(data)
+        data = prepare.apply(data, scratch)
     names = new.names
     if is_cut(window := run.config["data"]["window"]):
         data = cut_new(data, length=window["length"], stride=window.get("stride") or window["length"])
@@ -170,6 +203,6 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun) -> Seri
         note = f"sampling rate not stated, taken as the {run.spec.sampling_rate_hz:,.6g} Hz of training"
         data = replace(data, sampling_rate_hz=run.spec.sampling_rate_hz, notes=(*data.notes, note))
     if (data.lengths > run.spec.length).any():
-        data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data)
+        data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data, scratch)
         data = replace(data, notes=(*data.notes, f"cut to the {run.spec.length:,} points of training"))
     return data

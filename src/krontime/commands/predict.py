@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from krontime.commands.following import STDOUT, follow
-from krontime.commands.new_input import read_input
+from krontime.commands.new_input import new_input
 from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import is_json, show
@@ -54,13 +54,13 @@ def predict(config: DictConfig) -> Path | None:
             for line in _output_problems(segments, given, force=options["force"])
         ]
     skip = options.get("on_error", "refuse") == "skip"
-    run, new, data, num_files, names_matter = read_input(options, problems, skip=skip)
-    if problem := _windows_problem(options, is_cut=data.windows is not None):
-        raise UserError(problem)
-    rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
-    indices = np.arange(len(data))
-    scorer = Scorer.of(run.config, options["accelerator"])
-    probability = scorer.probabilities(run.module, data, indices)
+    with new_input(options, problems, skip=skip) as (run, new, data, num_files, names_matter):
+        if problem := _windows_problem(options, is_cut=data.windows is not None):
+            raise UserError(problem)
+        rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
+        indices = np.arange(len(data))
+        scorer = Scorer.of(run.config, options["accelerator"])
+        probability = scorer.probabilities(run.module, data, indices)
     if data.windows is not None:
         gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
         predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())

@@ -5,14 +5,16 @@ import hashlib
 import io
 import itertools
 import re
+import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.data.series import UNKNOWN_LABEL, Pages, SeriesData
 from krontime.errors import UserError
 
 
@@ -29,14 +31,43 @@ class Labels:
     class_names: tuple[str, ...]
 
 
-def flatten(series: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Lay `(C, L_i)` arrays one after the other, as `SeriesData.values` and `SeriesData.offsets`."""
-    lengths = np.array([s.shape[-1] for s in series], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    if not series:
-        return np.empty(0, np.float32), offsets
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, which `checked` reports
-        return np.concatenate([np.asarray(s, dtype=np.float32).ravel() for s in series]), offsets
+def flatten(series: Iterable[np.ndarray], scratch: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Lay `(C, L_i)` arrays one after the other, as `SeriesData.values` and `SeriesData.offsets`.
+
+    Args:
+        series: the arrays.
+        scratch: folder for a new file of the values, which are then a memory map, with one of them in memory at a time;
+            None to keep all of them in memory.
+    """
+    lengths: list[int] = []
+
+    def flat() -> Iterator[np.ndarray]:
+        for one in series:
+            lengths.append(one.shape[-1])
+            with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, which `checked` reports
+                yield np.asarray(one, np.float32).ravel()
+
+    values = np.concatenate([np.empty(0, np.float32), *flat()]) if scratch is None else _mapped(flat(), scratch)
+    return values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _mapped(arrays: Iterable[np.ndarray], folder: Path) -> np.ndarray:
+    """Float32 arrays one after the other, as a memory map of a new file."""
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        for array in arrays:
+            file.write(array.data)
+    return np.memmap(file.name, np.float32, "r") if Path(file.name).stat().st_size else np.empty(0, np.float32)
+
+
+def any_missing(values: np.ndarray) -> bool:
+    """Whether a value is NaN, of a memory map without holding all of it."""
+    pages, step = Pages(), 1 << 20
+    for start in range(0, len(values), step):
+        chunk = values[start : start + step]
+        pages.read(values, chunk.nbytes)
+        if np.isnan(chunk).any():
+            return True
+    return False
 
 
 def label_texts(y: np.ndarray) -> np.ndarray:
@@ -262,7 +293,7 @@ def labelled_data(
         is_test=is_test,
         class_names=labels.class_names,
         num_channels=series[0].shape[0],
-        has_missing=bool(np.isnan(values).any()),
+        has_missing=any_missing(values),
         sampling_rate_hz=sampling_rate_hz,
         **more,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import class_order, flatten, label_texts, several_labels, value_problems
+from krontime.data.assemble import any_missing, class_order, flatten, label_texts, several_labels, value_problems
 from krontime.data.cache import with_checksum
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
@@ -87,5 +87,5 @@ def _data(series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[s
         is_test=np.zeros(len(labels), bool),
         class_names=class_names,
         num_channels=num_channels,
-        has_missing=bool(np.isnan(values).any()),
+        has_missing=any_missing(values),
     )

@@ -1,14 +1,14 @@
 """Reads new recordings, for prediction, as the source of a run's own recordings read those."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from krontime.data.assemble import flatten, value_problems
-from krontime.data.new_series import NewSeries
+from krontime.console import each
+from krontime.data.assemble import any_missing, flatten, value_problems
+from krontime.data.new_series import NewSeries, channels_problem
 from krontime.data.recordings import Recording, in_order
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec, unscaled
 from krontime.data.sources.labelled import header_names
@@ -17,14 +17,21 @@ from krontime.errors import UserError
 
 
 def read_new_recordings(
-    source: RecordingFiles, files: Sequence[tuple[Path, str]], spec: SeriesSpec, *, skip: bool, way: str = ""
+    source: RecordingFiles,
+    files: Sequence[tuple[Path, str]],
+    spec: SeriesSpec,
+    scratch: Path,
+    *,
+    skip: bool,
+    way: str = "",
 ) -> NewSeries:
-    """Read several files, all of them before any problem is reported.
+    """Read several files, all of them before any problem is reported, with one of them in memory at a time.
 
     Args:
         source: reads a file; where its recordings are to be found, and what is tested on, plays no part.
         files: each with its name.
         spec: what was trained on.
+        scratch: folder for the values, and for what has to be put in order first.
         skip: leave files out that cannot be read.
         way: what to say to do about them where there are several.
 
@@ -37,33 +44,41 @@ def read_new_recordings(
     broken: dict[str, tuple[str, int]] = {}
     problems: list[str] = []
     names: list[str] = []
-    recordings: list[Recording] = []
+    known_rates: list[float] = []
+    firsts: dict[int, str] = {}
     trained = None if spec.header is None else header_names(spec.header)
-    with tempfile.TemporaryDirectory(prefix="krontime-") as scratch:
-        for path, name in files:
+
+    def read() -> Iterator[np.ndarray]:
+        for path, name in each("reading files", files):
             try:
-                read = [_checked(one, trained, path) for one in source.read(path, Path(scratch))]
+                found = [_checked(one, trained, path) for one in source.read(path, scratch)]
             except UserError as error:
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
-                problems += error.problems
+                problems.extend(error.problems)
                 continue
-            recordings += read
-            names += [name] if len(read) == 1 and len(files) > 1 else [one.name for one in read]
-    if broken and (not skip or not recordings):
+            names.extend([name] if len(found) == 1 and len(files) > 1 else [one.name for one in found])
+            for one in found:
+                known_rates.append(one.sampling_rate_hz or np.nan)
+                firsts.setdefault(len(one.values), name)
+                yield one.values
+
+    values, offsets = flatten(read(), scratch)
+    if broken and (not skip or not names):
         if len(files) > 1:
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
         raise UserError(problems)
-    values, offsets = flatten([one.values for one in recordings])
-    rates = np.array([one.sampling_rate_hz or np.nan for one in recordings])
+    if problem := channels_problem(firsts):
+        raise UserError(problem)
+    rates = np.array(known_rates)
     known = np.unique(rates[~np.isnan(rates)])
     data = SeriesData(
         values=values,
         offsets=offsets,
-        labels=np.full(len(recordings), UNKNOWN_LABEL, np.int64),
-        is_test=np.ones(len(recordings), bool),
+        labels=np.full(len(names), UNKNOWN_LABEL, np.int64),
+        is_test=np.ones(len(names), bool),
         class_names=spec.class_names,
-        num_channels=len(recordings[0].values),
-        has_missing=bool(np.isnan(values).any()),
+        num_channels=next(iter(firsts)),
+        has_missing=any_missing(values),
         sampling_rate_hz=float(known[0]) if len(known) == 1 and not np.isnan(rates).any() else None,
         rates_hz=rates if len(known) > 1 else None,
         recording_names=tuple(names),

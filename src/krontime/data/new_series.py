@@ -3,14 +3,14 @@
 import glob
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from krontime.console import progress
-from krontime.data.assemble import class_texts, composed, flatten, value_problems
+from krontime.console import each
+from krontime.data.assemble import any_missing, class_texts, composed, flatten, value_problems
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
 from krontime.data.sources import audio
 from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
@@ -133,14 +133,21 @@ def _kind(file: Path) -> str:
 
 
 def read_files(
-    files: Sequence[tuple[Path, str]], reading: Reading, class_names: Sequence[str], *, skip: bool, way: str = ""
+    files: Sequence[tuple[Path, str]],
+    reading: Reading,
+    class_names: Sequence[str],
+    scratch: Path,
+    *,
+    skip: bool,
+    way: str = "",
 ) -> NewSeries:
-    """Read several files, all of them before any problem is reported.
+    """Read several files, all of them before any problem is reported, with one of them in memory at a time.
 
     Args:
         files: each with its name.
         reading: how.
         class_names: the model's classes; a label that is none of them counts as unknown.
+        scratch: folder for the values of several files.
         skip: leave files out that cannot be read.
         way: what to say to do about them where there are several.
 
@@ -152,38 +159,47 @@ def read_files(
     names: list[str] = []
     problems: list[str] = []
     firsts: dict[int, str] = {}
-    if len(files) > 1 and all(path.suffix.lower() in audio.SUFFIXES for path, _ in files):
-        audio.require_memory_for([path for path, _ in files], mono=reading.mono)
-    with progress("reading files", len(files)) as step:
-        for path, name in files:
-            step()
+
+    def read() -> Iterator[SeriesData]:
+        for path, name in each("reading files", files):
             try:
                 part = read_new(path, reading, class_names)
             except UserError as error:
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
-                problems += error.problems
+                problems.extend(error.problems)
                 continue
-            parts.append(part)
             firsts.setdefault(part.num_channels, name)
-            names += [name] * len(part)
+            names.extend([name] * len(part))
+            parts.append(replace(part, values=part.values if len(files) == 1 else part.values[:0].copy()))
+            yield part
+
+    if len(files) == 1:
+        list(read())
+    else:
+        values, offsets = flatten((part.series(i) for part in read() for i in range(len(part))), scratch)
     if broken and (not skip or not parts):
         if len(files) > 1:
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")
         raise UserError(problems)
-    if len(firsts) > 1:
-        listed = ", ".join(f"{count} (such as {name})" for count, name in firsts.items())
-        raise UserError(f"input: expected files of the same number of channels, found {listed}")
-    return NewSeries(_joined(parts), names, broken)
+    if problem := channels_problem(firsts):
+        raise UserError(problem)
+    return NewSeries(parts[0] if len(files) == 1 else _joined(parts, values, offsets), names, broken)
 
 
-def _joined(parts: Sequence[SeriesData]) -> SeriesData:
-    if len(parts) == 1:
-        return parts[0]
+def channels_problem(firsts: Mapping[int, str]) -> str | None:
+    """A line where files differ in their number of channels, given the first file of each number."""
+    if len(firsts) < 2:
+        return None
+    listed = ", ".join(f"{count} (such as {name})" for count, name in firsts.items())
+    return f"input: expected files of the same number of channels, found {listed}"
+
+
+def _joined(parts: Sequence[SeriesData], values: np.ndarray, offsets: np.ndarray) -> SeriesData:
+    """The series of several files, given their values together and what else is known of those of each file."""
     rates = np.concatenate(
         [np.full(len(part), np.nan if part.sampling_rate_hz is None else part.sampling_rate_hz) for part in parts]
     )
     known = np.unique(rates[~np.isnan(rates)])
-    values, offsets = flatten([part.series(i) for part in parts for i in range(len(part))])
     return replace(
         parts[0],
         values=values,
@@ -262,7 +278,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
         is_test=np.ones(len(offsets) - 1, bool),
         class_names=tuple(class_names),
         num_channels=num_channels,
-        has_missing=bool(np.isnan(values).any()),
+        has_missing=any_missing(values),
         sampling_rate_hz=rate,
         header=header,
         notes=notes,

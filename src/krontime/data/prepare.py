@@ -2,12 +2,13 @@
 
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from krontime.console import each
-from krontime.data.assemble import flatten
+from krontime.data.assemble import any_missing, flatten
 from krontime.data.series import SeriesData
 
 MAX_RATIO_TERM = 10_000
@@ -34,8 +35,12 @@ class Prepare:
         """The options as plain values, for the record and the cache key."""
         return asdict(self)
 
-    def apply(self, data: SeriesData) -> SeriesData:
+    def apply(self, data: SeriesData, scratch: Path | None = None) -> SeriesData:
         """Resample and crop every series; `data` itself where nothing is to be done.
+
+        Args:
+            data: the series.
+            scratch: see `flatten`.
 
         Raises:
             ValueError: `resample_hz` is set and the sampling rate is not known.
@@ -60,7 +65,7 @@ class Prepare:
             equal = lengths.size > 0 and bool((lengths == lengths[0]).all())
             rate = rate * self.resample_length / int(lengths[0]) if rate is not None and equal else None
         every = each("resampling and cropping", range(len(data)))
-        values, offsets = flatten([self._one(data.series(i), ratios[i]) for i in every])
+        values, offsets = flatten((self._one(data.series(i), ratios[i]) for i in every), scratch)
         changed = self.resample_length is not None or self.crop_length is not None
         return replace(
             data,
@@ -69,7 +74,7 @@ class Prepare:
             sampling_rate_hz=rate,
             rates_hz=None,
             given_lengths=given if changed else None,
-            has_missing=bool(np.isnan(values).any()),
+            has_missing=any_missing(values),
             sha256=None,
         )
 

@@ -1,6 +1,7 @@
 """`predict` on files of every kind, compared with what was trained on: a wrong answer never comes with exit code 0."""
 
 import contextlib
+import errno
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from krontime import cli
 from krontime.commands import export, predict
+from krontime.data import assemble
 from krontime.runs.decisions import Threshold
 from krontime.runs.predictions import read_predictions
 from krontime.storage import HELD_OUT
@@ -101,6 +103,19 @@ def test_other_rates_and_lengths_are_refused_or_brought_together(audio_run, tmp_
     assert len(predicted(audio_run, tmp_path / "new/c.wav", tmp_path / "short.csv", allow="length")) == 1
     clip(tmp_path / "long.wav", 60, seconds=2)
     assert len(predicted(audio_run, tmp_path / "long.wav", tmp_path / "long.csv", allow=["length"])) == 1
+
+
+def test_no_room_for_the_series_is_told(audio_run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("a", "b"):
+        clip(tmp_path / "new" / f"{name}.wav", 60)
+    monkeypatch.setattr(assemble, "_mapped", full)
+    code, out, errors = told(f"run={audio_run}", f"input={tmp_path / 'new'}", "output=-")
+    assert (code, out) == (2, "")
+    assert "no room for the series" in errors
+    assert "TMPDIR" in errors
 
 
 def test_broken_files_are_marked_where_asked(audio_run, tmp_path):

@@ -1,10 +1,15 @@
 """New files of every format give the same series; every mistake in them is told."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from krontime.data.new_series import Reading, input_files, read_new
+from krontime.data.new_recordings import read_new_recordings
+from krontime.data.new_series import Reading, input_files, read_files, read_new
+from krontime.data.prepare import Prepare
 from krontime.data.series import UNKNOWN_LABEL, SeriesSpec
+from krontime.data.sources.audio_recordings import AudioRecordingsSource
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
@@ -225,3 +230,35 @@ def test_an_input_is_a_file_a_folder_or_a_pattern(tmp_path):
         input_files(tmp_path / "x" / "*.wav")
     with pytest.raises(UserError, match="no such file"):
         input_files(tmp_path / "y")
+
+
+def test_many_files_are_read_with_one_of_them_in_memory(tmp_path):
+    x = np.random.default_rng(0).standard_normal((80, 100_000), np.float32)
+    x[3, 7] = np.nan
+    for number, row in enumerate(x):
+        np.save(tmp_path / f"{number:02}.npy", row[None])
+    files, _ = input_files(tmp_path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    tracemalloc.start()
+    try:
+        data = read_files(files, Reading(sampling_rate_hz=100), CLASSES, scratch, skip=False).data
+        halved = Prepare(resample_hz=50, crop_length=40_000).apply(data, scratch)
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 4
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(data.values.reshape(x.shape), x, equal_nan=True)
+    assert data.has_missing
+    assert np.array_equal(halved.values, Prepare(resample_hz=50, crop_length=40_000).apply(data).values, equal_nan=True)
+    assert halved.given_lengths.tolist() == [50_000] * 80
+
+
+def test_recordings_of_other_channels_are_refused(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    source = AudioRecordingsSource(str(tmp_path), mono=False)
+    for name, num_channels in (("a", 1), ("b", 2)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full((100, num_channels), 0.1), 8000)
+    files, _ = input_files(tmp_path, source)
+    spec = SeriesSpec(num_channels=1, length=100, num_classes=2, class_names=CLASSES)
+    with pytest.raises(UserError, match=r"the same number of channels, found 1 \(such as a.wav\), 2 \(such as b.wav"):
+        read_new_recordings(source, files, spec, tmp_path, skip=False)

@@ -4,7 +4,6 @@ Shape letters: B batch, C channels, L time points, P features.
 """
 
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -16,6 +15,9 @@ Scaling = Literal["series", "channel"]
 
 _MIN_RELATIVE_SPREAD = 1e-6
 """A standard deviation below this fraction of the mean is rounding, not signal."""
+
+_POINTS_AT_ONCE = 1 << 22
+"""Points of a batch that features are computed of at once: scaled, in float64, as spectra they take many times that."""
 
 
 class Features(nn.Module, ABC):
@@ -63,10 +65,18 @@ class Features(nn.Module, ABC):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the features `(B, P)`, float32, of raw series `(B, C, L)` that are 0 where their mask is false."""
         # A program of torch.export can't be written with such a context around a scan, and is never run in another one.
-        is_program = torch.compiler.is_compiling()
-        with nullcontext() if is_program else torch.autocast(x.device.type, enabled=False):
-            features = self._features(self._rows(x, mask))
-        return features.unflatten(0, x.shape[:2]).flatten(1)
+        if torch.compiler.is_compiling():
+            return self._of_some(x, mask)
+        size = max(1, _POINTS_AT_ONCE // x[0].numel())
+        masks = [None] * len(x) if mask is None else mask.split(size)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.cat(
+                [self._of_some(some, its_mask) for some, its_mask in zip(x.split(size), masks, strict=False)]
+            )
+
+    def _of_some(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the features `(B, P)` of as many series as are held in memory several times over."""
+        return self._features(self._rows(x, mask)).unflatten(0, x.shape[:2]).flatten(1)
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> Rows:
         """Scale series `(B, C, L)` and give each channel a row of its own."""

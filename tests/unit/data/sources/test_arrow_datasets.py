@@ -52,7 +52,7 @@ def test_lists_of_unequal_length_with_named_classes(tmp_path):
     ):
         ArrowDatasetSource(str(tmp_path / "set")).describe()
     new = ArrowDatasetSource(str(tmp_path / "set/test"))
-    read = read_new_recordings(new, [(new.files(new.path, "input")[0], "a.arrow")], data.spec, skip=False)
+    read = read_new_recordings(new, [(new.files(new.path, "input")[0], "a.arrow")], data.spec, tmp_path, skip=False)
     assert read.names[:2] == ["test/data-00000-of-00001 row 0", "test/data-00000-of-00001 row 1"]
 
 

@@ -49,6 +49,15 @@ def test_neither_padding_nor_other_series_change_anything(features):
     torch.testing.assert_close(features(x[2:3], mask[2:3])[0], together[2], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_large_batch_is_taken_in_pieces(features, masked, monkeypatch):
+    x, mask = make_batch()
+    mask = mask if masked else None
+    together = features(x, mask)
+    monkeypatch.setattr("krontime.models.kernel_ridge.features._POINTS_AT_ONCE", 2 * x[0].numel())
+    torch.testing.assert_close(features(x, mask), together, atol=1e-5, rtol=1e-5)
+
+
 def test_a_mask_of_all_points_is_no_mask(features):
     x, mask = make_batch()
     torch.testing.assert_close(features(x, torch.ones_like(mask)), features(x, None), atol=1e-5, rtol=1e-5)
