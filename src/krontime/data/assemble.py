@@ -5,8 +5,8 @@ import hashlib
 import io
 import itertools
 import re
-import tempfile
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.series import UNKNOWN_LABEL, Pages, SeriesData
+from krontime.data.series import UNKNOWN_LABEL, SeriesData, chunks
+from krontime.data.values_file import ValuesFile
 from krontime.errors import UserError
 
 
@@ -52,22 +53,19 @@ def flatten(series: Iterable[np.ndarray], scratch: Path | None = None) -> tuple[
 
 
 def _mapped(arrays: Iterable[np.ndarray], folder: Path) -> np.ndarray:
-    """Float32 arrays one after the other, as a memory map of a new file."""
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+    """Float32 arrays one after the other, as a memory map of a new `.npy` file."""
+    path = folder / f"{uuid.uuid4().hex}.npy"
+    with open(path, "xb") as file:
+        values = ValuesFile(file)
         for array in arrays:
-            file.write(array.data)
-    return np.memmap(file.name, np.float32, "r") if Path(file.name).stat().st_size else np.empty(0, np.float32)
+            values.append(array)
+        values.finish()
+    return np.load(path, mmap_mode="r", allow_pickle=False) if values.count else np.empty(0, np.float32)
 
 
 def any_missing(values: np.ndarray) -> bool:
-    """Whether a value is NaN, of a memory map without holding all of it."""
-    pages, step = Pages(), 1 << 20
-    for start in range(0, len(values), step):
-        chunk = values[start : start + step]
-        pages.read(values, chunk.nbytes)
-        if np.isnan(chunk).any():
-            return True
-    return False
+    """Whether a value is NaN."""
+    return any(bool(np.isnan(chunk).any()) for chunk in chunks(values))
 
 
 def label_texts(y: np.ndarray) -> np.ndarray:
@@ -225,10 +223,16 @@ def value_problems(values: np.ndarray, offsets: np.ndarray, num_channels: int) -
         return ["the series have no channels"]
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         problems.append(f"{_these(empty)} has no time points")
-    if (infinite := np.flatnonzero(np.isinf(values))).size:
-        where = np.unique(np.searchsorted(offsets * num_channels, infinite, side="right") - 1)
+    first, all_missing, where = 0, bool(values.size), np.empty(0, np.int64)
+    for chunk in chunks(values):
+        infinite = first + np.flatnonzero(np.isinf(chunk))
+        if infinite.size:
+            where = np.union1d(where, np.searchsorted(offsets * num_channels, infinite, side="right") - 1)
+        all_missing = all_missing and bool(np.isnan(chunk).all())
+        first += len(chunk)
+    if where.size:
         problems.append(f"{_these(where)} holds infinite values (or larger than float32 can hold)")
-    if values.size and np.isnan(values).all():
+    if all_missing:
         problems.append("all values are missing")
     return problems
 
@@ -260,20 +264,22 @@ def checked(data: SeriesData, where: str) -> SeriesData:
 
 
 def labelled_data(
-    series: Sequence[np.ndarray],
+    flat: tuple[np.ndarray, np.ndarray],
     texts: np.ndarray,
     is_test: np.ndarray,
     *,
+    num_channels: int,
     where: str,
     sampling_rate_hz: float | None = None,
     **more: Any,
 ) -> SeriesData:
-    """Checked data from series `(C, L_i)`, at least one, of the same number of channels, and their labels.
+    """Checked data from series and their labels.
 
     Args:
-        series: the series.
+        flat: the values and offsets of series of the same number of channels, see `flatten`.
         texts: `(n,)` labels, as text or whole numbers.
         is_test: bool `(n,)`.
+        num_channels: C.
         where: the file or folder, for messages.
         sampling_rate_hz: of all of them, where it is known.
         more: further fields of `SeriesData`.
@@ -285,14 +291,14 @@ def labelled_data(
         labels = encode_labels(texts, is_test)
     except UserError as error:
         raise UserError(f"{where}: {problem}" for problem in error.problems) from error
-    values, offsets = flatten(series)
+    values, offsets = flat
     data = SeriesData(
         values=values,
         offsets=offsets,
         labels=labels.codes,
         is_test=is_test,
         class_names=labels.class_names,
-        num_channels=series[0].shape[0],
+        num_channels=num_channels,
         has_missing=any_missing(values),
         sampling_rate_hz=sampling_rate_hz,
         **more,

@@ -23,7 +23,7 @@ from krontime.data.assemble import also_trained_on, checked, series_digests
 from krontime.data.copies import refuse_copies
 from krontime.data.prepare import Prepare
 from krontime.data.recordings import Stored, Streams, store
-from krontime.data.series import SeriesData
+from krontime.data.series import SeriesData, chunks
 from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,16 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class MixedRates(Protocol):
-    """A source whose files may have different sampling rates."""
+class ManyFiles(Source, Protocol):
+    """A source of files that need not fit in memory together, and may have different sampling rates."""
 
-    def load_mixed(self) -> SeriesData:
-        """As `load`, with `rates_hz` where the rates differ: the caller resamples."""
+    def load_into(self, scratch: Path, *, mixed_rates: bool) -> SeriesData:
+        """As `load`, with the values as a memory map of a `.npy` file.
+
+        Args:
+            scratch: folder for the file.
+            mixed_rates: whether the rates may differ, and are then in `rates_hz`: the caller resamples.
+        """
 
 
 @runtime_checkable
@@ -89,9 +94,10 @@ class _DamagedError(Exception):
 def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Path) -> SeriesData:
     """Open the data set's memory maps, after parsing it if that was not done before.
 
-    Processes that ask at the same time share one parse; a source that streams is stored as it is read. Opening reads
-    the labels and offsets but no values, however large they are; sizes and modification times are compared with those
-    noted, and the arrays are hashed only if these differ. A damaged folder is reported as a warning and built again.
+    Processes that ask at the same time share one parse; what need not fit in memory is stored as it is read. Opening
+    reads the labels and offsets but no values, however large they are; sizes and modification times are compared with
+    those noted, and the arrays are hashed only if these differ. A damaged folder is reported as a warning and built
+    again.
 
     Args:
         source: where the series come from.
@@ -123,12 +129,12 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
         except _DamagedError as error:
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
-        if isinstance(source, Streams):
+        if isinstance(source, Streams | ManyFiles):
             with cache_errors(cache_dir), _building(folder) as building:
-                data, digests, sha256 = _streamed(source, building, prepare, kind)
+                data, digests, sha256 = _stored(source, building, prepare, kind)
                 _write(building, data, digests, identity, values_sha256=sha256)
         else:
-            data = checked(prepare.apply(_loaded(source, prepare)), kind)
+            data = checked(prepare.apply(_loaded(source)), kind)
             with cache_errors(cache_dir), _building(folder) as building:
                 _write(building, data, series_digests(data), identity)
         with cache_errors(cache_dir):
@@ -153,19 +159,25 @@ def _kind(identity: dict[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", str(identity["source"].get("name", "data")))[:40]
 
 
-def _loaded(source: Source, prepare: Prepare) -> SeriesData:
-    if isinstance(source, ChoosesTest):
-        return source.load_unchosen()
-    if prepare.resample_hz is not None and isinstance(source, MixedRates):
-        return source.load_mixed()
-    return source.load()
+def _loaded(source: Source) -> SeriesData:
+    return source.load_unchosen() if isinstance(source, ChoosesTest) else source.load()
 
 
-def _streamed(source: Streams, building: Path, prepare: Prepare, kind: str) -> Stored:
-    scratch = building / "scratch"
+def _stored(source: Streams | ManyFiles, building: Path, prepare: Prepare, kind: str) -> Stored:
+    """What a source reads, its values in `values.npy`, written as it was read."""
+    scratch, path = building / "scratch", building / "values.npy"
     scratch.mkdir()
     try:
-        return store(source.stream(scratch), building / "values.npy", prepare, where=kind, group_name=source.group_name)
+        if isinstance(source, Streams):
+            return store(source.stream(scratch), path, prepare, where=kind, group_name=source.group_name)
+        data = source.load_into(scratch, mixed_rates=prepare.resample_hz is not None)
+        data = checked(prepare.apply(data, scratch), kind)
+        assert isinstance(data.values, np.memmap)
+        assert data.values.filename is not None
+        os.replace(data.values.filename, path)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return Stored(data, series_digests(data), _sha256(data.values))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -318,7 +330,10 @@ def _stat(path: Path) -> dict[str, int]:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    digest = hashlib.sha256()
+    for chunk in chunks(array):
+        digest.update(np.ascontiguousarray(chunk).data)
+    return digest.hexdigest()
 
 
 def with_checksum(data: SeriesData) -> SeriesData:

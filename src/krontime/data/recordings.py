@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from krontime.data.assemble import class_order, header_line, label_texts
 from krontime.data.prepare import Prepare
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, unscaled
 from krontime.data.sources.labelled import label_problem
+from krontime.data.values_file import ValuesFile
 from krontime.errors import UserError
 
 STORED_AS = (np.float32, np.int16, np.int8, np.uint8)
@@ -112,49 +113,12 @@ def store(recordings: Iterable[Recording], path: Path, prepare: Prepare, *, wher
     """
     about = _About()
     with open(path, "wb") as file:
-        values = _Values(file)
+        values = ValuesFile(file)
         for recording in recordings:
             about.add(recording, values, prepare)
         values.finish()
+        os.fsync(file.fileno())
     return about.finished(path, values, where=where, group_name=group_name)
-
-
-class _Values:
-    """A one-dimensional `.npy` file that grows; its header has room for any length."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.dtype: np.dtype | None = None
-        self.count = 0
-        self._hash = hashlib.sha256()
-
-    def append(self, values: np.ndarray) -> None:
-        if self.dtype is None:
-            self.dtype = values.dtype
-            self._write_header()
-        assert values.dtype == self.dtype
-        block = np.ascontiguousarray(values).data
-        self.file.write(block)
-        self._hash.update(block)
-        self.count += values.size
-
-    def finish(self) -> None:
-        self.dtype = self.dtype or np.dtype(np.float32)
-        self.file.seek(0)
-        self._write_header()
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def _write_header(self) -> None:
-        assert self.dtype is not None
-        descr = np.lib.format.dtype_to_descr(self.dtype)
-        np.lib.format.write_array_header_1_0(
-            self.file, {"descr": descr, "fortran_order": False, "shape": (self.count,)}
-        )
 
 
 @dataclass
@@ -180,7 +144,7 @@ class _About:
     has_missing: bool = False
     all_missing: bool = True
 
-    def add(self, recording: Recording, out: _Values, prepare: Prepare) -> None:
+    def add(self, recording: Recording, out: ValuesFile, prepare: Prepare) -> None:
         """Write one recording, or note what is wrong with it."""
         name, number = recording.name, len(self.names)
         channels, length = recording.values.shape
@@ -234,7 +198,7 @@ class _About:
             self.prints = copies.thinned(self.prints, self.one_of)
             self.num_prints = sum(map(len, self.prints))
 
-    def finished(self, path: Path, values: _Values, *, where: str, group_name: str) -> Stored:
+    def finished(self, path: Path, values: ValuesFile, *, where: str, group_name: str) -> Stored:
         """Check all of it, and open what was written.
 
         Raises:

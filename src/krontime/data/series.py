@@ -4,7 +4,7 @@ Shape letters: B batch, C channels, L time points, n series, R recordings, m ann
 """
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -98,6 +98,8 @@ MAPPED_BYTES = 1 << 27
 _CHECKED_BYTES = 1 << 20
 """Bytes read of a memory map after which it is looked at how much that has become."""
 
+_ROWS_OF_A_CHUNK = 1 << 20
+
 
 class Pages:
     """Counts what was read of a memory map, and lets go of its pages now and then.
@@ -120,6 +122,15 @@ class Pages:
             if isinstance(values.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 values.base.madvise(mmap.MADV_DONTNEED)
             self._num_bytes, self._mapped_bytes = 0, mapped_file_bytes()
+
+
+def chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Stretches of an array along its first axis, one after the other, of a memory map without holding all of it."""
+    pages = Pages()
+    for start in range(0, len(array), _ROWS_OF_A_CHUNK):
+        chunk = array[start : start + _ROWS_OF_A_CHUNK]
+        pages.read(array, chunk.nbytes)
+        yield chunk
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from krontime.console import progress
-from krontime.data.assemble import labelled_data
+from krontime.console import each
+from krontime.data.assemble import flatten, labelled_data
 from krontime.data.memory import require_memory
 from krontime.data.series import SeriesData
 from krontime.data.sources.files import library_of
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64")
 BLOCK_FRAMES = 1 << 16
-COPIES = 2
-"""Times that all values are held while they are read: each recording, and all of them one after the other."""
-
 MAX_EXAMPLES = 3
 
 
@@ -90,46 +87,65 @@ class AudioSource:
         }
 
     def load(self) -> SeriesData:
-        """Decode every file.
+        """Decode every file into memory.
 
         Raises:
             UserError: the library is not installed, or names what is wrong with the files.
         """
-        return self._load(mixed_rates=False)
+        return self.load_into(None, mixed_rates=False)
 
-    def load_mixed(self) -> SeriesData:
-        """Decode every file; the rates may differ, and are then in `rates_hz`.
+    def load_into(self, scratch: Path | None, *, mixed_rates: bool) -> SeriesData:
+        """Decode every file, with one of them in memory at a time.
+
+        Args:
+            scratch: see `flatten`.
+            mixed_rates: whether the rates may differ, and are then in `rates_hz`.
 
         Raises:
             UserError: the library is not installed, or names what is wrong with the files.
         """
-        return self._load(mixed_rates=True)
-
-    def _load(self, *, mixed_rates: bool) -> SeriesData:
         layout = self._layout()
-        files = [one.file for one in layout.recordings]
-        recordings, broken = read_recordings(files, mono=self.mono)
-        if broken and (self.on_error != "skip" or len(broken) == len(files)):
+        kept: list[Found] = []
+        channels: list[int] = []
+        rates: list[int] = []
+        broken: dict[Path, str] = {}
+
+        def decoded() -> Iterator[np.ndarray]:
+            for one in each("decoding recordings", layout.recordings):
+                try:
+                    recording = read_recording(one.file, mono=self.mono)
+                except UserError:
+                    raise
+                except ValueError as error:
+                    broken[one.file] = str(error)
+                    continue
+                kept.append(one)
+                channels.append(recording.values.shape[0])
+                rates.append(recording.sampling_rate_hz)
+                yield recording.values
+
+        flat = flatten(decoded(), scratch)
+        num_files = len(layout.recordings)
+        if broken and (self.on_error != "skip" or not kept):
             ways = "" if self.on_error == "skip" else "; data.source.on_error=skip leaves them out"
             problems = [f"{file}: {reason}" for file, reason in broken.items()]
-            problems[-1] += f" ({len(broken)} of {len(files)} recordings cannot be read{ways})"
+            problems[-1] += f" ({len(broken)} of {num_files} recordings cannot be read{ways})"
             raise UserError(problems)
-        kept = [one for one in layout.recordings if one.file not in broken]
         notes = list(layout.notes)
         if broken:
             names = ", ".join(str(file.relative_to(self.path)) for file in broken)
-            notes.append(f"left out: {len(broken)} of {len(files)} files that cannot be decoded ({names})")
-        rates = [one.sampling_rate_hz for one in recordings]
-        problems = _differing(kept, [one.values.shape[0] for one in recordings], "channels", "data.source.mono=true")
+            notes.append(f"left out: {len(broken)} of {num_files} files that cannot be decoded ({names})")
+        problems = _differing(kept, channels, "channels", "data.source.mono=true")
         if not mixed_rates:
             problems += _differing(kept, rates, "points per second", f"data.prepare.resample_hz={min(rates)}")
         if problems:
             raise UserError(problems)
         parts = np.array([one.part for one in kept])
         return labelled_data(
-            [one.values for one in recordings],
+            flat,
             np.array([one.label for one in kept], dtype=np.str_),
             parts == "test",
+            num_channels=channels[0],
             where=str(self.path),
             sampling_rate_hz=float(rates[0]) if len(set(rates)) == 1 else None,
             rates_hz=np.array(rates, float) if len(set(rates)) > 1 else None,
@@ -173,65 +189,6 @@ def _differing(files: Sequence[Found], values: Sequence[int], what: str, way: st
         more = f" (and {count - 1} more files)" if count > 1 else ""
         lines.append(f"{examples[0]}: {value} {what}; expected {usual}, as in {like}{more}; {way} brings them together")
     return lines
-
-
-def read_recordings(files: Sequence[Path], *, mono: bool) -> tuple[list[Recording], dict[Path, str]]:
-    """Decode files, once it is clear from their headers that all of them fit in memory.
-
-    Returns:
-        The recordings of those that can be decoded, in order, and for each other file why it cannot.
-
-    Raises:
-        UserError: they do not fit, or the library is not installed.
-    """
-    broken = require_memory_for(files, mono=mono)
-    recordings = []
-    with progress("decoding recordings", len(files)) as step:
-        for file in files:
-            step()
-            if file in broken:
-                continue
-            try:
-                recordings.append(read_recording(file, mono=mono))
-            except ValueError as error:
-                broken[file] = str(error)
-    return recordings, {file: broken[file] for file in files if file in broken}
-
-
-def require_memory_for(files: Sequence[Path], *, mono: bool) -> dict[Path, str]:
-    """Refuse recordings that do not fit in memory, by what their headers say.
-
-    Returns:
-        Why a header cannot be read, for each file whose cannot.
-
-    Raises:
-        UserError: they do not fit, or the library is not installed.
-    """
-    soundfile = library_of("audio", "soundfile", needed_by="data=audio")
-    broken: dict[Path, str] = {}
-    num_bytes = 0
-    with progress("reading headers", len(files)) as step:
-        for file in files:
-            step()
-            try:
-                about = soundfile.info(file)
-            except (OSError, RuntimeError, TypeError) as error:
-                broken[file] = f"cannot be decoded ({error})"
-                continue
-            frames = min(about.frames, file.stat().st_size * MAX_FRAMES_PER_BYTE)
-            num_bytes += frames * (1 if mono else about.channels) * np.dtype(np.float32).itemsize
-    try:
-        require_memory(COPIES * num_bytes)
-    except ValueError as error:
-        raise UserError(
-            f"{len(files)} recordings of {num_bytes / 2**30:,.1f} GiB when decoded: {error}; expected fewer or shorter "
-            "ones, or a machine (or a limit) with more"
-        ) from error
-    return broken
-
-
-MAX_FRAMES_PER_BYTE = 1_000
-"""No format that is read packs more frames into a byte; a damaged header may say so."""
 
 
 def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:

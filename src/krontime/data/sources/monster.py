@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import labelled_data
+from krontime.data.assemble import flatten, labelled_data
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import read_npy
 from krontime.data.sources.files import file_identity, library_of
@@ -79,7 +79,8 @@ class MonsterSource:
             values = values[:, None]
         is_test = np.zeros(len(values), bool)
         is_test[tested] = True
-        return labelled_data(list(values), labels, is_test, where=str(values_path.parent))
+        where, num_channels = str(values_path.parent), values.shape[1]
+        return labelled_data(flatten(values), labels, is_test, num_channels=num_channels, where=where)
 
     def _files(self) -> tuple[Path, Path, Path]:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""

@@ -1,15 +1,14 @@
 """How folders of recordings are laid out: splits by their names, and nothing left out without a word."""
 
+import tracemalloc
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from krontime.data import memory
-from krontime.data.cache import load_cached
+from krontime.data.cache import load_cached, with_checksum
 from krontime.data.prepare import Prepare
-from krontime.data.sources import audio
 from krontime.data.sources.audio import AudioSource
 from krontime.errors import UserError
 
@@ -166,9 +165,22 @@ def test_all_broken_files_are_told_at_once_or_skipped(tmp_path):
     assert "cat/broken_7.wav" in data.notes[-1]
 
 
-def test_what_does_not_fit_in_memory_is_told_before_anything_is_decoded(tmp_path, monkeypatch):
-    tree(tmp_path, ("",))
-    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 500)
-    monkeypatch.setattr(audio, "read_recording", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(UserError, match=r"4 recordings of .* GiB when decoded"):
-        AudioSource(str(tmp_path)).load()
+def test_a_folder_is_cached_with_one_file_in_memory(tmp_path):
+    for i in range(60):
+        write(tmp_path / "sounds" / "ab"[i % 2] / f"{i}.wav", num_points=100_000, rate=(2000, 4000)[i % 3 == 2])
+    (tmp_path / "sounds" / "a" / "broken.wav").write_bytes(b"RIFF")
+    source, prepare = AudioSource(str(tmp_path / "sounds"), on_error="skip"), Prepare(resample_hz=2000)
+    tracemalloc.start()
+    try:
+        data = load_cached(source, prepare, tmp_path / "cache")
+        assert tracemalloc.get_traced_memory()[1] < 60 * 100_000 * 4 / 3
+    finally:
+        tracemalloc.stop()
+    in_memory = prepare.apply(source.load_into(None, mixed_rates=True))
+    assert data.sha256 == with_checksum(in_memory).sha256
+    assert np.array_equal(data.values, in_memory.values)
+    assert (data.notes, data.recording_names) == (in_memory.notes, in_memory.recording_names)
+    (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert {path.name for path in folder.iterdir()} >= {"values.npy", "meta.json"}
+    assert not (folder / "scratch").exists()
+    assert (folder / "values.npy").stat().st_mode == (folder / "labels.npy").stat().st_mode
