@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64")
 BLOCK_FRAMES = 1 << 16
+
+CHECKED_BYTES = 1 << 24
+"""Decoded bytes of a file after which the memory left is asked for, which takes as long as decoding a block."""
+
 MAX_EXAMPLES = 3
 
 
@@ -200,10 +204,14 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
     """
     soundfile = library_of("audio", "soundfile", needed_by="data=audio")
     blocks: list[np.ndarray] = []
+    num_bytes = checked_bytes = 0
     try:
         with soundfile.SoundFile(path) as file:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                require_memory(block.nbytes * (len(blocks) + 2))  # the blocks so far may have to be joined
+                num_bytes += block.nbytes
+                if num_bytes >= checked_bytes + CHECKED_BYTES:
+                    require_memory(num_bytes + CHECKED_BYTES)  # the blocks so far have to be joined
+                    checked_bytes = num_bytes
                 blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
             rate = file.samplerate
     except (OSError, RuntimeError, TypeError, MemoryError) as error:  # soundfile's own is a RuntimeError

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from krontime.data import memory
 from krontime.data.sources import audio
 from krontime.data.sources.audio import AudioSource
 from krontime.errors import UserError
@@ -98,6 +99,17 @@ def test_a_header_that_declares_hours_takes_nothing(tmp_path):
     content[40:44] = (2**32 - 2).to_bytes(4, "little")
     (tmp_path / "a" / "x.wav").write_bytes(content)
     assert AudioSource(str(tmp_path)).load().lengths.tolist() == [3, 3]
+
+
+def test_a_recording_that_does_not_fit_in_memory_is_told(tmp_path, monkeypatch):
+    write(tmp_path / "x.wav", [[1] * 100])
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 7)
+    monkeypatch.setattr(audio, "CHECKED_BYTES", 100)
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 300)
+    with pytest.raises(ValueError, match=r"of memory, and .* are available"):
+        audio.read_recording(tmp_path / "x.wav", mono=True)
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 600)
+    assert audio.read_recording(tmp_path / "x.wav", mono=True).values.shape == (1, 100)
 
 
 def test_the_missing_library_is_named(tmp_path, monkeypatch):
