@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from krontime.console import each
 from krontime.data.assemble import any_missing, flatten, value_problems
 from krontime.data.new_series import NewSeries, channels_problem
+from krontime.data.read_ahead import read_ahead
 from krontime.data.recordings import Recording, in_order
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec, unscaled
 from krontime.data.sources.labelled import header_names
@@ -25,7 +25,7 @@ def read_new_recordings(
     skip: bool,
     way: str = "",
 ) -> NewSeries:
-    """Read several files, all of them before any problem is reported, with one of them in memory at a time.
+    """Read several files, all of them before any problem is reported, with few of them in memory at a time.
 
     Args:
         source: reads a file; where its recordings are to be found, and what is tested on, plays no part.
@@ -48,21 +48,24 @@ def read_new_recordings(
     firsts: dict[int, str] = {}
     trained = None if spec.header is None else header_names(spec.header)
 
-    def read() -> Iterator[np.ndarray]:
-        for path, name in each("reading files", files):
+    def read(file: tuple[Path, str]) -> list[Recording]:
+        return [_checked(one, trained, file[0]) for one in source.read(file[0], scratch)]
+
+    def series() -> Iterator[np.ndarray]:
+        for (path, name), recordings in read_ahead("reading files", files, read, in_threads=source.in_threads):
             try:
-                found = [_checked(one, trained, path) for one in source.read(path, scratch)]
+                held = recordings()
             except UserError as error:
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
                 problems.extend(error.problems)
                 continue
-            names.extend([name] if len(found) == 1 and len(files) > 1 else [one.name for one in found])
-            for one in found:
+            names.extend([name] if len(held) == 1 and len(files) > 1 else [one.name for one in held])
+            for one in held:
                 known_rates.append(one.sampling_rate_hz or np.nan)
                 firsts.setdefault(len(one.values), name)
                 yield one.values
 
-    values, offsets = flatten(read(), scratch)
+    values, offsets = flatten(series(), scratch)
     if broken and (not skip or not names):
         if len(files) > 1:
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")

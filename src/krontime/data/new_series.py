@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from krontime.console import each
 from krontime.data.assemble import any_missing, class_texts, composed, flatten, value_problems
+from krontime.data.read_ahead import read_ahead
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
 from krontime.data.sources import audio
 from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
@@ -141,7 +141,7 @@ def read_files(
     skip: bool,
     way: str = "",
 ) -> NewSeries:
-    """Read several files, all of them before any problem is reported, with one of them in memory at a time.
+    """Read several files, all of them before any problem is reported, with few of them in memory at a time.
 
     Args:
         files: each with its name.
@@ -160,10 +160,14 @@ def read_files(
     problems: list[str] = []
     firsts: dict[int, str] = {}
 
-    def read() -> Iterator[SeriesData]:
-        for path, name in each("reading files", files):
+    def read(file: tuple[Path, str]) -> SeriesData:
+        return read_new(file[0], reading, class_names)
+
+    def in_order() -> Iterator[SeriesData]:
+        in_threads = all(path.suffix.lower() in audio.SUFFIXES for path, _ in files)
+        for (path, name), held in read_ahead("reading files", files, read, in_threads=in_threads):
             try:
-                part = read_new(path, reading, class_names)
+                part = held()
             except UserError as error:
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
                 problems.extend(error.problems)
@@ -174,9 +178,9 @@ def read_files(
             yield part
 
     if len(files) == 1:
-        list(read())
+        list(in_order())
     else:
-        values, offsets = flatten((part.series(i) for part in read() for i in range(len(part))), scratch)
+        values, offsets = flatten((part.series(i) for part in in_order() for i in range(len(part))), scratch)
     if broken and (not skip or not parts):
         if len(files) > 1:
             problems.append(f"{len(broken)} of {len(files)} files cannot be read{way}")

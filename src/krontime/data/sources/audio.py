@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from krontime.console import each
 from krontime.data.assemble import flatten, labelled_data
 from krontime.data.memory import require_memory
+from krontime.data.read_ahead import read_ahead
 from krontime.data.series import SeriesData
 from krontime.data.sources.files import library_of
 from krontime.data.sources.folders import Found, Layout, Part, lay_out
@@ -99,7 +99,7 @@ class AudioSource:
         return self.load_into(None, mixed_rates=False)
 
     def load_into(self, scratch: Path | None, *, mixed_rates: bool) -> SeriesData:
-        """Decode every file, with one of them in memory at a time.
+        """Decode every file, with few of them in memory at a time.
 
         Args:
             scratch: see `flatten`.
@@ -114,10 +114,13 @@ class AudioSource:
         rates: list[int] = []
         broken: dict[Path, str] = {}
 
+        def decode(one: Found) -> Recording:
+            return read_recording(one.file, mono=self.mono)
+
         def decoded() -> Iterator[np.ndarray]:
-            for one in each("decoding recordings", layout.recordings):
+            for one, read in read_ahead("decoding recordings", layout.recordings, decode):
                 try:
-                    recording = read_recording(one.file, mono=self.mono)
+                    recording = read()
                 except UserError:
                     raise
                 except ValueError as error:

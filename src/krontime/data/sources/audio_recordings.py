@@ -20,6 +20,7 @@ class AudioRecordingsSource(RecordingFiles):
 
     kind = "audio_recordings"
     suffixes = audio.SUFFIXES
+    in_threads = True
 
     def __init__(
         self,

@@ -10,13 +10,14 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from krontime.data.read_ahead import read_ahead
 from krontime.data.recordings import Recording
 from krontime.data.series import SeriesData
 from krontime.data.sources.annotation_table import Annotations, read_annotations
@@ -43,6 +44,8 @@ class RecordingFiles(ABC):
 
     kind: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    in_threads: ClassVar[bool] = False
+    """Whether several files are read at once; for formats with one recording a file, where that takes less time."""
 
     def __init__(
         self,
@@ -137,6 +140,11 @@ class RecordingFiles(ABC):
         Raises:
             UserError: after the last, with what is wrong with any of the files, or a group is on both sides.
         """
+
+        def read(file: Path) -> Iterable[Recording]:
+            recordings = self.read(file, scratch)
+            return list(recordings) if self.in_threads else recordings
+
         table = None if self.annotations is None else read_annotations(self.annotations)
         problems: list[str] = []
         sides: dict[str, set[str]] = {}
@@ -145,9 +153,10 @@ class RecordingFiles(ABC):
             ("test", self.test, "data.test"),
         ]
         for part, path, key in parts:
-            for file in [] if path is None else self.files(path, key):
+            files = [] if path is None else self.files(path, key)
+            for file, recordings in read_ahead("reading recordings", files, read, in_threads=self.in_threads):
                 try:
-                    for recording in self.read(file, scratch):
+                    for recording in recordings():
                         labelled = self._labelled(recording, file, table)
                         sides.setdefault(labelled.group or labelled.name, set()).add(part)
                         yield replace(labelled, part=part)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from krontime.data import read_ahead
 from krontime.data.cache import load_cached, with_checksum
 from krontime.data.prepare import Prepare
 from krontime.data.sources.audio import AudioSource
@@ -152,20 +153,24 @@ def test_mixed_rates_are_refused_or_resampled_each_from_its_own(tmp_path, rates)
     assert set(data.lengths.tolist()) == {250}
 
 
-def test_all_broken_files_are_told_at_once_or_skipped(tmp_path):
+@pytest.mark.parametrize("num_cpus", [1, 3])
+def test_all_broken_files_are_told_at_once_or_skipped(num_cpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "num_cpus", lambda: num_cpus)
     tree(tmp_path, ("",))
     for i in range(15):
         (tmp_path / "cat" / f"broken_{i}.wav").write_bytes(b"RIFF" + bytes(i))
     with pytest.raises(UserError, match=r"15 of 19 recordings cannot be read; data\.source\.on_error=skip") as caught:
         AudioSource(str(tmp_path)).load()
-    assert len(caught.value.problems) == 15
+    names = [Path(problem.split(": ")[0]).name for problem in caught.value.problems]
+    assert names == sorted(f"broken_{i}.wav" for i in range(15))
     data = AudioSource(str(tmp_path), on_error="skip").load()
     assert len(data) == 4
     assert "15 of 19 files" in data.notes[-1]
     assert "cat/broken_7.wav" in data.notes[-1]
 
 
-def test_a_folder_is_cached_with_one_file_in_memory(tmp_path):
+def test_a_folder_is_cached_with_few_files_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "num_cpus", lambda: 2)
     for i in range(60):
         write(tmp_path / "sounds" / "ab"[i % 2] / f"{i}.wav", num_points=100_000, rate=(2000, 4000)[i % 3 == 2])
     (tmp_path / "sounds" / "a" / "broken.wav").write_bytes(b"RIFF")
@@ -176,6 +181,7 @@ def test_a_folder_is_cached_with_one_file_in_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 60 * 100_000 * 4 / 3
     finally:
         tracemalloc.stop()
+    monkeypatch.setattr(read_ahead, "num_cpus", lambda: 1)
     in_memory = prepare.apply(source.load_into(None, mixed_rates=True))
     assert data.sha256 == with_checksum(in_memory).sha256
     assert np.array_equal(data.values, in_memory.values)
