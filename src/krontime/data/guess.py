@@ -26,6 +26,7 @@ OTHERS = {
     ".npy": _ARRAYS,
     ".mat": _ARRAYS,
     ".h5": _ARRAYS,
+    ".zarr": _ARRAYS,
     ".edf": f"data=edf reads recordings with annotations; {_AS_SERIES}",
     ".hea": _RECORDS,
     ".dat": _RECORDS,
@@ -48,11 +49,11 @@ def guess(path: Path, key: str = "data.path") -> dict[str, str]:
     Raises:
         UserError: it is not there, or nothing reads it.
     """
-    if path.is_dir():
-        return _of_folder(path, key)
-    if not path.is_file():
-        raise UserError(f"{key}={str(path)!r}: there is no such file or folder; expected {READABLE}")
     suffix = path.suffix.lower()
+    if path.is_dir() and suffix != ".zarr":
+        return _of_folder(path, key)
+    if not path.exists():
+        raise UserError(f"{key}={str(path)!r}: there is no such file or folder; expected {READABLE}")
     if suffix == ".npz":
         return {"data": "npz", "data.path": str(path)}
     if suffix == ".ts":

@@ -93,7 +93,8 @@ def input_files(given: Path, source: RecordingFiles | None = None) -> tuple[list
     Raises:
         UserError: there are none, or a folder has files of several kinds.
     """
-    if given.is_file():
+    is_whole = Path.is_file if source is None else source.is_whole
+    if is_whole(given):
         return [(given, given.name)], None
     if given.is_dir() and source is not None:
         chosen = source.files(given, "input")
@@ -117,7 +118,7 @@ def input_files(given: Path, source: RecordingFiles | None = None) -> tuple[list
     matched = (
         [Path(name) for name in sorted(glob.glob(str(given), recursive=True))] if glob.has_magic(str(given)) else []
     )
-    files = [file for file in matched if file.is_file()]
+    files = [file for file in matched if is_whole(file)]
     if not files:
         if glob.has_magic(str(given)):
             raise UserError(

@@ -1,6 +1,6 @@
-"""Recordings as arrays, a file each: NumPy `.npy`, MATLAB `.mat` (of any version) and HDF5."""
+"""Recordings as arrays, a file each: NumPy `.npy`, MATLAB `.mat` (of any version), HDF5, and folders of Zarr."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from krontime.data.sources.arrays import Layout, read_npy
 from krontime.data.sources.files import library_of
 from krontime.data.sources.long_table import spans_of
 from krontime.data.sources.recording_files import RecordingFiles
+from krontime.data.sources.zarr_arrays import SUFFIX as ZARR
+from krontime.data.sources.zarr_arrays import ZarrArray, arrays_of, listed
 from krontime.errors import UserError
 
 HDF5 = (".h5", ".hdf5")
@@ -22,7 +24,7 @@ class ArrayFilesSource(RecordingFiles):
 
     Args:
         path, test, test_groups, test_fraction, annotations, pattern, folders, group_name: see `RecordingFiles`.
-        key: name of the array in a `.mat` or HDF5 file; None for the only one that can be it.
+        key: name of the array in a `.mat` file, HDF5 or Zarr; None for the only one that can be it.
         label_key: name of an array of whole numbers, a label for each point, negative for none; None without one.
         layout: `channels_first` for `(channels, points)`, `channels_last` for `(points, channels)`; None for the one
             with more points than channels.
@@ -30,7 +32,7 @@ class ArrayFilesSource(RecordingFiles):
     """
 
     kind = "arrays"
-    suffixes = (".npy", ".mat", *HDF5)
+    suffixes = (".npy", ".mat", *HDF5, ZARR)
 
     def __init__(
         self,
@@ -62,6 +64,14 @@ class ArrayFilesSource(RecordingFiles):
             "sampling_rate_hz": self.sampling_rate_hz,
         }
 
+    def is_whole(self, path: Path) -> bool:
+        """See `RecordingFiles`."""
+        return super().is_whole(path) or (path.suffix.lower() == ZARR and path.is_dir())
+
+    def state(self, file: Path) -> list[Any]:
+        """See `RecordingFiles`; a store changes where one of its chunks does."""
+        return [listed(file)] if file.is_dir() else super().state(file)
+
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
         """See `RecordingFiles`; the array of labels may be absent."""
         try:
@@ -91,7 +101,7 @@ class ArrayFilesSource(RecordingFiles):
         try:
             if suffix == ".npy":
                 return read_npy(file), None
-            held = _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
+            held = _held(file)
         except UserError:
             raise
         except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
@@ -105,9 +115,9 @@ class ArrayFilesSource(RecordingFiles):
         labels = (
             None
             if self.label_key is None or self.label_key not in held
-            else np.atleast_1d(held[self.label_key].squeeze())
+            else np.atleast_1d(np.asarray(held[self.label_key]).squeeze())
         )
-        return held[self.key or candidates[0]], labels
+        return np.asarray(held[self.key or candidates[0]]), labels
 
     def _channels_first(self, values: np.ndarray) -> np.ndarray:
         if values.ndim == 1:
@@ -116,6 +126,14 @@ class ArrayFilesSource(RecordingFiles):
             raise ValueError(f"shape {values.shape}, type {values.dtype}: expected numbers (channels, points)")
         first = values.shape[0] <= values.shape[1] if self.layout is None else self.layout == "channels_first"
         return values if first else values.T
+
+
+def _held(file: Path) -> Mapping[str, np.ndarray | ZarrArray]:
+    """The arrays of a file that may have several, by name."""
+    suffix = file.suffix.lower()
+    if suffix == ZARR:
+        return arrays_of(file)
+    return _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
 
 
 def _is_hdf5(file: Path) -> bool:

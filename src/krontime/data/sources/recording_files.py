@@ -91,10 +91,14 @@ class RecordingFiles(ABC):
         Raises:
             UserError: there are none.
         """
-        if path.is_dir():
-            chosen = [file for file in sorted(path.rglob("*")) if self.is_one(file)]
+        if path.is_dir() and not self.is_whole(path):
+            every = [file for file in sorted(path.rglob("*")) if self.is_one(file)]
+            folders = {file for file in every if file.is_dir()}
+            chosen = [file for file in every if folders.isdisjoint(file.parents)]
         elif glob.has_magic(str(path)):
-            chosen = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+            chosen = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if self.is_whole(Path(name))]
+        elif self.is_whole(path):
+            chosen = [path]
         else:
             file_identity(path, key)
             chosen = [path]
@@ -104,7 +108,16 @@ class RecordingFiles(ABC):
 
     def is_one(self, file: Path) -> bool:
         """Whether a file of a folder is a recording."""
-        return file.is_file() and file.suffix.lower() in self.suffixes and not file.name.startswith(".")
+        return self.is_whole(file) and file.suffix.lower() in self.suffixes and not file.name.startswith(".")
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether a path is a file, or a folder that is read as one."""
+        return path.is_file()
+
+    def state(self, file: Path) -> list[Any]:
+        """What changes with the content of a file, as JSON values."""
+        status = file.stat()
+        return [status.st_size, status.st_mtime_ns]
 
     def describe(self) -> dict[str, Any]:
         """Identity of the files; raises `UserError` where there are none."""
@@ -116,12 +129,7 @@ class RecordingFiles(ABC):
                     f"data.test={str(self.test)!r}: {len(both)} of its files are trained on too, such as "
                     f"{min(both)}; expected others"
                 )
-        listed = [
-            [part, str(file.resolve()), status.st_size, status.st_mtime_ns]
-            for part, files in parts.items()
-            for file in files
-            for status in [file.stat()]
-        ]
+        listed = [[part, str(file.resolve()), *self.state(file)] for part, files in parts.items() for file in files]
         table = None if self.annotations is None else file_identity(self.annotations, "data.source.annotations")
         return {
             "name": self.path.stem,

@@ -1,0 +1,158 @@
+"""Zarr stores from anyone: a folder of arrays in chunks, of version 2 or 3 of the format.
+
+What a store says of itself is checked before the library sees it: it may name codecs that unpickle, or any that is
+installed, and shapes beyond what its chunks hold.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from krontime.data.memory import require_memory
+from krontime.data.sources.arrays import BYTES_OF_A_VALUE, FREE_BYTES, MAX_RATIO
+from krontime.data.sources.files import library_of
+
+SUFFIX = ".zarr"
+
+CODECS = (
+    *("adler32", "blosc", "bytes", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32", "gzip", "lz4"),
+    *("sharding_indexed", "shuffle", "transpose", "zlib", "zstd"),
+)
+"""Those that are followed, without the prefix `numcodecs.` that some have in version 3."""
+
+NUMBERS = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
+Version = Literal[2, 3]
+
+MAX_METADATA_BYTES = 1 << 24
+
+
+class ZarrArray:
+    """An array of a store, whose values are read when they are asked for.
+
+    Args:
+        folder: of the array.
+        version: of the format.
+
+    Attributes:
+        shape: of the array.
+        size: how many values it has.
+
+    Raises:
+        ValueError: it cannot be opened, or claims more than its chunks can hold.
+    """
+
+    def __init__(self, folder: Path, version: Version) -> None:
+        import zarr
+
+        try:
+            self._array = zarr.open_array(folder, mode="r", zarr_format=version)
+            self.shape = tuple(self._array.shape)
+            itemsize = self._array.dtype.itemsize
+        except Exception as error:  # whatever damaged metadata lead to
+            raise ValueError(_reason(error)) from error
+        self.size = math.prod(self.shape)
+        stored = sum(size for _, size, _ in listed(folder))
+        if self.size * itemsize > max(FREE_BYTES, MAX_RATIO * stored):
+            raise ValueError(
+                f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {stored:,} bytes that it has"
+            )
+        self._num_bytes = self.size * (itemsize + BYTES_OF_A_VALUE)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values; raises `ValueError` where they are damaged or do not fit in memory."""
+        require_memory(self._num_bytes)
+        try:
+            values = np.asarray(self._array[...])
+        except Exception as error:  # whatever damaged chunks lead to
+            raise ValueError(_reason(error)) from error
+        return values if dtype is None else values.astype(dtype)
+
+
+def arrays_of(store: Path) -> dict[str, ZarrArray]:
+    """The arrays of numbers of a store, by their paths in it.
+
+    Raises:
+        UserError: the library is not installed.
+        ValueError: it is no store, or what it says of itself is damaged or not followed.
+    """
+    library_of("zarr", "zarr", needed_by="Zarr")
+    held = {}
+    for folder, version in _array_folders(store):
+        name = "/" if folder == store else folder.relative_to(store).as_posix()
+        about = _metadata(folder / (".zarray" if version == 2 else "zarr.json"))
+        if not _is_of_numbers(about):
+            continue
+        try:
+            if strange := sorted(set(_codecs(about)).difference(CODECS)):
+                raise ValueError(f"it is stored with {strange[0]!r}; expected one of {', '.join(CODECS)}")
+            held[name] = ZarrArray(folder, version)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{name}: its metadata are damaged ({_reason(error)})") from error
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    if not held:
+        raise ValueError("it holds no arrays of numbers in Zarr's format, version 2 or 3")
+    return held
+
+
+def listed(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of every file below a folder, by name."""
+    files = [file for top, _, names in os.walk(folder) for name in names if (file := Path(top, name)).exists()]
+    return sorted(
+        (file.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
+        for file in files
+        for status in [file.stat()]
+    )
+
+
+def _array_folders(store: Path) -> Iterator[tuple[Path, Version]]:
+    """Each folder of an array with the version of its format, in the order of their names."""
+    for top, folders, files in os.walk(store):
+        folders.sort()
+        if ".zarray" in files:
+            yield Path(top), 2
+        elif "zarr.json" in files and _metadata(Path(top, "zarr.json")).get("node_type") == "array":
+            yield Path(top), 3
+        else:
+            continue
+        folders.clear()  # of chunks
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as stream:
+            about = json.loads(stream.read(MAX_METADATA_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is damaged ({_reason(error)})") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{file.name} is damaged (it holds {type(about).__name__})")
+    return about
+
+
+def _is_of_numbers(about: dict[str, Any]) -> bool:
+    if "data_type" in about:
+        return isinstance(about["data_type"], str) and about["data_type"] in NUMBERS
+    try:
+        return isinstance(about.get("dtype"), str) and np.dtype(about["dtype"]).name in NUMBERS
+    except (TypeError, ValueError):
+        return False
+
+
+def _codecs(about: dict[str, Any]) -> Iterator[str]:
+    """Names of all codecs of an array, those within others included."""
+    for codec in [about.get("compressor"), *(about.get("filters") or [])]:
+        if codec is not None:
+            yield str(codec["id"])
+    for codec in about.get("codecs") or []:
+        yield str(codec["name"]).removeprefix("numcodecs.")
+        for key in ("codecs", "index_codecs"):
+            yield from _codecs({"codecs": (codec.get("configuration") or {}).get(key)})
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
