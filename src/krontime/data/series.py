@@ -31,7 +31,7 @@ class SeriesSpec:
         given_lengths: (shortest, longest) as the series were given, before they were cut to `crop_length` or resampled
             to `resample_length`; None where neither was done.
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
-        num_series: series for training and validation, where it is known.
+        num_series: series that a closed form is fitted to, where it is known.
     """
 
     num_channels: int

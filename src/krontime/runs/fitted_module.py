@@ -54,7 +54,7 @@ def fitted_module(
     closed = closed_form(config, prepared.spec)
     ranks = Ranks()
     if closed is not None:
-        is_shared = is_streamed(_num_fitted(closed, prepared))
+        is_shared = is_streamed(prepared.spec.num_series or 0)
         if is_first:
             _compile_loops(closed)
         elif is_shared:
@@ -98,12 +98,6 @@ def fitted_module(
     if module.mixture is None or not (is_first or ranks.world_size > 1):
         return module, {}
     return module, _fit_closed_form(module.mixture.closed_form, sample, config, prepared, ranks)
-
-
-def _num_fitted(closed: ClosedForm, prepared: PreparedData) -> int:
-    """Count the series that the closed form is fitted to."""
-    split = prepared.split
-    return len(split.train) + (len(split.validation) if closed.fit_on == "train_and_validation" else 0)
 
 
 def _can_judge_network(closed: ClosedForm, config: Mapping[str, Any], num_validation: int) -> bool:

@@ -97,7 +97,7 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     split = split_of(config, data)
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
-    spec = replace(data.spec, num_series=len(split.train) + len(split.validation))
+    spec = replace(data.spec, num_series=_num_fitted(config, split))
     num_longer = int((data.lengths[split.test] > spec.length).sum())
     if num_longer:
         data = replace(data, read_length=spec.length)
@@ -132,6 +132,12 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
         score: StatedScore = "balanced_accuracy" if protocol.imbalanced else "accuracy"
         protocol = protocol.model_copy(update={"score": score})
     return PreparedData(data=data, spec=spec, split=split, protocol=protocol)
+
+
+def _num_fitted(config: Mapping[str, Any], split: Split) -> int:
+    """Count the series that a closed form is fitted to."""
+    is_on_train = (config.get("closed_form") or {}).get("fit_on") == "train"
+    return len(split.train) + (0 if is_on_train else len(split.validation))
 
 
 def load_data(config: Mapping[str, Any]) -> SeriesData:

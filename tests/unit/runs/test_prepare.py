@@ -84,3 +84,21 @@ def test_the_closed_form_is_as_large_as_its_number_of_series_allows(
         assert built is not None
         largest.append(max(kept.features.num_features for kept in built.kept_parts()))
     assert largest[0] == largest[1] <= 500 < largest[2]
+
+
+@pytest.mark.parametrize("fit_on", ["train", "train_and_validation"])
+def test_the_number_of_series_is_of_those_that_the_closed_form_is_fitted_to(
+    fit_on: str, compose: Compose, files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = compose(
+        "data=npz", f"data.path={files / 'plain'}.npz", "model=closed_form", f"closed_form.fit_on={fit_on}"
+    )
+    job = prepare(config)
+    counts = {"train": job.protocol.num_train, "train_and_validation": job.protocol.num_train + job.protocol.num_val}
+    assert job.spec.num_series == counts[fit_on]
+    monkeypatch.setattr(part, "MAX_EXACT", counts["train"])
+    monkeypatch.setattr(StreamedRidge, "MAX_COLUMNS", 500)
+    built = closed_form(config, job.spec)
+    assert built is not None
+    largest = max(kept.features.num_features for kept in built.kept_parts())
+    assert (largest > 500) == (fit_on == "train")

@@ -34,8 +34,8 @@ class ClosedForm(nn.Module):
             the same config gives the same sums, in whatever order its keys are stored.
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
         min_network_series: validation series below which no network is trained beside it.
-        num_series: for training and validation together; None for few. Where a fit to them is streamed, families have
-            no more features than it keeps.
+        num_series: that it is fitted to; None for few. Where a fit to them is streamed, families have no more features
+            than it keeps.
         seed: of all that is drawn.
     """
 
