@@ -1,6 +1,7 @@
 """What a file or folder holds, as far as its names say: which choice of `data` reads it, and with which keys."""
 
 import itertools
+import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -50,9 +51,9 @@ def guess(path: Path, key: str = "data.path") -> dict[str, str]:
         UserError: it is not there, or nothing reads it.
     """
     suffix = path.suffix.lower()
-    if path.is_dir() and suffix != ".zarr":
+    if os.path.isdir(path) and suffix != ".zarr":
         return _of_folder(path, key)
-    if not path.exists():
+    if not os.path.exists(path):  # which a name too long does not, where `Path.exists` raises
         raise UserError(f"{key}={str(path)!r}: there is no such file or folder; expected {READABLE}")
     if suffix == ".npz":
         return {"data": "npz", "data.path": str(path)}

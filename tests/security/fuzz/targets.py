@@ -18,6 +18,7 @@ from krontime import cli
 from krontime.commands import COMMANDS
 from krontime.config import resolve, schema
 from krontime.config.identity import config_hash
+from krontime.config.targets import naming_keys
 from krontime.console import EXIT_USER_ERROR
 from krontime.data.new_series import Reading, read_new
 from krontime.data.prepare import Prepare
@@ -35,6 +36,7 @@ from krontime.training import build
 from krontime.training.module import FORMAT_VERSION
 from tests.security.fuzz import mutate
 
+VALIDATION: dict[str, Any] = {"method": "auto", "fraction": 0.2, "num_folds": 5, "fold": 0}
 CLASSES = ("a", "b")
 TS = "@problemName x\n@timestamps false\n@univariate {}\n@equalLength {}\n@classLabel {}\n@data\n{}"
 
@@ -218,7 +220,8 @@ def _read_both(source: type[Any]) -> Callable[[Path], None]:
     def run(path: Path) -> None:
         with contextlib.suppress(UserError):
             data = Prepare(crop_length=7).apply(source(str(path)).load())
-            split_indices(data)
+            with naming_keys(VALIDATION, "data.validation"):
+                split_indices(data, **VALIDATION)
         read_new(path, Reading(), CLASSES)
 
     return run

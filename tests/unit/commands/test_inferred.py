@@ -67,6 +67,7 @@ def test_an_address_that_does_not_say_is_refused():
 
 BAD = {
     "nowhere": "there is no such file or folder",
+    "1" * 3000: "there is no such file or folder",
     "one.wav": "is one recording",
     "flat": "subfolder for each class",
     "ecg": r"1 \.hea.*numpy\.savez",
