@@ -26,6 +26,7 @@ from krontime.data.windows import cut_new, is_cut
 from krontime.errors import Problems, UserError
 from krontime.runs import bundle
 from krontime.runs.load import LoadedRun
+from krontime.runs.signals import ending_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class NewInput(NamedTuple):
 def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | None = None) -> Iterator[NewInput]:
     """Load the run, read the files, and say in one line what was read.
 
-    The series of several files, or of recordings, are a memory map of a temporary file until the block ends.
+    The series of several files, or of recordings, are a memory map of a temporary file, which is removed when the block
+    ends, by SIGTERM or SIGHUP too.
 
     Args:
         options: of the command; the keys of `configs/base/new_series.yaml` are used.
@@ -62,8 +64,9 @@ def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | No
     Raises:
         UserError: the run or a file can't be read, the series differ from those of training in a way that is not
             allowed, or there is no room for them.
+        Terminated: a SIGTERM or SIGHUP came.
     """
-    with tempfile.TemporaryDirectory(prefix="krontime-", ignore_cleanup_errors=True) as scratch:
+    with ending_on_signals(), tempfile.TemporaryDirectory(prefix="krontime-", ignore_cleanup_errors=True) as scratch:
         yield _read(options, problems, Path(scratch), skip=skip)
 
 

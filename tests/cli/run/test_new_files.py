@@ -4,6 +4,9 @@ import contextlib
 import errno
 import io
 import json
+import os
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +119,21 @@ def test_no_room_for_the_series_is_told(audio_run, tmp_path, monkeypatch):
     assert (code, out) == (2, "")
     assert "no room for the series" in errors
     assert "TMPDIR" in errors
+
+
+def test_a_signal_leaves_no_temporary_files(audio_run, tmp_path, monkeypatch):
+    def end(_, folder: Path) -> None:
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        (folder / "values.npy").write_bytes(b"x")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for name in ("a", "b"):
+        clip(tmp_path / "new" / f"{name}.wav", 60)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(assemble, "_mapped", end)
+    assert told(f"run={audio_run}", f"input={tmp_path / 'new'}", "output=-")[:2] == (143, "")
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_broken_files_are_marked_where_asked(audio_run, tmp_path):
