@@ -64,8 +64,8 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class ManyFiles(Source, Protocol):
-    """A source of files that need not fit in memory together, and may have different sampling rates."""
+class LargeSource(Source, Protocol):
+    """A source whose values need not fit in memory; its files may have different sampling rates."""
 
     def load_into(self, scratch: Path, *, mixed_rates: bool) -> SeriesData:
         """As `load`, with the values as a memory map of a `.npy` file.
@@ -129,7 +129,7 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
         except _DamagedError as error:
             log.warning("The cached data set %s is damaged (%s) and is built again.", folder, error)
         log.info("Parsing %s into %s", kind, folder)
-        if isinstance(source, Streams | ManyFiles):
+        if isinstance(source, Streams | LargeSource):
             with cache_errors(cache_dir), _building(folder) as building:
                 data, digests, sha256 = _stored(source, building, prepare, kind)
                 _write(building, data, digests, identity, values_sha256=sha256)
@@ -163,7 +163,7 @@ def _loaded(source: Source) -> SeriesData:
     return source.load_unchosen() if isinstance(source, ChoosesTest) else source.load()
 
 
-def _stored(source: Streams | ManyFiles, building: Path, prepare: Prepare, kind: str) -> Stored:
+def _stored(source: Streams | LargeSource, building: Path, prepare: Prepare, kind: str) -> Stored:
     """What a source reads, its values in `values.npy`, written as it was read."""
     scratch, path = building / "scratch", building / "values.npy"
     scratch.mkdir()

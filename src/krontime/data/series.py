@@ -98,7 +98,7 @@ MAPPED_BYTES = 1 << 27
 _CHECKED_BYTES = 1 << 20
 """Bytes read of a memory map after which it is looked at how much that has become."""
 
-_ROWS_OF_A_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 22
 
 
 class Pages:
@@ -126,9 +126,9 @@ class Pages:
 
 def chunks(array: np.ndarray) -> Iterator[np.ndarray]:
     """Stretches of an array along its first axis, one after the other, of a memory map without holding all of it."""
-    pages = Pages()
-    for start in range(0, len(array), _ROWS_OF_A_CHUNK):
-        chunk = array[start : start + _ROWS_OF_A_CHUNK]
+    pages, step = Pages(), max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        chunk = array[start : start + step]
         pages.read(array, chunk.nbytes)
         yield chunk
 

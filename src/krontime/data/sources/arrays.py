@@ -44,14 +44,24 @@ class Header(NamedTuple):
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Memory-map an array.
+    """Memory-map an array that is to be read whole.
 
     Raises:
         ValueError: it is no plain array, or its header does not fit the file or this machine.
     """
+    array = map_npy(path)
+    require_memory(array.size * BYTES_OF_A_VALUE)
+    return array
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Memory-map an array, which need not fit in memory.
+
+    Raises:
+        ValueError: it is no plain array, or its header does not fit the file.
+    """
     with open(path, "rb") as stream:
-        header = read_header(stream, path.stat().st_size)
-    require_memory(math.prod(header.shape) * BYTES_OF_A_VALUE)
+        read_header(stream, path.stat().st_size)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

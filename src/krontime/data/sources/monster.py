@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from krontime.data.assemble import flatten, labelled_data
-from krontime.data.series import SeriesData
-from krontime.data.sources.arrays import read_npy
+from krontime.data.series import SeriesData, chunks
+from krontime.data.sources.arrays import map_npy, read_npy
 from krontime.data.sources.files import file_identity, library_of
 from krontime.errors import Problems, UserError
 from krontime.storage import expanded
@@ -52,14 +52,23 @@ class MonsterSource:
         }
 
     def load(self) -> SeriesData:
-        """Read the files.
+        """Read the files into memory.
+
+        Raises:
+            UserError: names what is wrong with them.
+        """
+        return self.load_into(None)
+
+    def load_into(self, scratch: Path | None, *, mixed_rates: bool = False) -> SeriesData:
+        """Read the files; see `LargeSource`, and `flatten` for `scratch`. All series are of one rate.
 
         Raises:
             UserError: names what is wrong with them.
         """
         values_path, labels_path, test_path = self._files()
         try:
-            values, labels = read_npy(values_path), np.asarray(read_npy(labels_path))
+            values = read_npy(values_path) if scratch is None else map_npy(values_path)
+            labels = np.asarray(read_npy(labels_path))
             tested = np.array(test_path.read_text(encoding="utf-8").split(), dtype=np.int64)
         except (OSError, ValueError) as error:
             raise UserError(f"{values_path.parent}: cannot be read ({error})") from error
@@ -75,12 +84,11 @@ class MonsterSource:
             problems.append(f"{test_path}: expected positions from 0 to {len(values) - 1}")
         if problems:
             raise UserError(problems)
-        if values.ndim == 2:
-            values = values[:, None]
         is_test = np.zeros(len(values), bool)
         is_test[tested] = True
-        where, num_channels = str(values_path.parent), values.shape[1]
-        return labelled_data(flatten(values), labels, is_test, num_channels=num_channels, where=where)
+        flat = flatten((np.atleast_2d(one) for chunk in chunks(values) for one in chunk), scratch)
+        num_channels = values.shape[1] if values.ndim == 3 else 1
+        return labelled_data(flat, labels, is_test, num_channels=num_channels, where=str(values_path.parent))
 
     def _files(self) -> tuple[Path, Path, Path]:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""

@@ -2,12 +2,15 @@
 
 import re
 import sys
+import tracemalloc
 
 import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.errors import EntryNotFoundError
 
+from krontime.data.cache import load_cached, with_checksum
+from krontime.data.prepare import Prepare
 from krontime.data.sources.monster import MonsterSource
 from krontime.errors import UserError
 
@@ -53,6 +56,21 @@ def test_series_labels_and_the_test_split_of_a_fold(repository, tmp_path):
     other = source(tmp_path, fold=1)
     assert other.load().is_test.tolist() == [True] + [False] * 5
     assert other.describe() != source(tmp_path).describe()
+
+
+def test_a_set_need_not_fit_in_memory(repository, tmp_path):
+    folder, _ = repository
+    x = np.random.default_rng(1).standard_normal((6, 700_000), np.float32)
+    np.save(folder / "Whales_X.npy", x)
+    source(tmp_path).describe()  # which downloads
+    tracemalloc.start()
+    try:
+        data = load_cached(source(tmp_path), Prepare(), tmp_path / "cache")
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 2
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(data.values.reshape(x.shape), x)
+    assert data.sha256 == with_checksum(source(tmp_path).load()).sha256
 
 
 def test_each_file_is_downloaded_once(repository, tmp_path):
