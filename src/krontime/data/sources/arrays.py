@@ -49,9 +49,8 @@ def read_npy(path: Path) -> np.ndarray:
     Raises:
         ValueError: it is no plain array, or its header does not fit the file or this machine.
     """
-    array = map_npy(path)
-    require_memory(array.size * BYTES_OF_A_VALUE)
-    return array
+    require_memory(math.prod(_header_of(path).shape) * BYTES_OF_A_VALUE)  # before it is mapped, which may be limited
+    return map_npy(path)
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -60,9 +59,13 @@ def map_npy(path: Path) -> np.ndarray:
     Raises:
         ValueError: it is no plain array, or its header does not fit the file.
     """
-    with open(path, "rb") as stream:
-        read_header(stream, path.stat().st_size)
+    _header_of(path)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _header_of(path: Path) -> Header:
+    with open(path, "rb") as stream:
+        return read_header(stream, path.stat().st_size)
 
 
 def read_header(stream: IO[bytes], size: int) -> Header:
