@@ -67,7 +67,7 @@ class Fit(ABC):
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Processor seconds of fitting, in all threads of this process; None before its end, or if resumed."""
+        """Processor seconds of fitting, in all threads of this process; None where that is not known."""
         return None
 
     @property

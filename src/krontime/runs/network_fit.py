@@ -29,7 +29,7 @@ from krontime.training import equipment, strategy
 from krontime.training.attention_maps import mean_factors
 from krontime.training.budget import EndAtLastStep, measured_steps
 from krontime.training.checkpoint import write_checkpoint
-from krontime.training.clock import now_s
+from krontime.training.clock import ProcessorTimer, now_s
 from krontime.training.divergence import StopOnDivergence
 from krontime.training.predict import Scorer
 from krontime.training.progress import Bar, EpochLines, History
@@ -69,9 +69,9 @@ class NetworkFit(Fit):
         super().__init__(config, job, run_dir, is_first=is_first)
         self._callbacks = callbacks
         self._timer, self._history, self._end = Timer(), History(), EndAtLastStep()
+        self._processor_timer = ProcessorTimer()
         self._steps_in_time: int | None = None
-        self._fitted_before_s = self._taken_s = 0.0
-        self._cpu_s: float | None = None
+        self._fitted_before_s = self._fitted_before_cpu_s = self._taken_s = 0.0
         self._held_out: HeldOut = {}
 
     @property
@@ -94,8 +94,9 @@ class NetworkFit(Fit):
 
     @property
     def train_cpu_s(self) -> float | None:
-        """Processor seconds of fitting, whole at its end; None for a resumed run, or for several processes."""
-        return self._cpu_s
+        """Processor seconds of fitting; None for several processes."""
+        trained_s = self._processor_timer.seconds
+        return None if trained_s is None or self.world_size > 1 else self._fitted_before_cpu_s + trained_s
 
     @property
     def num_steps(self) -> int:
@@ -136,6 +137,7 @@ class NetworkFit(Fit):
         callbacks = [
             *_callbacks(config, run_dir, has_logger=bool(self.loggers)),
             self._timer,
+            self._processor_timer,
             self._history,
             self._end,
             RestoreStopState(),
@@ -159,14 +161,11 @@ class NetworkFit(Fit):
         self.world_size = ranks.world_size if module.network is None else trainer.world_size
         self._begin_folder(trainer, resumed)
         if module.network is None:
-            self._cpu_s = None if self.world_size > 1 else self._cpu_s
             if self.is_first:
                 write_checkpoint(module, run_dir / load.CHECKPOINTS / load.BEST)
         else:
             ckpt_path = resumed.path if resumed else None
-            began_cpu_s = time.process_time() - (self._cpu_s or 0.0)
             trainer.fit(module, datamodule=self._batches(), ckpt_path=ckpt_path, weights_only=True)
-            self._cpu_s = None if resumed or self.world_size > 1 else time.process_time() - began_cpu_s
         self.ended()
 
     def _fitted_module(self, trainer: "Trainer") -> tuple["SeriesClassifier", Ranks]:
@@ -194,7 +193,8 @@ class NetworkFit(Fit):
         module, self._held_out = fitted_module.fitted_module(
             self.config, self.job, begin, is_first=self.is_first, join=join
         )
-        self._fitted_before_s, self._cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        self._fitted_before_s = time.perf_counter() - began_s
+        self._fitted_before_cpu_s = time.process_time() - began_cpu_s
         self._taken_s = clock_s() - began_limit_s
         self.num_parameters = sum(parameter.numel() for parameter in module.parameters())
         if module.mixture is not None:

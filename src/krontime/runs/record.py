@@ -209,7 +209,7 @@ class Record(_Strict):
         limited_by: what `max_steps` comes from; likewise.
         train_time_s: wall-clock seconds of fitting.
         train_cpu_s: processor seconds of the same, over all threads: what the machine did beside it is no part of it.
-            None for a run that was resumed, or done by several processes, and in files of older versions.
+            None for several processes, and in files of older versions.
         warm_up_s: wall-clock seconds of compiling before it; None for what compiles nothing then, and in files of older
             versions, where it was part of fitting.
         part_times_s: wall-clock seconds of `reading` the data, of fitting the `closed_form` and the `network` (or the

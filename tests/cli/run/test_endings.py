@@ -20,6 +20,7 @@ from krontime.commands import evaluate
 from krontime.console.streams import SafeStream
 from krontime.errors import Terminated, UserError
 from krontime.runs import fitted_module, run
+from krontime.runs.load import load_checkpoint
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
 from tests.cli.run.small import SMALL, call, equal, labelled, train, weights, write_npz
@@ -79,9 +80,11 @@ class TestEndings:
         with pytest.raises(UserError, match=r"interrupted.*run to its end"):
             call(evaluate.evaluate, run=tmp_path / "cut")
         interrupted_at(None, KeyboardInterrupt())
+        kept = load_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")
         resumed = train(options, tmp_path / "cut")
         assert resumed.status is Status.COMPLETED
         assert resumed.metrics == whole.metrics
+        assert resumed.train_cpu_s > kept["callbacks"]["ProcessorTimer"]["seconds"] > 0
         for name in ("last.ckpt", "best.ckpt"):
             assert equal(weights(tmp_path / "cut", name), weights(tmp_path / "whole", name))
         first, second = (read_predictions(tmp_path / n / "test_predictions.parquet") for n in ("cut", "whole"))

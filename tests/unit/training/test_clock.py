@@ -28,3 +28,21 @@ def test_several_are_measured_by_the_wall(monkeypatch, num_threads, num_processe
     monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
 
     assert clock.now_s(CPU, num_processes=num_processes) == 1000.0
+
+
+def test_processor_time_is_that_of_all_starts_of_a_run(monkeypatch):
+    first, second, third = (clock.ProcessorTimer() for _ in range(3))
+    first.on_train_start(None, None)
+    monkeypatch.setattr(time, "process_time", lambda: 5.0)
+    assert first.seconds == 4
+    second.on_load_checkpoint(None, None, {"callbacks": {second.state_key: None}})
+    second.load_state_dict(first.state_dict())
+    second.on_train_start(None, None)
+    monkeypatch.setattr(time, "process_time", lambda: 7.0)
+    second.on_train_end(None, None)
+    monkeypatch.setattr(time, "process_time", lambda: 9.0)
+    assert second.seconds == 6
+    third.on_load_checkpoint(None, None, {"callbacks": {}})
+    third.on_train_start(None, None)
+    third.on_train_end(None, None)
+    assert third.seconds is None
