@@ -1,6 +1,7 @@
 """The command `explain`: which parts of new series decided how a finished run classifies them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,9 @@ def explain(config: DictConfig) -> Path:
             problems.add("series", wrong, f"positions from 0 to {len(data) - 1}, of the {len(data)} series of {given}")
         problems.raise_if_any()
         target = None if options["target"] is None else names.index(str(options["target"]))
-        files = new.names if names_matter else None
+        data = replace(data, recording_names=tuple(new.names) if names_matter else None)
         neighbours, missing = _neighbours(run, data, chosen, options)
-        explained = [
-            _explained(run, data, place, target, files, near) for place, near in zip(chosen, neighbours, strict=True)
-        ]
+        explained = [_explained(run, data, place, target, near) for place, near in zip(chosen, neighbours, strict=True)]
     write_explanation(explained, names, data.sampling_rate_hz, given.name, output, missing=missing)
     _write_table(explained, names, data.sampling_rate_hz, table)
     show(f"written: {output} (open it in a browser) and {table}")
@@ -77,7 +76,6 @@ def _explained(
     data: SeriesData,
     place: int,
     target: int | None,
-    files: Sequence[str] | None,
     neighbours: Sequence[Neighbour],
 ) -> Explained:
     batch = SeriesDataset(data).__getitems__([place])
@@ -91,7 +89,7 @@ def _explained(
         target = int(decide(probability, module.prior.cpu().numpy())[0])
     return Explained(
         index=place,
-        file=None if files is None else files[place],
+        file=data.name_of(place),
         label=None if label == UNKNOWN_LABEL else run.spec.class_names[label],
         values=np.asarray(data.series(place)),
         probability=probability[0],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from krontime.commands.evaluate import evaluate
+from krontime.commands.explain import explain
 from krontime.commands.predict import predict
 from krontime.errors import UserError
 from krontime.runs.record import Record
@@ -83,6 +84,16 @@ def test_new_recordings_are_classified_by_time(trained, tmp_path):
     assert set(pd.read_csv(segments)["recording"]) == {"x1", "x2"}
     with pytest.raises(UserError, match=r"segments=.*: expected a new name, or force=true to overwrite"):
         call(predict, run=folder, input=table, output=tmp_path / "other.csv", segments=segments)
+
+
+def test_a_window_is_explained_under_its_recording(trained, tmp_path):
+    pytest.importorskip("captum")
+    folder, _ = trained
+    table, page = write_table(tmp_path / "new.csv", ["x1", "x2"], points=240, seed=7), tmp_path / "page.html"
+    call(explain, run=folder, input=table, output=page, series=[1, 12], target=None, neighbours=0)
+    text = page.read_text(encoding="utf-8")
+    assert "x1 from point 20:" in text
+    assert "x2 from point 20:" in text
 
 
 def test_broken_files_are_marked_and_others_classified(trained, tmp_path):
