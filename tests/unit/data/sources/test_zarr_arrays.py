@@ -66,8 +66,9 @@ def test_labels_over_time_and_names_that_are_not_there(version, tmp_path):
         UserError, match=r"data.source.key='emg': it holds {'session/emg': \(2, 30\), 'state': \(30,\)}"
     ):
         next(ArrayFilesSource(str(path), key="emg").read(path, tmp_path))
-    with pytest.raises(UserError, match="data=arrays reads recordings with labels"):
-        guess(path)
+    for given in (path, tmp_path):
+        with pytest.raises(UserError, match=r"\.zarr.*: data=arrays reads recordings with labels"):
+            guess(given)
 
 
 def test_a_store_that_is_an_array_changes_with_a_chunk(tmp_path):
