@@ -48,11 +48,13 @@ def read_new_recordings(
     firsts: dict[int, str] = {}
     trained = None if spec.header is None else header_names(spec.header)
 
+    num_bytes = source.reading_bytes([path for path, _ in files])
+
     def read(file: tuple[Path, str]) -> list[Recording]:
         return [_checked(one, trained, file[0]) for one in source.read(file[0], scratch)]
 
     def series() -> Iterator[np.ndarray]:
-        for (path, name), recordings in read_ahead("reading files", files, read, in_threads=source.in_threads):
+        for (path, name), recordings in read_ahead("reading files", files, read, num_bytes=num_bytes):
             try:
                 held = recordings()
             except UserError as error:

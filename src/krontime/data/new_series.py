@@ -165,8 +165,10 @@ def read_files(
         return read_new(file[0], reading, class_names)
 
     def in_order() -> Iterator[SeriesData]:
-        in_threads = all(path.suffix.lower() in audio.SUFFIXES for path, _ in files)
-        for (path, name), held in read_ahead("reading files", files, read, in_threads=in_threads):
+        paths = [path for path, _ in files]
+        is_audio = all(path.suffix.lower() in audio.SUFFIXES for path in paths)
+        num_bytes = audio.decoding_bytes(paths) if is_audio else None
+        for (path, name), held in read_ahead("reading files", files, read, num_bytes=num_bytes):
             try:
                 part = held()
             except UserError as error:

@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from krontime.console import each
 from krontime.data.assemble import any_missing, flatten
+from krontime.data.read_ahead import read_ahead
 from krontime.data.series import SeriesData
 
 MAX_RATIO_TERM = 10_000
 """Largest numerator or denominator of a resampling ratio; finer ratios would only make the filter longer."""
+
+MIN_SHARED = 1 << 15
+"""Values of a series from which on several are resampled at once; with shorter ones there is more to hand over."""
+
+RESAMPLING_BYTES = 40
+"""Memory that a value takes while its series is resampled, about."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,15 @@ class Prepare:
             lengths = data.lengths
             equal = lengths.size > 0 and bool((lengths == lengths[0]).all())
             rate = rate * self.resample_length / int(lengths[0]) if rate is not None and equal else None
-        every = each("resampling and cropping", range(len(data)))
-        values, offsets = flatten((self._one(data.series(i), ratios[i]) for i in every), scratch)
+        longest = data.num_channels * int(data.lengths.max(initial=0))
+        is_resampled = self.resample_hz is not None or self.resample_length is not None
+        every = read_ahead(
+            "resampling and cropping",
+            range(len(data)),
+            lambda i: self._one(data.series(i), ratios[i]),
+            num_bytes=longest * RESAMPLING_BYTES if is_resampled and longest >= MIN_SHARED else None,
+        )
+        values, offsets = flatten((one() for _, one in every), scratch)
         changed = self.resample_length is not None or self.crop_length is not None
         return replace(
             data,

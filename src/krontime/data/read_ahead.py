@@ -13,6 +13,9 @@ from krontime.console import each
 MAX_THREADS = 8
 """Each holds a file in memory, and what Python does between calls of a library is done by one of them at a time."""
 
+MAX_BYTES = 1 << 30
+"""Memory that all threads together take, about."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,7 +26,7 @@ def num_cpus() -> int:
 
 
 def read_ahead(
-    title: str, items: Sequence[T], read: Callable[[T], R], *, in_threads: bool = True
+    title: str, items: Sequence[T], read: Callable[[T], R], *, num_bytes: int | None
 ) -> Iterator[tuple[T, Callable[[], R]]]:
     """Read each of some items, with the progress that is made; those that follow are read meanwhile.
 
@@ -31,14 +34,16 @@ def read_ahead(
         title: see `progress`.
         items: such as files.
         read: reads one; has to hold no lock for long, such as Python's own, for threads to gain anything.
-        in_threads: whether to read in threads, as many as there are processors; else an item is read when it is asked
-            for.
+        num_bytes: memory that the largest takes while it is read, about, which bounds the number of threads as that of
+            processors does; None to read an item when it is asked for.
 
     Yields:
         An item, in the given order, and a function that returns what was read of it or raises what reading it raised.
         Of those that follow, as many as there are threads are in memory at most.
     """
-    num_threads = min(len(items), num_cpus(), MAX_THREADS) if in_threads else 1
+    num_threads = 1
+    if num_bytes is not None:
+        num_threads = min(len(items), num_cpus(), MAX_THREADS, MAX_BYTES // max(num_bytes, 1))
     if num_threads < 2:
         for item in each(title, items):
             yield item, partial(read, item)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from krontime.data import read_ahead
 from krontime.data.prepare import Prepare, resample
 
 
@@ -68,6 +69,16 @@ def test_crop_keeps_the_asked_part_and_short_series_whole(make_data, crop_from, 
     out = Prepare(crop_length=4, crop_from=crop_from).apply(data)
     np.testing.assert_array_equal(out.series(0), data.series(0)[:, start : start + 4])
     np.testing.assert_array_equal(out.series(1), data.series(1))
+
+
+def test_long_series_are_resampled_at_once_to_the_same_bit(make_data, monkeypatch):
+    data = make_data(lengths=[40_000, 1_000, 50_000, 33_000], labels=[0, 1, 0, 1])
+    prepared = []
+    for num_cpus in (1, 3):
+        monkeypatch.setattr(read_ahead, "num_cpus", lambda num_cpus=num_cpus: num_cpus)
+        prepared.append(Prepare(resample_length=10_000, crop_length=9_000).apply(data))
+    assert prepared[0].values.tobytes() == prepared[1].values.tobytes()
+    assert prepared[0].given_lengths.tolist() == prepared[1].given_lengths.tolist()
 
 
 def test_cropping_the_missing_part_away_is_noticed(make_data):

@@ -13,8 +13,8 @@ def cpus(monkeypatch):
     return lambda number: monkeypatch.setattr(read_ahead, "num_cpus", lambda: number)
 
 
-def outcomes(items, read, **options):
-    for item, result in reading("reading", items, read, **options):
+def outcomes(items, read, num_bytes=0):
+    for item, result in reading("reading", items, read, num_bytes=num_bytes):
         try:
             yield item, result()
         except ValueError as error:
@@ -35,11 +35,17 @@ def test_results_and_errors_come_in_order(number, cpus):
     assert list(outcomes([], halved)) == []
 
 
-@pytest.mark.parametrize(("number", "ahead"), [(1, 0), (3, 3), (100, read_ahead.MAX_THREADS)])
-def test_few_are_read_ahead_of_the_one_in_use(number, ahead, cpus):
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("number", "num_bytes", "ahead"),
+    [(1, 0, 0), (3, 0, 3), (100, 0, 8), (100, GIB // 2, 2), (100, GIB, 0), (100, 9 * GIB, 0), (100, None, 0)],
+)
+def test_few_are_read_ahead_of_the_one_in_use(number, num_bytes, ahead, cpus):
     cpus(number)
     begun = []
-    for position, _ in enumerate(outcomes(range(30), lambda item: begun.append(item))):
+    for position, _ in enumerate(outcomes(range(30), begun.append, num_bytes)):
         assert len(begun) <= position + 1 + ahead
 
 
@@ -47,7 +53,7 @@ def test_several_are_read_at_once_where_that_is_wanted(cpus):
     cpus(2)
     both = threading.Barrier(2, timeout=10)
     assert [item for item, _ in outcomes(range(4), lambda _: both.wait())] == [0, 1, 2, 3]
-    names = {name for _, name in outcomes(range(4), lambda _: threading.current_thread().name, in_threads=False)}
+    names = {name for _, name in outcomes(range(4), lambda _: threading.current_thread().name, num_bytes=None)}
     assert names == {threading.current_thread().name}
 
 

@@ -25,6 +25,7 @@ from krontime.storage import expanded
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64")
+LOSSY = (".ogg", ".mp3", ".opus")
 BLOCK_FRAMES = 1 << 16
 
 CHECKED_BYTES = 1 << 24
@@ -114,11 +115,13 @@ class AudioSource:
         rates: list[int] = []
         broken: dict[Path, str] = {}
 
+        num_bytes = decoding_bytes([one.file for one in layout.recordings])
+
         def decode(one: Found) -> Recording:
             return read_recording(one.file, mono=self.mono)
 
         def decoded() -> Iterator[np.ndarray]:
-            for one, read in read_ahead("decoding recordings", layout.recordings, decode):
+            for one, read in read_ahead("decoding recordings", layout.recordings, decode, num_bytes=num_bytes):
                 try:
                     recording = read()
                 except UserError:
@@ -196,6 +199,11 @@ def _differing(files: Sequence[Found], values: Sequence[int], what: str, way: st
         more = f" (and {count - 1} more files)" if count > 1 else ""
         lines.append(f"{examples[0]}: {value} {what}; expected {usual}, as in {like}{more}; {way} brings them together")
     return lines
+
+
+def decoding_bytes(files: Sequence[Path]) -> int:
+    """About the memory that decoding any of some files takes, by what files of their size usually hold."""
+    return max((file.stat().st_size * (64 if file.suffix.lower() in LOSSY else 12) for file in files), default=0)
 
 
 def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:

@@ -1,6 +1,6 @@
 """Audio files of any length: a class each by folder, file name or table, or annotated stretches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ class AudioRecordingsSource(RecordingFiles):
 
     kind = "audio_recordings"
     suffixes = audio.SUFFIXES
-    in_threads = True
 
     def __init__(
         self,
@@ -40,6 +39,10 @@ class AudioRecordingsSource(RecordingFiles):
     def options(self) -> dict[str, Any]:
         """See `RecordingFiles`."""
         return {"mono": self.mono}
+
+    def reading_bytes(self, files: Sequence[Path]) -> int:
+        """See `RecordingFiles`."""
+        return audio.decoding_bytes(files)
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
         """See `RecordingFiles`."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -44,8 +44,6 @@ class RecordingFiles(ABC):
 
     kind: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
-    in_threads: ClassVar[bool] = False
-    """Whether several files are read at once; for formats with one recording a file, where that takes less time."""
 
     def __init__(
         self,
@@ -80,6 +78,13 @@ class RecordingFiles(ABC):
             file: the file.
             scratch: folder for what has to be put in order first.
         """
+
+    def reading_bytes(self, files: Sequence[Path]) -> int | None:
+        """About the memory that reading any of some files takes, where several are to be read at once; None for one.
+
+        For formats with one recording a file, where reading several at once takes less time.
+        """
+        return None
 
     def options(self) -> dict[str, Any]:
         """What changes what is read of a file, as JSON values."""
@@ -151,7 +156,7 @@ class RecordingFiles(ABC):
 
         def read(file: Path) -> Iterable[Recording]:
             recordings = self.read(file, scratch)
-            return list(recordings) if self.in_threads else recordings
+            return recordings if num_bytes is None else list(recordings)
 
         table = None if self.annotations is None else read_annotations(self.annotations)
         problems: list[str] = []
@@ -162,7 +167,8 @@ class RecordingFiles(ABC):
         ]
         for part, path, key in parts:
             files = [] if path is None else self.files(path, key)
-            for file, recordings in read_ahead("reading recordings", files, read, in_threads=self.in_threads):
+            num_bytes = self.reading_bytes(files)
+            for file, recordings in read_ahead("reading recordings", files, read, num_bytes=num_bytes):
                 try:
                     for recording in recordings():
                         labelled = self._labelled(recording, file, table)
