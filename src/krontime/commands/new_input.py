@@ -111,7 +111,8 @@ def _room(scratch: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"{scratch}: no room for the series, which are kept there until they are classified; expected room for 4 "
-            "bytes a point (the environment variable TMPDIR names another folder)"
+            "bytes a point, and again for what they are resampled or cut to (the environment variable TMPDIR names "
+            "another folder)"
         ) from error
 
 
