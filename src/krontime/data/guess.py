@@ -102,7 +102,8 @@ def _of_folder(path: Path, key: str) -> dict[str, str]:
     if inner := sorted({file.parent for file in below if file.suffix.lower() in SINGLE}):
         names = ", ".join(f"{key}={folder}" for folder in inner[:5])
         raise UserError(f"{key}={str(path)!r}: its files are in folders below; expected one of them, such as {names}")
-    kinds.update(file.suffix.lower() for file in (*files, *path.glob("*.zarr/")))
+    stores = {folder for file in below for folder in file.parents if folder.suffix.lower() == ".zarr"}
+    kinds.update(file.suffix.lower() for file in (*files, *stores))
     held = ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in kinds.most_common(5)) or "no files"
     hint = next((f" ({kind}: {OTHERS[kind]})" for kind, _ in kinds.most_common() if kind in OTHERS), "")
     if any(kinds[suffix] for suffix in RECORDINGS):

@@ -58,7 +58,7 @@ def test_a_store_is_a_recording_to_train_and_to_predict_on(version, tmp_path):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_labels_over_time_and_names_that_are_not_there(version, tmp_path):
-    path = write(tmp_path / "stores" / "a.zarr", version, X / 2)
+    path = write(tmp_path / "all" / "some" / "a.zarr", version, X / 2)
     data = load_cached(ArrayFilesSource(str(path), label_key="state"), Prepare(), tmp_path / "cache")
     np.testing.assert_array_equal(data.stretch(0), X / 2)
     assert data.annotations.tolist() == [[0, 0, 10, 0], [0, 20, 30, 1]]
@@ -66,7 +66,7 @@ def test_labels_over_time_and_names_that_are_not_there(version, tmp_path):
         UserError, match=r"data.source.key='emg': it holds {'session/emg': \(2, 30\), 'state': \(30,\)}"
     ):
         next(ArrayFilesSource(str(path), key="emg").read(path, tmp_path))
-    for given in (path, path.parent):
+    for given in (path, path.parent, path.parents[1]):
         with pytest.raises(UserError, match=r"\.zarr.*: data=arrays reads recordings with labels"):
             guess(given)
 
