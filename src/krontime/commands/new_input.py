@@ -207,6 +207,9 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch
         note = f"sampling rate not stated, taken as the {run.spec.sampling_rate_hz:,.6g} Hz of training"
         data = replace(data, sampling_rate_hz=run.spec.sampling_rate_hz, notes=(*data.notes, note))
     if (data.lengths > run.spec.length).any():
-        data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data, scratch)
+        if data.windows is not None:  # an index over recordings, which stay as they are
+            data = replace(data, read_length=run.spec.length)
+        else:
+            data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data, scratch)
         data = replace(data, notes=(*data.notes, f"cut to the {run.spec.length:,} points of training"))
     return data

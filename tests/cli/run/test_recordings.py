@@ -1,5 +1,6 @@
 """A long table from the file to a confusion matrix, segments, and new recordings that are classified."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from krontime.commands.evaluate import evaluate
 from krontime.commands.explain import explain
 from krontime.commands.predict import predict
 from krontime.errors import UserError
+from krontime.runs import bundle
 from krontime.runs.record import Record
 from tests.cli.run.small import NETWORK, call, train
 
@@ -84,6 +86,18 @@ def test_new_recordings_are_classified_by_time(trained, tmp_path):
     assert set(pd.read_csv(segments)["recording"]) == {"x1", "x2"}
     with pytest.raises(UserError, match=r"segments=.*: expected a new name, or force=true to overwrite"):
         call(predict, run=folder, input=table, output=tmp_path / "other.csv", segments=segments)
+
+
+def test_windows_longer_than_any_of_training_are_cut_where_asked(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    run = bundle.load(folder)
+    monkeypatch.setattr(bundle, "load", lambda _: run._replace(spec=replace(run.spec, length=30, min_length=30)))
+    table = write_table(tmp_path / "new.csv", ["x1", "x2"], points=240, seed=7)
+    given = {"run": folder, "input": table, "segments": tmp_path / "segments.csv"}
+    with pytest.raises(UserError, match=r"expected at most 30 points.*allow=\[length\] cuts them"):
+        call(predict, **given, output=tmp_path / "out.csv")
+    call(predict, **given, output=tmp_path / "out.csv", allow=["length"])
+    assert pd.read_csv(tmp_path / "out.csv")["file"].tolist() == ["x1", "x2"]
 
 
 def test_a_window_is_explained_under_its_recording(trained, tmp_path):
