@@ -3,6 +3,7 @@
 Files are decoded by libsndfile (WAV, FLAC, Ogg, MP3, AIFF and more). Values lie between -1 and 1.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -203,7 +204,11 @@ def _differing(files: Sequence[Found], values: Sequence[int], what: str, way: st
 
 def decoding_bytes(files: Sequence[Path]) -> int:
     """About the memory that decoding any of some files takes, by what files of their size usually hold."""
-    return max((file.stat().st_size * (64 if file.suffix.lower() in LOSSY else 12) for file in files), default=0)
+    sizes = [0]
+    for file in files:
+        with contextlib.suppress(OSError):  # gone since it was listed, as reading it says
+            sizes.append(file.stat().st_size * (64 if file.suffix.lower() in LOSSY else 12))
+    return max(sizes)
 
 
 def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:

@@ -47,6 +47,16 @@ def test_train_and_test_folders_are_the_split(tmp_path):
     assert data.class_names == ("a", "b")
 
 
+def test_a_recording_that_is_gone_is_said_like_one_that_is_broken(tmp_path, monkeypatch):
+    for name in ("a/x", "b/x", "b/y"):
+        write(tmp_path / f"{name}.wav", [[1, 2]])
+    source = AudioSource(str(tmp_path), on_error="skip")
+    layout = source._layout()
+    monkeypatch.setattr(source, "_layout", lambda: layout)
+    (tmp_path / "b" / "x.wav").unlink()
+    assert source.load().recording_names == ("a/x.wav", "b/y.wav")
+
+
 def test_channels_are_averaged_or_kept(tmp_path):
     for label in "ab":
         write(tmp_path / label / "x.wav", [[0, 16384], [16384, 16384]])
