@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from krontime.data import read_ahead
 from krontime.data.new_recordings import read_new_recordings
 from krontime.data.new_series import Reading, input_files, read_files, read_new
 from krontime.data.prepare import Prepare, resample
@@ -233,7 +234,8 @@ def test_an_input_is_a_file_a_folder_or_a_pattern(tmp_path):
         input_files(tmp_path / "y")
 
 
-def test_many_files_are_read_with_one_of_them_in_memory(tmp_path):
+def test_many_files_are_read_with_few_of_them_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "num_cpus", lambda: 2)
     x = np.random.default_rng(0).standard_normal((80, 100_000), np.float32)
     x[3, 7] = np.nan
     for number, row in enumerate(x):
