@@ -24,7 +24,10 @@ CLASSES = {"low": 100, "high": 1_000}
 SECONDS = 60
 TRAINED = (
     *("model=closed_form", "trainer=cpu", "logger=[]", "trainer.enable_progress_bar=false"),
-    *(f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")),
+    *(
+        f"closed_form.parts.{part}.num_features=170"
+        for part in ("groups", "runs", "proportions", "quantiles", "spectra")
+    ),
     f"data.prepare.resample_hz={RATES_HZ[0]}",
 )
 

@@ -47,7 +47,12 @@ FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "closed form": (
         ("closed_form=none",),
         (
-            *(f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")),
+            *(
+                f"closed_form.parts.{part}.num_features=170"
+                for part in ("groups", "runs", "proportions", "quantiles", "spectra")
+            ),
+            "closed_form.parts.spectra.windows=[16]",
+            "closed_form.parts.spectra.min_length=0",
             "closed_form.min_network_series=0",
         ),
     ),

@@ -30,10 +30,13 @@ NETWORK = (
     *("tokenizer.patch_length=64", "tokenizer.stride=64", "data.batch_size=64", "data.eval_batch_size=64"),
     *("trainer.max_epochs=1", "optim.min_batches_per_epoch=1", "trainer.enable_progress_bar=false", "logger=[]"),
 )
-FEW = {part: f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")}
+FEW = {
+    part: f"closed_form.parts.{part}.num_features=170"
+    for part in ("groups", "runs", "proportions", "quantiles", "spectra")
+}
 LIGHT = (FEW["proportions"], *(f"~closed_form.parts.{part}" for part in FEW if part != "proportions"))
 FEATURES = {"light": LIGHT, "few": tuple(FEW.values()), "default": ()}
-"""Overrides of the closed form: 170 features of one of its parts, of all four, or all that it has by default."""
+"""Overrides of the closed form: 170 features of one of its parts, of all five, or all that it has by default."""
 
 
 def write_series(folder: Path, num_series: int, dtype: str) -> None:

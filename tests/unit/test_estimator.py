@@ -1,5 +1,6 @@
 """The Python API: the command's numbers, the inputs that a notebook has, and what aeon and scikit-learn check."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -23,7 +24,7 @@ SMALL = {
     "model.ffn_dim": 8,
     "trainer.max_epochs": 1,
     "optim.min_batches_per_epoch": 1,
-    **{key: int(value) for key, _, value in (option.partition("=") for option in CLOSED_FORM)},
+    **{key: json.loads(value) for key, _, value in (option.partition("=") for option in CLOSED_FORM)},
 }
 
 NOT_APPLICABLE = {

@@ -15,7 +15,12 @@ from krontime.runs import run
 from krontime.runs.record import Record
 
 CLOSED_FORM = (
-    *(f"closed_form.parts.{part}.num_features=170" for part in ("groups", "runs", "proportions", "quantiles")),
+    *(
+        f"closed_form.parts.{part}.num_features=170"
+        for part in ("groups", "runs", "proportions", "quantiles", "spectra")
+    ),
+    "closed_form.parts.spectra.windows=[16]",
+    "closed_form.parts.spectra.min_length=0",
     "closed_form.min_network_series=0",
 )
 """Few features, since the default ones take most of the time of a run on a small data set; the network is trained."""

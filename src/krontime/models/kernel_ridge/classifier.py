@@ -31,7 +31,8 @@ class ClosedForm(nn.Module):
         num_classes: K.
         parts: for each part, what makes its features from `num_channels`, `length`, `seed` and, where there are series
             for no more than a streamed fit keeps, `num_features`. They are taken in the order of their names, so that
-            the same config gives the same sums, in whatever order its keys are stored.
+            the same config gives the same sums, in whatever order its keys are stored. One that has no features of
+            series as short as these is left out.
         fit_on: `train_and_validation`, or `train` for the series that a network is trained on.
         min_network_series: validation series below which no network is trained beside it.
         num_series: that it is fitted to; None for few. Where a fit to them is streamed, families have no more features
@@ -63,14 +64,17 @@ class ClosedForm(nn.Module):
         self.fit_on = fit_on
         self.min_network_series = min_network_series
         self.num_classes = num_classes
-        self.register_buffer("kept", torch.ones(len(parts), dtype=torch.bool))
         self.parts = nn.ModuleDict()
         for i, (name, make) in enumerate(sorted(parts.items())):
             options = {"num_channels": num_channels, "length": length, "seed": seed + i}
             features = make(**options)
             if is_streamed(num_series or 0) and features.num_features > StreamedRidge.MAX_COLUMNS:
                 features = make(**options, num_features=StreamedRidge.MAX_COLUMNS)
-            self.parts[name] = Part(features, num_classes)
+            if features.num_features:
+                self.parts[name] = Part(features, num_classes)
+        if not self.parts:
+            raise ValueError(f"parts={sorted(parts)}: none has features of series of {length} points")
+        self.register_buffer("kept", torch.ones(len(self.parts), dtype=torch.bool))
 
     @property
     def num_fitted(self) -> int:

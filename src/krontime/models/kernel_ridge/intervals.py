@@ -102,7 +102,7 @@ class IntervalQuantiles(Features):
         for x, seen, lengths in views:
             for level in range(self.depth):
                 values, inside = interval_points(x, seen, lengths, level)
-                quantiles.append(_interval_quantiles(values, inside, self._num_quantiles(level)).flatten(1))
+                quantiles.append(interval_quantiles(values, inside, self._num_quantiles(level)).flatten(1))
         return torch.cat(quantiles, dim=1)
 
     def _quantiles(self, rows: Rows) -> list[Tensor]:
@@ -120,7 +120,7 @@ class IntervalQuantiles(Features):
             positions, lows = zip(*members, strict=True)
             points = torch.tensor(lows, device=rows.x.device)[:, None] + torch.arange(width, device=rows.x.device)
             seen = None if rows.observed is None else rows.observed[:, points]
-            values = _interval_quantiles(rows.x[:, points], seen, self._num_quantiles(level))
+            values = interval_quantiles(rows.x[:, points], seen, self._num_quantiles(level))
             for position, interval_values in zip(positions, values.unbind(1), strict=True):
                 quantiles[position] = interval_values
         return quantiles
@@ -154,7 +154,7 @@ def _smooth(rows: Rows) -> Rows:
     return rows._replace(x=total / count.clamp(min=1) * seen)
 
 
-def _interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
+def interval_quantiles(x: Tensor, seen: Tensor | None, num_quantiles: int) -> Tensor:
     """Return evenly spaced quantiles `(..., Q)` of the seen points of `(..., L)`, every second less the mean.
 
     What is not seen is 0 in `x`, and so are the quantiles where nothing is seen.

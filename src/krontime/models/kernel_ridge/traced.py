@@ -245,7 +245,8 @@ def interval_points(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tup
     Returns:
         Values `(R, I, W)`, 0 where they are not seen or beyond the interval, and `(R, I, W)` bool, true elsewhere.
     """
-    number = torch.arange(2**level, dtype=torch.float64)  # computed, since a scan takes no constants
+    # Computed, since a scan takes no constants.
+    number = torch.arange(2**level, dtype=torch.float64, device=x.device)
     width = 2.0**-level
     start = width * (torch.cat([number, number[:-1] + 0.5]) if level else number)
     length = lengths[:, None]
@@ -254,7 +255,7 @@ def interval_points(x: Tensor, seen: Tensor, lengths: Tensor, level: int) -> tup
     is_beyond = high > length
     low, high = torch.where(is_beyond, length - 1, low), torch.where(is_beyond, length, high)
     num_points = x.shape[1]
-    position = low[..., None] + torch.arange(num_points // 2**level + 2)
+    position = low[..., None] + torch.arange(num_points // 2**level + 2, device=x.device)
     flat = position.clamp(max=num_points - 1).flatten(1)
     inside = (position < high[..., None]) & seen.gather(1, flat).view(position.shape)
     return torch.where(inside, x.gather(1, flat).view(position.shape), 0), inside

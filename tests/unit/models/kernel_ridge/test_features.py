@@ -11,6 +11,7 @@ from krontime.models.kernel_ridge.competing import CompetingKernels
 from krontime.models.kernel_ridge.features import Features
 from krontime.models.kernel_ridge.intervals import IntervalQuantiles
 from krontime.models.kernel_ridge.kernels import KernelPoolings
+from krontime.models.kernel_ridge.spectra import BandEnergies
 
 FAMILIES = {
     "proportions": functools.partial(KernelPoolings, num_features=2000, poolings=1, difference=False),
@@ -18,6 +19,7 @@ FAMILIES = {
     "runs": functools.partial(KernelPoolings, num_features=4000, poolings=2, difference=True),
     "groups": functools.partial(CompetingKernels, num_features=3000),
     "quantiles": functools.partial(IntervalQuantiles, num_features=3000),
+    "spectra": functools.partial(BandEnergies, num_features=3000, windows=(16, 32)),
 }
 
 
