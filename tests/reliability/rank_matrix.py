@@ -51,7 +51,7 @@ FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 f"closed_form.parts.{part}.num_features=170"
                 for part in ("groups", "runs", "proportions", "quantiles", "spectra")
             ),
-            "closed_form.parts.spectra.windows=[16]",
+            "closed_form.parts.spectra.windows=[20]",
             "closed_form.parts.spectra.min_length=0",
             "closed_form.min_network_series=0",
         ),

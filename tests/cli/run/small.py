@@ -19,7 +19,7 @@ CLOSED_FORM = (
         f"closed_form.parts.{part}.num_features=170"
         for part in ("groups", "runs", "proportions", "quantiles", "spectra")
     ),
-    "closed_form.parts.spectra.windows=[16]",
+    "closed_form.parts.spectra.windows=[20]",
     "closed_form.parts.spectra.min_length=0",
     "closed_form.min_network_series=0",
 )

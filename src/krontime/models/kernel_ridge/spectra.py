@@ -94,14 +94,14 @@ class BandEnergies(Features):
     def _window_features(self, rows: Rows, window: int) -> Tensor:
         """Return the features `(R, P / C)` of windows of one length."""
         hop = window // 2
-        x_RL = rows.x.clamp(-_LARGEST, _LARGEST)
-        x_RL = F.pad(x_RL, (0, max(0, window - x_RL.shape[1])))
+        # By a whole window, whatever the length is: one number for all lengths of a graph.
+        x_RL = F.pad(rows.x.clamp(-_LARGEST, _LARGEST), (0, window))
         waves_RTF = x_RL.unfold(1, window, hop) @ self.get_buffer(f"waves_{window}")
         energy_RTB = waves_RTF.square() @ self.get_buffer(f"bands_{window}")
         log_energy_RTB = (energy_RTB + _FLOOR).log()
         level_RT1 = log_energy_RTB.mean(dim=-1, keepdim=True)
         views_RVT = torch.cat([log_energy_RTB - level_RT1, level_RT1], dim=-1).transpose(1, 2)
-        num_windows = ((rows.ends - window) // hop + 1).clamp(1, views_RVT.shape[-1])
+        num_windows = ((rows.ends - window) // hop + 1).clamp(min=1)
         # A series of one window has no change: nothing of it is seen.
         change_RVT = F.pad(views_RVT[..., 1:] - views_RVT[..., :-1], (0, 1))
         return torch.cat(
