@@ -1,6 +1,7 @@
 """Rows of numbers in text, for the formats that are text: parsed at the speed of NumPy, and a wrong field is named."""
 
 import re
+import string
 import warnings
 
 import numpy as np
@@ -27,10 +28,17 @@ def numbers(text: str, separator: str = ",") -> np.ndarray:
         text = text.replace(separator, ",")
         separator = ","
     if separator == ",":
-        for candidate in (text, _MISSING_FIELD.sub("nan", text)):
-            if (values := _all_numbers(candidate)) is not None:
-                return values
+        values = None if _may_have_blank(text) else _all_numbers(text)
+        if values is None:
+            values = _all_numbers(_MISSING_FIELD.sub("nan", text))
+        if values is not None:
+            return values
     return np.array([_number(position, field) for position, field in enumerate(text.split(separator))])
+
+
+def _may_have_blank(text: str) -> bool:
+    """Whether a field may be white space alone, which NumPy's parser reads as -1."""
+    return text[-1].isspace() or any(f"{space}," in text for space in string.whitespace)
 
 
 def _all_numbers(text: str) -> np.ndarray | None:
