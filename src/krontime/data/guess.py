@@ -10,6 +10,7 @@ import numpy as np
 from krontime.data.sources.audio import SUFFIXES as RECORDINGS
 from krontime.data.sources.columns import is_even
 from krontime.data.sources.files import files_below
+from krontime.data.sources.table_body import fields_of
 from krontime.data.sources.text import is_number
 from krontime.errors import UserError
 
@@ -35,6 +36,8 @@ OTHERS = {
 }
 SINGLE = (".npz", ".ts", ".csv", ".tsv")
 """Endings of files that hold a data set each."""
+
+_TO_SPACES = str.maketrans(",\t", "  ")
 
 MAX_SEEN = 20_000
 MAX_ROWS = 20
@@ -131,17 +134,26 @@ def _is_ucr_text(path: Path) -> bool:
     """Whether rows are numbers without a header, the first of each being one of few whole numbers."""
     try:
         with open(path, encoding="utf-8-sig") as file:
-            rows = [line.replace(",", " ").split() for line in itertools.islice(file, MAX_ROWS) if line.strip()]
-    except (OSError, UnicodeDecodeError):
+            rows = (_row(line) for line in itertools.islice(file, MAX_ROWS) if line.strip())
+            row = next(rows, np.empty(0))
+            first = [row[0], *(other[0] for other in rows)]
+    except (OSError, ValueError, IndexError):
         return False
-    if len(rows) < 2 or not all(len(row) > 1 and all(map(_is_value, row)) for row in rows):
-        return False
-    first = [float(row[0]) for row in rows]
-    if is_even(np.array(rows[0], float)):  # numbers for names
+    if len(first) < 2 or is_even(row):  # numbers for names
         return False
     whole = all(value == value and value == int(value) for value in first if abs(value) < 1e9)
-    return whole and len(set(first)) <= max(2, len(rows) // 2) and len(set(first)) > 0
+    return whole and len(set(first)) <= max(2, len(first) // 2)
 
 
-def _is_value(field: str) -> bool:
-    return is_number(field) or field.lower() == "nan"
+def _row(line: str) -> np.ndarray:
+    """The numbers of a line; raises `ValueError` where it holds anything else, or one number alone."""
+    values = np.fromiter(map(_value, fields_of(line.translate(_TO_SPACES), " ")), float)
+    if len(values) < 2:
+        raise ValueError(f"{line!r:.40}: expected several numbers")
+    return values
+
+
+def _value(field: str) -> float:
+    if not is_number(field) and field.lower() != "nan":
+        raise ValueError(f"{field!r:.40}: expected a number")
+    return float(field)

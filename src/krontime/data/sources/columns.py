@@ -4,11 +4,12 @@ A table is read as one series in each row. Columns that identify a row, order it
 be points like any other, and a model would learn from them; they are refused, with the option that says what they are.
 """
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,20 +94,41 @@ class TableOptions:
 
 
 class Roles(NamedTuple):
-    """Positions of the columns in a row."""
+    """Positions of the columns in a row.
+
+    Attributes:
+        label: that of the labels.
+        group: that of the groups.
+        points: int64, those that are points, in order.
+        others: all that are no points, in order.
+    """
 
     label: int | None
     group: int | None
-    points: list[int]
+    points: np.ndarray
+    others: list[int]
 
 
-def column_names(fields: Sequence[str]) -> list[str]:
+class Numbered(Sequence[str]):
+    """Names of columns in a table that has none, which are their numbers from 0; a long row has too many to keep."""
+
+    def __init__(self, num_columns: int) -> None:
+        self._numbers = range(num_columns)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [str(number) for number in self._numbers[i]] if isinstance(i, slice) else str(self._numbers[i])
+
+
+def column_names(fields: Iterable[str]) -> Iterator[str]:
     """Names as options give them; columns without a name, as pandas writes its index, are `unnamed`."""
-    names = [unicodedata.normalize("NFC", field.strip()) for field in fields]
-    blank = [i for i, name in enumerate(names) if not name or re.fullmatch(r"unnamed: \d+", name, re.IGNORECASE)]
-    for number, i in enumerate(blank):
-        names[i] = "unnamed" if number == 0 else f"unnamed_{number}"
-    return names
+    unnamed = itertools.chain(["unnamed"], (f"unnamed_{number}" for number in itertools.count(1)))
+    for field in fields:
+        name = unicodedata.normalize("NFC", field.strip())
+        is_blank = not name or re.fullmatch(r"unnamed: \d+", name, re.IGNORECASE)
+        yield next(unnamed) if is_blank else name
 
 
 def roles(names: Sequence[str], has_header: bool, options: TableOptions) -> Roles:
@@ -118,12 +140,10 @@ def roles(names: Sequence[str], has_header: bool, options: TableOptions) -> Role
     problems: list[str] = []
 
     def position(key: str, name: str) -> int | None:
-        known = {name: i for i, name in reversed(list(enumerate(names)))}
-        folded = {name.casefold(): i for name, i in known.items()}
-        if name in known:
-            return known[name]
-        if name.casefold() in folded:
-            return folded[name.casefold()]
+        if has_header and name in names:
+            return names.index(name)
+        if has_header and (folded := [i for i, known in enumerate(names) if known.casefold() == name.casefold()]):
+            return folded[0]
         if not has_header and re.fullmatch(r"-?\d+", name) and -len(names) <= int(name) < len(names):
             return int(name) % len(names)
         shown = ", ".join(names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")
@@ -143,16 +163,16 @@ def roles(names: Sequence[str], has_header: bool, options: TableOptions) -> Role
             )
         label = named[0] if named else None
     group = None if options.group is None else position("group", options.group)
-    left_out = {position("ignore", name) for name in options.ignore}
+    ignored = [position("ignore", name) for name in options.ignore]
     for name in options.keep:
         position("keep", name)
     if problems:
         raise UserError(problems)
-    points = [i for i in range(len(names)) if i not in (label, group) and i not in left_out]
-    return Roles(label, group, points)
+    others = sorted({i for i in (label, group, *ignored) if i is not None})
+    return Roles(label, group, np.delete(np.arange(len(names)), others), others)
 
 
-def name_problems(names: Sequence[str], points: Sequence[int], options: TableOptions) -> list[str]:
+def name_problems(names: Sequence[str], points: Iterable[int], options: TableOptions) -> list[str]:
     """A line for each column that would be a point and is called like something else."""
     problems = []
     for i in points:
@@ -174,7 +194,7 @@ def name_problems(names: Sequence[str], points: Sequence[int], options: TableOpt
     return problems
 
 
-def unnumbered_problems(names: Sequence[str], points: Sequence[int], options: TableOptions) -> list[str]:
+def unnumbered_problems(names: Sequence[str], points: np.ndarray, options: TableOptions) -> list[str]:
     """A line for each column that would be a point and has no number in its name, where nearly all others have."""
     kept = {name.casefold() for name in options.keep}
     unnumbered = [names[i] for i in points if not any(character.isdigit() for character in names[i])]
@@ -218,7 +238,7 @@ def label_twins(
     rows: Sequence[np.ndarray],
     labels: Sequence[str],
     names: Sequence[str],
-    points: Sequence[int],
+    points: np.ndarray,
     options: TableOptions,
 ) -> list[str]:
     """A line for each of a few columns that say the class in other words, whatever they are called.
@@ -256,7 +276,7 @@ def label_twins(
 
 
 def long_problem(
-    names: Sequence[str], points: Sequence[int], rows: Sequence[Sequence[str]], num_rows: int, options: TableOptions
+    names: Sequence[str], points: np.ndarray, rows: Iterable[Iterable[str]], num_rows: int, options: TableOptions
 ) -> str | None:
     """A line where a table seems to have a row for each time point.
 
@@ -270,9 +290,10 @@ def long_problem(
     if options.wide or len(points) > MAX_LONG_POINTS or num_rows < MIN_ROWS:
         return None
     kept = {name.casefold() for name in options.keep}
+    looked_at = [list(row) for row in rows]
 
     def is_time(i: int) -> bool:
-        stamps = [bool(_STAMP.match(row[i])) for row in rows if i < len(row)]
+        stamps = [bool(_STAMP.match(row[i])) for row in looked_at if i < len(row)]
         return (names[i].casefold() in TIME_LIKE and names[i].casefold() not in kept) or (bool(stamps) and all(stamps))
 
     stamped = len(points) <= MAX_STAMPED_POINTS and any(is_time(i) for i in points) and num_rows > len(names)

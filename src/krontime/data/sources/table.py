@@ -16,6 +16,7 @@ import numpy as np
 
 from krontime.data.sources.columns import (
     LABEL_COLUMNS,
+    Numbered,
     TableOptions,
     column_names,
     is_even,
@@ -96,10 +97,11 @@ class UcrTextSource(TableSource):
     def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
         read = trimmed(read_table(path, self.options))
-        rows = [np.array([float(label), *one[0]]) for one, label in _labelled(read)]
-        if rows and is_even(rows[0]) and looks_like_header(rows[0], rows[1:LOOKED_AT]):
+        rows = (np.append(float(label), one[0]) for one, label in _labelled(read))
+        first = next(rows, np.empty(0))
+        if is_even(first) and looks_like_header(first, list(rows)):
             raise UserError(
-                f"{path}: the first row ({', '.join(f'{value:g}' for value in rows[0][:4])}, ...) rises evenly, as "
+                f"{path}: the first row ({', '.join(f'{value:g}' for value in first[:4])}, ...) rises evenly, as "
                 "numbers for names do, and the archive's text has no such row; data=csv data.source.header=true "
                 "data.source.label=NAME reads it"
             )
@@ -183,12 +185,9 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
     if not head:
         return Labelled([], None)
     separator = _separator(path, head, options)
-    first = fields_of(head[0], separator)
-    has_header = _has_header(first, options, points)
-    while has_header and len(first) > 1 and not first[-1].strip():
-        first.pop()  # a separator at the end of each row
+    has_header = _has_header(head[0], separator, options, points)
     rows = itertools.chain(head[has_header:], lines)
-    names = column_names(first) if has_header else [str(i) for i in range(len(first))]
+    names = _names(head[0], separator) if has_header else Numbered(sum(1 for _ in fields_of(head[0], separator)))
     if points is not None:  # what is known from training need not be there again
         options = _present(options, names)
     role = roles(names, has_header, options)
@@ -196,17 +195,17 @@ def _read(path: Path, lines: Iterator[str], options: TableOptions, points: tuple
     for row in rows:
         body.add(row)
     problems = body.problems()
-    looked_at = [fields_of(row, separator) for row in head[has_header:]]
+    looked_at = (fields_of(row, separator) for row in head[has_header:])
     num_rows = len(body.series) + body.num_wrong
     if not options.wide and (long := long_problem(names, role.points, looked_at, num_rows, options)):
         raise UserError(long)
     if has_header:
-        untold = [i for i in role.points if not any(repr(names[i]) in problem for problem in problems)]
+        untold = (i for i in role.points if not any(repr(names[i]) in problem for problem in problems))
         problems += name_problems(names, untold, options)
     if problems:
         raise UserError(problems)
     if not has_header and options.header is None and body.series:
-        _refuse_unnamed_header(first, body.series, options)
+        _refuse_unnamed_header(fields_of(head[0], separator), body.series, options)
     if counting := body.counting_problems():
         raise UserError(counting)
     if points is None and role.label is not None and has_header:
@@ -245,14 +244,14 @@ def _present(options: TableOptions, names: Sequence[str]) -> TableOptions:
     )
 
 
-def _refuse_unnamed_header(first: Sequence[str], series: Sequence[np.ndarray], options: TableOptions) -> None:
+def _refuse_unnamed_header(first: Iterable[str], series: Sequence[np.ndarray], options: TableOptions) -> None:
     """Refuse a first row that was read as a series and looks like names that are numbers.
 
     Raises:
         UserError: it does.
     """
     if looks_like_header(series[0][0], [one[0] for one in series[1:LOOKED_AT]]):
-        shown = ", ".join(field.strip() for field in first[:4])
+        shown = ", ".join(field.strip() for field in itertools.islice(first, 4))
         raise UserError(
             f"the first row ({shown}, ...) rises evenly, as numbers for names do; expected "
             f"{options.prefix}.header=true where it names the columns, or {options.prefix}.header=false where it is a "
@@ -274,19 +273,29 @@ def whole_spelled(labels: list[str]) -> list[str]:
     return [str(int(values[label])) if label else label for label in labels]
 
 
-def _has_header(first: Sequence[str], options: TableOptions, points: tuple[str, ...] | None) -> bool:
+def _names(row: str, separator: str) -> list[str]:
+    """The names of the columns in a first row, without those of separators at the end of each row."""
+    first = list(fields_of(row, separator))
+    while len(first) > 1 and not first[-1].strip():
+        first.pop()
+    return list(column_names(first))
+
+
+def _has_header(row: str, separator: str, options: TableOptions, points: tuple[str, ...] | None) -> bool:
     if options.header is not None:
         return options.header
-    names = set(column_names(first))
-    folded = {name.casefold() for name in names}
+    trained = set(points or ())
     asked = {name.casefold() for name in (options.label, options.group, *options.ignore, *options.keep) if name}
-    if points is not None and names >= set(points):
+    known = {*asked, *LABEL_COLUMNS}
+    names = {name for name in column_names(fields_of(row, separator)) if name in trained or name.casefold() in known}
+    folded = {name.casefold() for name in names}
+    if points is not None and names >= trained:
         return True
-    filled = [field for field in first if not is_value(field) or is_number(field)]
-    words = not all(map(is_number, filled))
+    are_numbers = {is_number(field) for field in fields_of(row, separator) if not is_value(field) or is_number(field)}
+    words = False in are_numbers
     if folded & set(LABEL_COLUMNS) or any(name in folded for name in asked if words or not is_number(name)):
         return True
-    return bool(filled) and not any(map(is_number, filled))
+    return are_numbers == {False}
 
 
 def _separator(path: Path, head: Sequence[str], options: TableOptions) -> str:
@@ -303,7 +312,7 @@ def _separator(path: Path, head: Sequence[str], options: TableOptions) -> str:
     for mark, typed in ((";", "';'"), ("\t", "tab"), ("|", "'|'"), (",", "','"), (" ", "space")):
         if mark == expected or (mark in ", " and expected in head[0]):
             continue
-        widths = {len(row.split()) if mark == " " else row.count(mark) + 1 for row in head}
+        widths = {sum(1 for _ in fields_of(row, mark)) if mark == " " else row.count(mark) + 1 for row in head}
         if min(widths) > (2 if mark == " " else 1):
             decimal = any(re.search(r"\d,\d", row) for row in head) and mark != ","
             raise UserError(

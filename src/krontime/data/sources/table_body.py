@@ -3,17 +3,18 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from krontime.data.series import chunks
 from krontime.data.sources.columns import (
     Roles,
     TableOptions,
     counting_problems,
     text_column,
 )
-from krontime.data.sources.text import is_value, numbers
+from krontime.data.sources.text import blocks_of, is_value, numbers
 
 MOSTLY = 0.8
 """A column of text has it in more than this fraction of the rows; in fewer it is a mistake in these."""
@@ -25,11 +26,16 @@ MAX_SHOWN = 10
 """Maximum number of wrong rows that are named."""
 
 
-def fields_of(row: str, separator: str) -> list[str]:
-    """The fields of a row, quoted ones whole."""
+def fields_of(row: str, separator: str) -> Iterator[str]:
+    """The fields of a row, quoted ones whole; a long row is not taken apart at once."""
+    for block in blocks_of(row, separator):
+        yield from _fields(block, separator)
+
+
+def _fields(block: str, separator: str) -> list[str]:
     if separator == " ":
-        return row.split()
-    return next(csv.reader([row], delimiter=separator)) if '"' in row else row.split(separator)
+        return block.split()
+    return next(csv.reader([block], delimiter=separator)) if '"' in block else block.split(separator)
 
 
 class Body:
@@ -43,9 +49,6 @@ class Body:
         self.separator = separator
         self.options = options
         self.has_header = has_header
-        is_dropped = np.ones(len(names), dtype=bool)
-        is_dropped[list(role.points)] = False
-        self.dropped = np.flatnonzero(is_dropped).tolist()
         self.series: list[np.ndarray] = []
         self.labels: list[str] = []
         self.groups: list[str] = []
@@ -77,31 +80,35 @@ class Body:
 
     def _without(self, row: str) -> tuple[str, str, str]:
         """The points of a row as text, its label and its group, which are empty where it has none."""
-        quoted = '"' in row
-        if not self.dropped and not quoted and self.separator != " ":
-            return row, "", ""  # one that is long is not taken apart
-        fields = fields_of(row, self.separator)
-        label, group = (
-            fields[i].strip() if i is not None and i < len(fields) else "" for i in (self.role.label, self.role.group)
-        )
-        for i in reversed(self.dropped):
-            if i < len(fields):
-                del fields[i]
-        if quoted and (broken := [field for field in fields if self.separator in field]):
-            decimal = f" ({self.options.prefix}.decimal=',' reads a decimal comma)" if "," in broken[0] else ""
-            raise ValueError(f"{broken[0][:40]!r} is in quotes: expected a number{decimal}")
-        return self.separator.join(fields), label, group
+        points: list[str] = []
+        others: dict[int | None, str] = {}
+        first = 0
+        for block in blocks_of(row, self.separator):
+            fields = _fields(block, self.separator)
+            last = first + len(fields)
+            for i in reversed(self.role.others):
+                if first <= i < last:
+                    others[i] = fields.pop(i - first).strip()
+            if '"' in block and (broken := [field for field in fields if self.separator in field]):
+                decimal = f" ({self.options.prefix}.decimal=',' reads a decimal comma)" if "," in broken[0] else ""
+                raise ValueError(f"{broken[0][:40]!r} is in quotes: expected a number{decimal}")
+            if fields:
+                points.append(self.separator.join(fields))
+            first = last
+        return self.separator.join(points), others.get(self.role.label, ""), others.get(self.role.group, "")
 
     def _count_text(self, row: str) -> None:
-        fields = fields_of(row.rstrip(f"{self.separator} \t"), self.separator)
-        self._num_shifted += len(fields) > len(self.names)
-        for i in self.role.points:
-            field = fields[i] if i < len(fields) else ""
+        num_fields, others = 0, set(self.role.others)
+        for i, field in enumerate(fields_of(row.rstrip(f"{self.separator} \t"), self.separator)):
+            num_fields += 1
+            if i >= len(self.names) or i in others:
+                continue
             if self.options.decimal == ",":
                 field = field.replace(",", ".")
             if not is_value(field):
                 self._text[i] += 1
                 self._examples.setdefault(i, field.strip()[:40])
+        self._num_shifted += num_fields > len(self.names)
 
     def problems(self) -> list[str]:
         """What is wrong with the rows: columns of text, and else each wrong row, up to a few."""
@@ -147,8 +154,13 @@ class Body:
             for j in sorted(edges)
             if j < len(points)
         }
-        inner = [series[0, 2:-1] for series in self.series[:LOOKED_AT]]
-        values = np.concatenate(inner) if inner else np.empty(0)
-        values = values[np.isfinite(values)]
-        others_whole = bool(values.size == 0 or (values == np.floor(values)).mean() > 0.5)
-        return counting_problems(columns, self.names, others_whole, self.options, named=self.has_header)
+        return counting_problems(columns, self.names, self._are_whole(), self.options, named=self.has_header)
+
+    def _are_whole(self) -> bool:
+        """Whether most of the values between the edges of the first rows are whole numbers, or there are none."""
+        num_whole = num_values = 0
+        for series in self.series[:LOOKED_AT]:
+            for chunk in chunks(series[0, 2:-1]):
+                num_whole += int(np.count_nonzero(np.isfinite(chunk) & (chunk == np.floor(chunk))))
+                num_values += int(np.count_nonzero(np.isfinite(chunk)))
+        return num_whole > num_values / 2 or num_values == 0

@@ -1,11 +1,14 @@
 """Rows of numbers: what NumPy's parser gives is what Python's gives, and it is told which field is none."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from krontime.data.sources.text import MISSING, numbers
+from krontime.data.sources import text
+from krontime.data.sources.text import MISSING, blocks_of, numbers
 
 FIELDS = st.one_of(
     st.floats(allow_nan=False, width=64).map(repr),
@@ -13,6 +16,14 @@ FIELDS = st.one_of(
     st.sampled_from(MISSING),
     st.sampled_from(["NaN", " ?", "NULL ", " ", "+3", ".5", "5.", "-0", "1E5", "inf", "-Infinity", " 7", "7 "]),
 )
+
+
+@pytest.fixture(params=[text.BLOCK, 1], scope="module", autouse=True)
+def block(request) -> Iterator[None]:
+    """A row is taken apart at once, or field by field."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "BLOCK", request.param)
+        yield
 
 
 @given(st.lists(FIELDS, min_size=1), st.sampled_from([",", "\t"]))
@@ -51,3 +62,9 @@ def test_white_space_takes_no_time():
     """An expression that tries every way to share the spaces would take minutes."""
     with pytest.raises(ValueError, match="value 1"):
         numbers("1," + " " * 10**6 + "x")
+
+
+def test_a_long_field_in_quotes_takes_no_time():
+    """Counting its quotes from the row's start at each separator in it would take minutes."""
+    row = '1,"' + ',""' * 300_000
+    assert ",".join(blocks_of(row, ",")) == row
