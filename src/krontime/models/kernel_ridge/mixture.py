@@ -44,15 +44,16 @@ def average(log_probabilities: Sequence[Tensor]) -> Tensor:
     return stacked.logsumexp(dim=0) - torch.tensor(float(len(stacked))).log().to(stacked)
 
 
-def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[int]:
+def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor, groups: Tensor | None = None) -> list[int]:
     """Choose the parts that an average with equal weights is better with.
 
     The part without which the average improves most is dropped, again and again, as long as the log loss improves by
-    more than two standard errors. All parts are kept with fewer than `MIN_SERIES` series.
+    more than two standard errors. All parts are kept with fewer than `MIN_SERIES` series, or with a single group.
 
     Args:
         log_probabilities: of each part, `(n, K)`, of series that were left out of its fit.
         labels: `(n,)` classes.
+        groups: `(n,)` codes of series that were left out together, and so err together; None for one at a time.
 
     Returns:
         Positions of the parts that are kept, rising.
@@ -60,6 +61,7 @@ def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[in
     kept = list(range(len(log_probabilities)))
     if len(labels) < MIN_SERIES:
         return kept
+    group = torch.arange(len(labels)) if groups is None else groups.unique(return_inverse=True)[1]
 
     def loss(parts: Sequence[int]) -> Tensor:
         return log_loss(average([log_probabilities[part] for part in parts]), labels)
@@ -68,11 +70,22 @@ def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor) -> list[in
         present = loss(kept)
         gains = [present - loss([other for other in kept if other != part]) for part in kept]
         best = max(range(len(kept)), key=lambda i: float(gains[i].mean()))
-        error = float(gains[best].std()) / len(labels) ** 0.5
-        if not float(gains[best].mean()) > _MIN_STANDARD_ERRORS * error:
+        if not float(gains[best].mean()) > _MIN_STANDARD_ERRORS * _standard_error(gains[best], group):
             break
         kept.pop(best)
     return kept
+
+
+def _standard_error(values: Tensor, group: Tensor) -> float:
+    """Return the standard error of a mean of values `(n,)` that are independent between groups `(n,)`, not within.
+
+    It is infinite where there is one group alone. Codes of groups are 0, 1, ... (Liang, Zeger 1986).
+    """
+    num_groups = int(group.max()) + 1
+    if num_groups == 1:
+        return math.inf
+    totals = values.new_zeros(num_groups).index_add(0, group, values - values.mean())
+    return float((totals.square().sum() * num_groups / (num_groups - 1)).sqrt()) / len(values)
 
 
 def mixed(logits: Tensor, log_probability: Tensor, factor: Tensor | float, weight: Tensor | float) -> Tensor:

@@ -83,6 +83,18 @@ def test_a_part_is_dropped_only_where_it_harms_beyond_the_noise():
     assert select_parts([good[0][: len(few)], confused[: len(few)]], few) == [0, 1]
 
 
+def test_groups_that_err_together_are_one_piece_of_evidence_each():
+    labels = torch.arange(80) % 4
+    good = own_of(labels, 0).double()
+    useless = torch.full((80, 4), 0.25).log().double()
+    harmed = torch.arange(80) < 20  # all of one group, and none of the others
+    other = torch.where(harmed[:, None], own_of((labels + 1) % 4, 7).double(), good)
+    assert select_parts([good, other], labels) == [0]
+    assert select_parts([good, other], labels, torch.arange(80) // 20) == [0, 1]
+    assert select_parts([good, useless], labels, torch.arange(80) // 20) == [0]
+    assert select_parts([good, useless], labels, torch.full((80,), 7)) == [0, 1]
+
+
 def test_logits_that_never_err_do_not_become_certain():
     labels = torch.arange(20) % 4
     logits = F.one_hot(labels, 4).double()
