@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from measuring import plain_config, watched
@@ -92,7 +93,8 @@ def write_store(folder: Path) -> int:
             annotations=annotations,
             scale=np.tile([0.01, 0.0], (len(LENGTHS), CHANNELS, 1)),
         )
-        cache._write(building, data, np.empty((0, 2), np.uint64), identity, values_sha256="0" * 64)
+        with mock.patch.object(cache, "_sha256", return_value="0" * 64):  # which would read all of the holes
+            cache._write(building, data, np.empty((0, 2), np.uint64), identity)
     return int(values.nbytes)
 
 

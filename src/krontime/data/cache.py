@@ -131,8 +131,7 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
         log.info("Parsing %s into %s", kind, folder)
         if isinstance(source, Streams | LargeSource):
             with cache_errors(cache_dir), _building(folder) as building:
-                data, digests, sha256 = _stored(source, building, prepare, kind)
-                _write(building, data, digests, identity, values_sha256=sha256)
+                _write(building, *_stored(source, building, prepare, kind), identity)
         else:
             data = checked(prepare.apply(_loaded(source)), kind)
             with cache_errors(cache_dir), _building(folder) as building:
@@ -177,7 +176,7 @@ def _stored(source: Streams | LargeSource, building: Path, prepare: Prepare, kin
         os.replace(data.values.filename, path)
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        return Stored(data, series_digests(data), _sha256(data.values))
+        return Stored(data, series_digests(data))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -226,42 +225,32 @@ def _building(folder: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(
-    building: Path,
-    data: SeriesData,
-    digests: np.ndarray,
-    identity: dict[str, Any],
-    *,
-    values_sha256: str | None = None,
-) -> None:
-    """Write what a data set consists of, `meta.json` last.
+def _write(building: Path, data: SeriesData, digests: np.ndarray, identity: dict[str, Any]) -> None:
+    """Write what a data set consists of, but values that were written while they were read; `meta.json` last.
 
     Args:
         building: folder.
         data: the data set.
         digests: of its series.
         identity: of what was read.
-        values_sha256: of the values, where they were written while they were read; None to write them.
     """
     arrays = {}
     fields: dict[str, tuple[Any, Any]] = {name: (getattr(data, name), dtype) for name, dtype in ARRAYS.items()}
     for name, (field, dtype) in {**fields, DIGESTS: (digests, np.uint64)}.items():
         if field is None:
             continue
-        if name == "values" and values_sha256 is not None:
-            array, sha256 = field, values_sha256
-        else:
+        path, array = building / f"{name}.npy", field
+        if not path.exists():
             array = np.ascontiguousarray(field, dtype=dtype)
-            with open(building / f"{name}.npy", "wb") as file:
+            with open(path, "wb") as file:
                 np.save(file, array, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-            sha256 = _sha256(array)
         arrays[name] = {
-            "sha256": sha256,
+            "sha256": _sha256(array),
             "dtype": array.dtype.str,
             "shape": list(array.shape),
-            **_stat(building / f"{name}.npy"),
+            **_stat(path),
         }
     plain = {name: getattr(data, name) for name in (*PLAIN, *TEXTS, *LATER_PLAIN, *LATER_TEXTS)}
     meta = {"identity": identity, "arrays": arrays, **plain}

@@ -90,12 +90,10 @@ class Stored(NamedTuple):
     Attributes:
         data: the recordings, or labelled series where each has one label as a whole.
         digests: uint64 `(n,)` of labelled series, see `series_digests`; `(f, 2)` of recordings, see `refuse_copies`.
-        sha256: of the values.
     """
 
     data: SeriesData
     digests: np.ndarray
-    sha256: str
 
 
 def store(recordings: Iterable[Recording], path: Path, prepare: Prepare, *, where: str, group_name: str) -> Stored:
@@ -261,7 +259,7 @@ class _About:
             if whole
             else np.concatenate([np.empty((0, 2), np.uint64), *self.prints])
         )
-        return Stored(data, digests, values.sha256)
+        return Stored(data, digests)
 
     def _all_spans(self) -> list[str]:
         """Texts of all annotations; a recording with a label as a whole has one over all of it."""

@@ -1,6 +1,5 @@
 """A file of values that grows while they are read."""
 
-import hashlib
 from typing import BinaryIO
 
 import numpy as np
@@ -21,7 +20,6 @@ class ValuesFile:
         self.file = file
         self.dtype: np.dtype | None = None
         self.count = 0
-        self._hash = hashlib.sha256()
 
     def append(self, values: np.ndarray) -> None:
         """Write an array after those before, in its own order of elements; all are of one type."""
@@ -29,9 +27,7 @@ class ValuesFile:
             self.dtype = values.dtype
             self._write_header()
         assert values.dtype == self.dtype
-        block = np.ascontiguousarray(values).data
-        self.file.write(block)
-        self._hash.update(block)
+        self.file.write(np.ascontiguousarray(values).data)
         self.count += values.size
 
     def finish(self) -> None:
@@ -40,11 +36,6 @@ class ValuesFile:
         self.file.seek(0)
         self._write_header()
         self.file.flush()
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the values."""
-        return self._hash.hexdigest()
 
     def _write_header(self) -> None:
         assert self.dtype is not None

@@ -65,7 +65,7 @@ def test_fingerprints_stay_few_and_a_copy_is_still_refused(tmp_path, monkeypatch
         Recording(name=f"r{i}", values=x, spans=[Span(0, 9, "a"), Span(9, 99, "b")], part="test" if i == 4 else "train")
         for i, x in enumerate(made)
     ]
-    data, prints, _ = stored(recordings, tmp_path)
+    data, prints = stored(recordings, tmp_path)
     assert 100 < len(prints) <= 500
     with pytest.raises(UserError, match=r"test recording 'r4': \d\d% of it stands in training recording 'r1'"):
         copies.refuse_copies(data, prints)
