@@ -323,14 +323,15 @@ def in_order(header: Sequence[str], expected: Sequence[str], *, ragged: bool) ->
         return None
     if ragged and list(header) == list(expected[: len(header)]):
         return None
-    missing = [name for name in expected if name not in set(header)]
-    more = [name for name in header if name not in set(expected)]
+    here, trained = set(header), set(expected)
+    missing = [name for name in expected if name not in here]
+    more = [name for name in header if name not in trained]
     parts = [
         f"{what} {', '.join(map(repr, names[:5]))}" + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
         for what, names in (("missing are", missing), ("not trained on are", more))
         if names
     ]
-    if not parts and len(set(header)) < len(header):
+    if not parts and len(here) < len(header):
         parts = ["names that stand for several columns can't be put in order"]
     if not parts and len(header) != len(expected):
         parts = [f"{len(header)} columns, and {len(expected)} in training"]
