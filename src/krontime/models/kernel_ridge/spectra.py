@@ -56,9 +56,12 @@ class BandEnergies(Features):
         scaling: see `Features`.
         num_features: features at most, as far as one band of each window allows; fewer bands are taken where there
             would be more.
-        windows: lengths in points; those of which four fit into the longest series are used.
+        windows: lengths in points, each once; those of which four fit into the longest series are used.
         min_length: points of the longest series below which there are no features.
         seed: not used, nothing is drawn.
+
+    Raises:
+        ValueError: names `windows` and `min_length` where they cannot work.
     """
 
     def __init__(
@@ -74,8 +77,15 @@ class BandEnergies(Features):
     ) -> None:
         super().__init__(num_channels=num_channels, scaling=scaling)
         del seed
-        if not all(_SHORTEST <= window <= _LONGEST for window in windows):
-            raise ValueError(f"windows={list(windows)}: expected {_SHORTEST} to {_LONGEST} points")
+        problems = []
+        if not windows or len(set(windows)) < len(windows) or not _SHORTEST <= min(windows) <= max(windows) <= _LONGEST:
+            problems.append(
+                f"windows={list(windows)}: expected at least one length, each once, of {_SHORTEST} to {_LONGEST} points"
+            )
+        if min_length < 0:
+            problems.append(f"min_length={min_length}: expected at least 0")
+        if problems:
+            raise ValueError("\n".join(problems))
         fitting = [window for window in windows if _WINDOWS_AT_LEAST * window <= length]
         self.windows = fitting if length >= min_length else []
         num_bands = _MAX_BANDS
