@@ -24,7 +24,7 @@ _MISSING_FIELD = re.compile(rf"(?<![^,])\s*+(?:{_NAMED}|)\s*+(?![^,])", re.IGNOR
 def blocks_of(row: str, separator: str) -> Iterator[str]:
     """Cut a row into blocks of whole fields, each of `BLOCK` characters and the rest of a field.
 
-    A separator after an odd number of quotes is part of a field.
+    Of quoted fields, which begin with a quote, a block has as many as `BLOCK` characters hold, or one that is longer.
     """
     start = 0
     while (stop := _end_of_block(row, start, separator)) is not None:
@@ -35,14 +35,17 @@ def blocks_of(row: str, separator: str) -> Iterator[str]:
 
 def _end_of_block(row: str, start: int, separator: str) -> int | None:
     """Position of the separator that ends a block; None where the row's end does."""
-    num_quotes, counted, after = 0, start, start + BLOCK
-    while (stop := row.find(separator, after)) >= 0:
-        num_quotes += row.count('"', counted, stop)
-        if num_quotes % 2 == 0:
-            return stop
-        if (quote := row.find('"', stop)) < 0:
-            break
-        counted, after = stop, quote
+    stop = row.find(separator, start + BLOCK)
+    if stop < 0 or row.find('"', start, stop) < 0:
+        return stop if stop >= 0 else None
+    others = f"[^{re.escape(separator)}]*+"
+    fields = re.compile(rf'(?:(?:"(?:[^"]++|"")*+"|(?!")){others}{re.escape(separator)})*+')
+    size = BLOCK
+    while start + size < len(row):
+        match = fields.match(row, start, start + size)
+        if match is not None and match.end() > start:
+            return match.end() - 1
+        size *= 2
     return None
 
 

@@ -38,6 +38,12 @@ def test_the_fields_of_a_row_are_those_that_were_written(fields, separator):
 
 
 @pytest.mark.usefixtures("block")
+@given(st.text(st.sampled_from('a", '), min_size=1))
+def test_quotes_within_a_field_are_read_as_the_csv_module_does(row):
+    assert list(fields_of(row, ",")) == next(csv.reader([row]))
+
+
+@pytest.mark.usefixtures("block")
 def test_a_table_is_what_the_same_series_are_in_a_ts_file(tmp_path):
     (tmp_path / "a.csv").write_text(TRAIN)
     (tmp_path / "b.tsv").write_text("y\tt0\tt1\nb\t1\t2\na\t3\t\n")
