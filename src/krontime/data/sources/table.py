@@ -307,7 +307,7 @@ def _separator(path: Path, head: Sequence[str], options: TableOptions) -> str:
     if options.separator is not None:
         return options.separator
     if path.suffix.lower() == ".txt":
-        return next((mark for mark in "\t,;" if mark in head[0]), " ")
+        return next((mark for mark in "\t,;" if mark in head[0] and mark != options.decimal), " ")
     expected = "\t" if path.suffix.lower() == ".tsv" else ","
     for mark, typed in ((";", "';'"), ("\t", "tab"), ("|", "'|'"), (",", "','"), (" ", "space")):
         if mark == expected or (mark in ", " and expected in head[0]):
@@ -320,6 +320,11 @@ def _separator(path: Path, head: Sequence[str], options: TableOptions) -> str:
                 f"expected a number in each field, or {options.prefix}.separator={typed}"
                 + (f" {options.prefix}.decimal=','" if decimal else "")
             )
+    if expected == options.decimal:
+        raise UserError(
+            f"{options.prefix}.decimal=',': expected {options.prefix}.separator=MARK beside it, another than the comma "
+            "between fields"
+        )
     return expected
 
 

@@ -38,6 +38,18 @@ def _fields(block: str, separator: str) -> list[str]:
     return next(csv.reader([block], delimiter=separator)) if '"' in block else block.split(separator)
 
 
+def _with_points(text: str, separator: str) -> str:
+    """Numbers with a decimal comma as Python writes them.
+
+    Raises:
+        ValueError: one has a point, which may stand between thousands.
+    """
+    if "." in text:
+        position, field = next(it for it in enumerate(text.split(separator)) if "." in it[1])
+        raise ValueError(f"value {position} is {field.strip()[:40]!r}: expected a decimal comma and no point")
+    return text.replace(",", ".")
+
+
 class Body:
     """The rows of a table below its header."""
 
@@ -67,7 +79,7 @@ class Body:
             self.labels.append(label)
             self.groups.append(group)
             if self.options.decimal == ",":
-                text = text.replace(",", ".")
+                text = _with_points(text, self.separator)
             values = numbers(text.rstrip(f"{self.separator} \t"), self.separator)
             self.series.append(values[None, :])
         except ValueError as error:

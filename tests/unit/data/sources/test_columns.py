@@ -257,6 +257,22 @@ def test_other_separators_and_decimals_are_said_and_read(tmp_path, written, said
     np.testing.assert_array_equal(source(tmp_path, text, **options).load().values, plain.values)
 
 
+DECIMALS = {
+    "commas between fields": ("label,a,b\nx,1,2\ny,3,4\n", {}, "expected data.source.separator=MARK beside it"),
+    "a point between thousands": (
+        "label;a;b\nx;1,5;1.234\ny;3;4\n",
+        {"separator": ";"},
+        r"series 0: value 1 is '1.234': expected a decimal comma and no point",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "options", "said"), DECIMALS.values(), ids=DECIMALS)
+def test_what_a_decimal_comma_makes_ambiguous_is_refused(tmp_path, text, options, said):
+    with pytest.raises(UserError, match=said):
+        source(tmp_path, text, decimal=",", **options).load()
+
+
 def test_row_names_without_a_name_are_told(tmp_path):
     text = frame().to_csv(index=True).split(",", 1)[1]  # as R's write.table does
     with pytest.raises(UserError, match="row names have no name themselves"):
