@@ -21,7 +21,7 @@ from krontime.config import resolve, targets
 from krontime.config.files import config_dir
 from krontime.config.overrides import explained
 from krontime.config.schema import check_train
-from krontime.data.in_memory import labelled_series
+from krontime.data.in_memory import labelled_series, refuse_masked_labels, unmasked
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.metrics import decide
@@ -95,6 +95,7 @@ class KronTimeClassifier(BaseClassifier):
         """Take any 1-D array-like of classes."""
         if y is None:
             raise ValueError("y should be a 1d array: it requires y to be passed, but the target y is None")
+        refuse_masked_labels(y)
         if np.any(pd.isna(np.asarray(y, dtype=object))):
             raise ValueError("y contains NaN or None: expected a class for each series")
         labels = np.asarray(y)
@@ -188,7 +189,7 @@ def _collection(X: Any) -> Any:
     if hasattr(X, "sparse") or hasattr(X, "tocsr"):
         raise TypeError("X is a sparse matrix: expected a dense array, or a list of arrays")
     if isinstance(X, list) and X and all(isinstance(series, np.ndarray) for series in X):
-        return X
+        return [unmasked(series) for series in X]
     if not isinstance(X, np.ndarray):
         try:
             X = X.to_numpy() if isinstance(X, pd.DataFrame) else np.asarray(X)
@@ -198,6 +199,7 @@ def _collection(X: Any) -> Any:
         raise ValueError("Complex data not supported: X holds complex numbers")
     if X.dtype == object:
         X = X.astype(np.float64)
+    X = unmasked(X)
     if X.ndim < 2:
         raise ValueError(
             f"X has shape {X.shape}. Reshape your data: expected (series, points) or (series, channels, points)"

@@ -83,6 +83,20 @@ def test_every_form_of_input_is_classified_alike(fitted):
     assert np.array_equal(fitted.predict_proba(list(X)), expected)
 
 
+def test_what_a_masked_array_masks_is_missing(fitted):
+    X, y = labelled(4)
+    mask = np.zeros(X.shape, bool)
+    mask[:, :, 20:30] = True
+    masked = np.ma.masked_array(np.where(mask, np.float32(-999), X), mask)
+    expected = fitted.predict_proba(np.where(mask, np.float32(np.nan), X))
+    model = fitted.models_[0]
+    for given in (masked, list(masked)):
+        assert np.array_equal(fitted.predict_proba(given), expected)
+        assert np.array_equal(model.predict_proba(given), expected)
+    with pytest.raises(ValueError, match="y is masked at 1 of its places"):
+        classifier().fit(X, np.ma.masked_array(y, [True, False, False, False]))
+
+
 def test_unequal_lengths_and_gaps_are_trained_on_and_classified():
     X, y = labelled()
     series = [values[:, : 40 + position % 20].copy() for position, values in enumerate(X)]

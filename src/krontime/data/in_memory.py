@@ -18,7 +18,7 @@ def as_series(X: Any) -> list[np.ndarray]:
 
     Args:
         X: an array `(n, L)` of one channel or `(n, C, L)`, or a sequence of arrays `(L_i,)` or `(C, L_i)`. NaN is a
-            missing value.
+            missing value, as is what a masked array masks.
 
     Raises:
         ValueError: it is none of these, or the series differ in their channels.
@@ -29,7 +29,7 @@ def as_series(X: Any) -> list[np.ndarray]:
         raise ValueError(f"X is of type {type(X).__name__}: expected an array, or a list of arrays")
     series = []
     for position, values in enumerate(X):
-        array = np.asarray(values)
+        array = np.asarray(unmasked(values))
         if array.dtype.kind not in "iufb" or array.ndim not in (1, 2):
             raise ValueError(
                 f"X[{position}] has shape {array.shape}, type {array.dtype}: expected numbers, (points,) or "
@@ -39,6 +39,19 @@ def as_series(X: Any) -> list[np.ndarray]:
     if len(channels := sorted({len(array) for array in series})) > 1:
         raise ValueError(f"X holds series of {' and '.join(map(str, channels))} channels: expected the same number")
     return series
+
+
+def unmasked(values: Any) -> Any:
+    """A masked array of numbers as one that has NaN where it is masked; anything else as it is."""
+    if not isinstance(values, np.ma.MaskedArray) or values.dtype.kind not in "iufb":
+        return values
+    return np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
+
+
+def refuse_masked_labels(y: Any) -> None:
+    """Refuse labels of which some are masked; raises `ValueError`."""
+    if np.ma.is_masked(y):
+        raise ValueError(f"y is masked at {np.ma.count_masked(y)} of its places: expected a class for each series")
 
 
 def labelled_series(X: Any, y: Any) -> SeriesData:
@@ -51,6 +64,7 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
     Raises:
         ValueError: X or y can't be used, or their numbers differ; there is one class alone.
     """
+    refuse_masked_labels(y)
     series, labels = as_series(X), np.asarray(y)
     if labels.shape != (len(series),):
         several = several_labels(labels.shape, len(series))
