@@ -21,6 +21,7 @@ from krontime.config import resolve, targets
 from krontime.config.files import config_dir
 from krontime.config.overrides import explained
 from krontime.config.schema import check_train
+from krontime.data.assemble import label_texts
 from krontime.data.in_memory import labelled_series, refuse_masked_labels, unmasked
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
@@ -116,7 +117,10 @@ class KronTimeClassifier(BaseClassifier):
         return checked
 
     def _fit(self, X: Any, y: np.ndarray) -> "KronTimeClassifier":
-        data, seed = labelled_series(X, y), _seed(self.random_state)
+        data, seed, names = labelled_series(X, y), _seed(self.random_state), label_texts(self.classes_).tolist()
+        if len(set(names)) < len(names):
+            alike = [label for label, name in zip(self.classes_.tolist(), names, strict=True) if names.count(name) > 1]
+            raise ValueError(f"y holds {alike[:5]}, which are one class: expected one way of writing it")
         folds: list[dict[str, Any]] = [{}]
         if self.cv is not None:
             if not isinstance(self.cv, int) or self.cv < 2:
@@ -126,7 +130,7 @@ class KronTimeClassifier(BaseClassifier):
         self.models_ = [self._train(data, {"seed": seed, **fold}) for fold in folds]
         texts = self.models_[0].classes_.tolist()
         named = {text: position for position, text in enumerate(texts)}
-        self._columns = [named[_text(name)] for name in self.classes_]
+        self._columns = [named[name] for name in names]
         return self
 
     def _predict_proba(self, X: Any) -> np.ndarray:
@@ -216,12 +220,6 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
-
-
-def _text(label: Any) -> str:
-    """A class as its name in a run: 1 and 1.0 are the same."""
-    is_number = isinstance(label, int | float | np.number | np.bool_)
-    return str(int(label)) if is_number else str(label).strip()
 
 
 def _value(value: Any) -> str:

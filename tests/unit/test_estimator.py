@@ -122,6 +122,12 @@ def test_a_missing_class_is_refused(missing):
         classifier().fit(X, [missing, *y[1:]])
 
 
+def test_classes_that_differ_in_white_space_alone_are_refused():
+    X, y = labelled(4)
+    with pytest.raises(ValueError, match=r"y holds \[' hum', 'hum'\], which are one class"):
+        classifier().fit(X, [" hum", *y[1:3], "hum"])
+
+
 def test_lists_of_lists_whole_numbers_as_objects_and_a_generator_for_a_seed():
     X, y = labelled()
     numbers = np.where(y == "hum", 3, 1)
