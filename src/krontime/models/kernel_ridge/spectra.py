@@ -34,6 +34,9 @@ _LARGEST = 1e12
 _SHORTEST, _LONGEST = 4, 4096
 """Points of a window: fewer have no bands, and more take too large a matrix."""
 
+_MAX_WINDOWS = 8
+"""Number of lengths of windows at most, since each has its own matrix."""
+
 _WINDOWS_AT_LEAST = 4
 """Windows have to fit so often into the longest training series, one beside the other, to be of use."""
 
@@ -56,7 +59,7 @@ class BandEnergies(Features):
         scaling: see `Features`.
         num_features: features at most, as far as one band of each window allows; fewer bands are taken where there
             would be more.
-        windows: lengths in points, each once; those of which four fit into the longest series are used.
+        windows: up to eight lengths in points, each once; those of which four fit into the longest series are used.
         min_length: points of the longest series below which there are no features.
         seed: not used, nothing is drawn.
 
@@ -78,9 +81,11 @@ class BandEnergies(Features):
         super().__init__(num_channels=num_channels, scaling=scaling)
         del seed
         problems = []
-        if not windows or len(set(windows)) < len(windows) or not _SHORTEST <= min(windows) <= max(windows) <= _LONGEST:
+        is_right_count = 0 < len(windows) <= _MAX_WINDOWS and len(set(windows)) == len(windows)
+        if not is_right_count or not _SHORTEST <= min(windows) <= max(windows) <= _LONGEST:
             problems.append(
-                f"windows={list(windows)}: expected at least one length, each once, of {_SHORTEST} to {_LONGEST} points"
+                f"windows={list(windows)}: expected 1 to {_MAX_WINDOWS} lengths, each once, of {_SHORTEST} to "
+                f"{_LONGEST} points"
             )
         if min_length < 0:
             problems.append(f"min_length={min_length}: expected at least 0")

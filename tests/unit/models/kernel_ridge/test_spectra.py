@@ -97,7 +97,7 @@ def test_bands_are_at_least_as_wide_as_the_lowest_frequency() -> None:
         assert len(borders) - 1 <= min(24, window // 2)
 
 
-@pytest.mark.parametrize("windows", [(64, 2), (8192,), (), (64, 16, 64)])
+@pytest.mark.parametrize("windows", [(64, 2), (8192,), (), (64, 16, 64), tuple(range(16, 25))])
 def test_options_that_cannot_work_are_refused_at_once(windows: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^windows=\[.*of 4 to 4096 points\nmin_length=-1: expected at least 0$"):
         make(*windows, min_length=-1)
