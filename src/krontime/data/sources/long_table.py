@@ -6,6 +6,7 @@ recording's are gathered on disk, put in the order of time, and looked at one re
 Shape letters: C channels, L time points.
 """
 
+import csv
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from krontime.data.recordings import Recording, Span
+from krontime.data.sources.arrow_columns import as_numbers, as_text, is_number, nanoseconds, stripped
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.time_grid import TimeGrid
 from krontime.errors import UserError
@@ -134,26 +136,29 @@ class LongTableSource(RecordingFiles):
             from pyarrow import parquet
 
             table = parquet.ParquetFile(file)
-            return table.schema_arrow, table.iter_batches(batch_size=BLOCK_ROWS)
+            return stripped(table.schema_arrow, table.iter_batches(batch_size=BLOCK_ROWS))
         import pyarrow as pa
-        from pyarrow import csv
+        from pyarrow import csv as arrow_csv
 
-        text = {name: pa.string() for key, name in self.columns.items() if name is not None and key != "time"}
-        names = _header(file, self._separator(file))
-        text |= {name: pa.string() for name in names if name.casefold() in (*RECORDINGS, *LABELS)}
-        reader = csv.open_csv(
+        texts = {name for key, name in self.columns.items() if name is not None and key != "time"}
+        kinds = {
+            name: pa.string()
+            for name in _header(file, self._separator(file))
+            if name.strip() in texts or name.strip().casefold() in (*RECORDINGS, *LABELS)
+        }
+        reader = arrow_csv.open_csv(
             file,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
-            parse_options=csv.ParseOptions(delimiter=self._separator(file)),
-            convert_options=csv.ConvertOptions(
-                column_types=text,
+            read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES),
+            parse_options=arrow_csv.ParseOptions(delimiter=self._separator(file)),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=kinds,
                 decimal_point=self.decimal,
                 null_values=["", "NA", "N/A", "nan", "NaN", "NAN", "null", "NULL", "?"],
                 strings_can_be_null=True,
                 timestamp_parsers=[self.time_format] if self.time_format else None,
             ),
         )
-        return reader.schema, reader
+        return stripped(reader.schema, reader)
 
     def _separator(self, file: Path) -> str:
         return self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
@@ -191,11 +196,11 @@ class LongTableSource(RecordingFiles):
             f"column {name!r} holds {schema.field(name).type} and no numbers: expected data.source.ignore=[{name}], "
             "or data.source.decimal=',' and data.source.separator=';' where numbers are written so"
             for name in channels
-            if name in names and not _is_number(schema.field(name).type)
+            if name in names and not is_number(schema.field(name).type)
         ]
         time = chosen["time"]
         if time is not None and not (
-            _is_number(schema.field(time).type) or pa.types.is_temporal(schema.field(time).type)
+            is_number(schema.field(time).type) or pa.types.is_temporal(schema.field(time).type)
         ):
             problems.append(
                 f"column {time!r} holds no time stamps that are known: expected ISO 8601, numbers in seconds, or "
@@ -210,19 +215,11 @@ class LongTableSource(RecordingFiles):
         return "; expected numbers of one form in each column" if "conversion error" in str(error) else ""
 
 
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return any(
-        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    )
-
-
 def _header(file: Path, separator: str) -> list[str]:
     try:
         with open(file, encoding="utf-8-sig") as lines:
-            return [name.strip().strip('"') for name in lines.readline().rstrip("\r\n").split(separator)]
-    except UnicodeDecodeError as error:
+            return next(csv.reader(lines, delimiter=separator), [])
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as text ({error})") from error
 
 
@@ -246,8 +243,8 @@ class _Spool:
         roles = self.roles
         rows = np.empty(batch.num_rows, self.row)
         for position, name in enumerate(roles.channels):
-            rows["values"][:, position] = _numbers(batch.column(name))
-        rows["time"] = 0 if roles.time is None else _nanoseconds(batch.column(roles.time), roles.time)
+            rows["values"][:, position] = as_numbers(batch.column(name))
+        rows["time"] = 0 if roles.time is None else nanoseconds(batch.column(roles.time), roles.time)
         rows["label"] = -1 if roles.label is None else self._codes(batch.column(roles.label))
         names = self._texts(batch, roles.recording, self.file.stem)
         groups = self._texts(batch, roles.group, None)
@@ -299,12 +296,9 @@ class _Spool:
 
     def _texts(self, batch: "pa.RecordBatch", column: str | None, otherwise: str | None) -> Any:
         """`(rows,)` text of a column; a single text for all where there is no column."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if column is None:
             return None if otherwise is None else np.full(batch.num_rows, otherwise)
-        texts = pc.cast(batch.column(column), pa.string())
+        texts = as_text(batch.column(column))
         if texts.null_count:
             raise UserError(
                 f"column {column!r}: {texts.null_count:,} rows of a block have no value; expected one in each"
@@ -313,11 +307,8 @@ class _Spool:
 
     def _codes(self, column: "pa.Array") -> np.ndarray:
         """int32 `(rows,)`: numbers of the labels, -1 where there is none."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        encoded = pc.cast(column, pa.string()).dictionary_encode()
-        known = [self.labels.setdefault(text.strip(), len(self.labels)) for text in encoded.dictionary.to_pylist()]
+        encoded = as_text(column).dictionary_encode()
+        known = [self.labels.setdefault(text, len(self.labels)) for text in encoded.dictionary.to_pylist()]
         if len(self.labels) > MAX_RECORDINGS:
             raise UserError(
                 f"column {self.roles.label!r} has over {MAX_RECORDINGS:,} different values: expected classes; a number "
@@ -325,29 +316,6 @@ class _Spool:
             )
         positions = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
         return np.array([*known, -1], np.int32)[positions]
-
-
-def _numbers(column: "pa.Array") -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.cast(column, pa.float32(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
-
-
-def _nanoseconds(column: "pa.Array", name: str) -> np.ndarray:
-    """int64 nanoseconds of time stamps, or of numbers in seconds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if column.null_count:
-        raise UserError(f"column {name!r}: {column.null_count:,} rows of a block have no time; expected one in each")
-    if pa.types.is_timestamp(column.type):
-        column = pc.cast(column, pa.timestamp("ns", tz=column.type.tz), safe=False)
-        return pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
-    if pa.types.is_temporal(column.type):
-        return pc.cast(pc.cast(column, pa.timestamp("ns"), safe=False), pa.int64()).to_numpy(zero_copy_only=False)
-    seconds = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return np.rint(seconds * 1e9).astype(np.int64)
 
 
 def _runs(keys: np.ndarray) -> tuple[np.ndarray, list[int]]:

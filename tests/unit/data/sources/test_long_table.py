@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from krontime.data.cache import load_cached
 from krontime.data.prepare import Prepare
@@ -69,6 +71,28 @@ def test_what_is_chosen_by_name_can_be_said(tmp_path):
     assert len(data) == 3
     with pytest.raises(UserError, match=r"data.source.time='whenn': there is no such column; expected one of when"):
         load(tmp_path / "a.csv", tmp_path, time="whenn")
+
+
+def test_white_space_around_names_and_texts_counts_for_nothing(tmp_path):
+    rows = [f"m{i % 2}{' ' * (i % 3)}, {i // 2}, {i / 4}, {'up' if i < 12 else 'down'}" for i in range(24)]
+    (tmp_path / "a.csv").write_text("\n".join(["machine, time, x, label", *rows]))
+    data = load(tmp_path / "a.csv", tmp_path)
+    assert data.header == "x"
+    assert data.recording_names == ("m0", "m1")
+    assert data.class_names == ("down", "up")
+    assert data.stretch(1).tolist() == [[(2 * i + 1) / 4 for i in range(12)]]
+    (tmp_path / "b.csv").write_text("time,x, x\n0,1,2\n")
+    with pytest.raises(UserError, match="column 'x' is there 2 times"):
+        load(tmp_path / "b.csv", tmp_path)
+
+
+def test_a_label_that_is_no_number_is_none(tmp_path):
+    frame = pd.DataFrame({"x": np.arange(9.0), "label": [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, np.nan, np.nan, np.nan]})
+    held = pa.table({name: pa.array(column.to_numpy(), from_pandas=False) for name, column in frame.items()})
+    parquet.write_table(held, tmp_path / "a.parquet")  # pandas itself writes null for NaN
+    data = load(tmp_path / "a.parquet", tmp_path)
+    assert data.class_names == ("1", "2")
+    assert data.annotations[:, 1:].tolist() == [[0, 3, 0], [3, 6, 1]]
 
 
 def test_a_machine_in_both_files_is_refused(tmp_path):

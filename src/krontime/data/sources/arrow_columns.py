@@ -1,0 +1,70 @@
+"""Columns of Arrow tables from anyone, as the arrays that are read of them, under names without white space."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from krontime.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def stripped(schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> "tuple[pa.Schema, Iterable[pa.RecordBatch]]":
+    """Columns and rows under names without white space around them.
+
+    Raises:
+        UserError: two columns have one name.
+    """
+    import pyarrow as pa
+
+    names = [name.strip() for name in schema.names]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"column {twice[0]!r} is there {names.count(twice[0])} times: expected a name for each column")
+    renamed = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
+    return renamed, (pa.RecordBatch.from_arrays(batch.columns, schema=renamed) for batch in batches)
+
+
+def is_number(kind: "pa.DataType") -> bool:
+    """Whether a column of a type can hold values."""
+    import pyarrow as pa
+
+    return any(
+        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    )
+
+
+def as_text(column: "pa.Array") -> "pa.Array":
+    """Text without white space around it, null where there is none, and where a number is NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    return pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
+
+
+def as_numbers(column: "pa.Array") -> np.ndarray:
+    """Float32, NaN where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.cast(column, pa.float32(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+
+
+def nanoseconds(column: "pa.Array", name: str) -> np.ndarray:
+    """int64 nanoseconds of time stamps, or of numbers in seconds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.null_count:
+        raise UserError(f"column {name!r}: {column.null_count:,} rows of a block have no time; expected one in each")
+    if pa.types.is_timestamp(column.type):
+        column = pc.cast(column, pa.timestamp("ns", tz=column.type.tz), safe=False)
+        return pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
+    if pa.types.is_temporal(column.type):
+        return pc.cast(pc.cast(column, pa.timestamp("ns"), safe=False), pa.int64()).to_numpy(zero_copy_only=False)
+    seconds = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.rint(seconds * 1e9).astype(np.int64)
