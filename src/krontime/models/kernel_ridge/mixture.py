@@ -77,9 +77,14 @@ def select_parts(log_probabilities: Sequence[Tensor], labels: Tensor, groups: Te
 
 
 def _standard_error(values: Tensor, group: Tensor) -> float:
-    """Return the standard error of a mean of values `(n,)` that are independent between groups `(n,)`, not within.
+    """Return the standard error of a mean of values `(n,)` that are independent between groups, not within.
 
-    It is infinite where there is one group alone. Codes of groups are 0, 1, ... (Liang, Zeger 1986).
+    The estimate of Liang and Zeger (1986) with `G / (G - 1)` for G groups: of groups of one value, the usual one.
+    It is infinite where there is one group alone.
+
+    Args:
+        values: `(n,)`.
+        group: `(n,)` int64 codes 0 to G - 1, each of them there.
     """
     num_groups = int(group.max()) + 1
     if num_groups == 1:

@@ -23,7 +23,7 @@ _NUM_QUANTILES = 8
 """Number of quantiles over all windows of a series."""
 
 _DEPTH = 3
-"""Number of levels of intervals whose means are features: the whole, its halves, its quarters."""
+"""Number of levels of intervals whose means are features: the whole, its halves, its quarters, shifted by half too."""
 
 _FLOOR = 1e-6
 """Energy that is added to that of a band before its logarithm is taken; a scaled series has an energy of about 1."""
@@ -38,7 +38,7 @@ _MAX_WINDOWS = 8
 """Number of lengths of windows at most, since each has its own matrix."""
 
 _WINDOWS_AT_LEAST = 4
-"""Windows have to fit so often into the longest training series, one beside the other, to be of use."""
+"""Number of windows that have to fit into the longest training series, one beside the other, to be of use."""
 
 
 class BandEnergies(Features):
@@ -51,7 +51,7 @@ class BandEnergies(Features):
     and covariances of bands, which say what comes together. Each channel has its own features.
 
     Windows are as long for every series. One shorter than a window is extended by zeros, and points beyond the last
-    whole window are not seen.
+    whole window are not seen. A missing point counts as 0, the mean of what was scaled.
 
     Args:
         num_channels: C.

@@ -83,7 +83,7 @@ def test_windows_are_used_that_fit_four_times(length: int, expected: list[int]) 
     assert bool(features.num_features) == bool(expected)
 
 
-def test_series_below_the_least_length_have_no_features() -> None:
+def test_series_below_the_minimum_length_have_no_features() -> None:
     features = make(16, length=99, min_length=100)
     assert features.num_features == 0
     assert features(torch.randn(3, 1, 99)).shape == (3, 0)
