@@ -104,21 +104,18 @@ class TimeGrid(NamedTuple):
                 f"apart, usually {usual / 1e9:,.6g}; expected data.source.sampling_rate_hz={1e9 / usual:,.6g}, which "
                 "brings them to an even grid by straight lines"
             )
+        near = even[np.abs(even - usual) <= JITTER * usual]
+        if near.size and self.sampling_rate_hz is None:
+            usual = float(near.mean())  # time stamps may be rounded, as 60 a second are to 16 and 17 milliseconds
         borders = [0, *(gaps + 1).tolist(), num_rows] if self.gaps == "split" else [0, num_rows]
         on_grid = self.sampling_rate_hz is not None or (gaps.size > 0 and self.gaps == "missing")
         return [self._part(order, times, start, stop, usual, on_grid) for start, stop in itertools.pairwise(borders)]
 
     def _part(self, order: np.ndarray, times: np.ndarray, start: int, stop: int, usual: float, on_grid: bool) -> Part:
-        rate = _rounded(1e9 / usual)
+        rate = float(f"{1e9 / usual:.6g}")  # as it is likely to be meant: intervals are known to the nanosecond
         if not on_grid:
             return Part(order[start:stop], None, stop - start, rate)
         place = (times[start:stop] - times[start]) / usual
         median = float(np.median(np.diff(times)))
         reach = GAP * max(usual, median) / usual
         return Part(order[start:stop], place, int(np.floor(place[-1] + 0.5)) + 1, rate, reach)
-
-
-def _rounded(rate: float) -> float:
-    """A rate as it is likely to be meant: intervals are known to the nanosecond."""
-    whole = round(rate, 6)
-    return float(f"{whole:.6g}")

@@ -131,6 +131,13 @@ def test_gaps_are_refused_split_or_missing():
     assert y.tolist() == [0, 1, 2, 3, -1, -1, -1, 4, 5, 6]
 
 
+@pytest.mark.parametrize(("rate", "unit"), [(60.0, SECOND // 1000), (1 / 86_400, SECOND)], ids=["60 Hz", "daily"])
+def test_the_rate_is_that_of_all_rows_however_times_are_rounded(rate, unit):
+    times = np.rint(np.arange(601) / rate * SECOND / unit).astype(np.int64) * unit
+    (part,) = TimeGrid().parts(times, 601)
+    assert part.sampling_rate_hz == pytest.approx(rate, rel=1e-5)
+
+
 def test_uneven_rows_are_refused_or_brought_to_a_grid():
     rng = np.random.default_rng(0)
     seconds = np.cumsum(rng.uniform(0.6, 1.4, 200))
