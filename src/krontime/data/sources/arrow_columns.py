@@ -11,6 +11,9 @@ from krontime.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_SECONDS = 9e9
+"""Nanoseconds of more do not fit in 64 bits."""
+
 
 def stripped(schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> "tuple[pa.Schema, Iterable[pa.RecordBatch]]":
     """Columns and rows under names without white space around them.
@@ -67,4 +70,6 @@ def nanoseconds(column: "pa.Array", name: str) -> np.ndarray:
     if pa.types.is_temporal(column.type):
         return pc.cast(pc.cast(column, pa.timestamp("ns"), safe=False), pa.int64()).to_numpy(zero_copy_only=False)
     seconds = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if (strange := np.flatnonzero(~(np.abs(seconds) < MAX_SECONDS))).size:
+        raise UserError(f"column {name!r}: {seconds[strange[0]]:g} is no time: expected seconds, not parts of them")
     return np.rint(seconds * 1e9).astype(np.int64)

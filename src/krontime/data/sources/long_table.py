@@ -28,6 +28,8 @@ RECORDINGS = ("recording", "machine", "machine_id", "device", "unit", "id", "pat
 LABELS = ("label", "class", "state", "status", "activity")
 """Names of columns that are taken for what they say, in any case, where no option names one; the first of these."""
 
+KNOWN_AS = {"time": TIMES, "recording": RECORDINGS, "label": LABELS}
+
 BLOCK_BYTES = 1 << 24
 BLOCK_ROWS = 1 << 18
 MAX_SHOWN = 10
@@ -138,15 +140,26 @@ class LongTableSource(RecordingFiles):
             table = parquet.ParquetFile(file)
             return stripped(table.schema_arrow, table.iter_batches(batch_size=BLOCK_ROWS))
         import pyarrow as pa
-        from pyarrow import csv as arrow_csv
 
         texts = {name for key, name in self.columns.items() if name is not None and key != "time"}
+        names = _header(file, self._separator(file))
         kinds = {
             name: pa.string()
-            for name in _header(file, self._separator(file))
+            for name in names
             if name.strip() in texts or name.strip().casefold() in (*RECORDINGS, *LABELS)
         }
-        reader = arrow_csv.open_csv(
+        reader = self._open_text(file, kinds)
+        if self.time_format is not None:  # which digits alone may be written in, as %Y%m%d is
+            time = self._role("time", [name.strip() for name in names])
+            digits = [field.name for field in reader.schema if field.name.strip() == time and is_number(field.type)]
+            if digits:
+                reader = self._open_text(file, {**kinds, digits[0]: pa.timestamp("ns")})
+        return stripped(reader.schema, reader)
+
+    def _open_text(self, file: Path, kinds: "dict[str, pa.DataType]") -> "pa.csv.CSVStreamingReader":
+        from pyarrow import csv as arrow_csv
+
+        return arrow_csv.open_csv(
             file,
             read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=arrow_csv.ParseOptions(delimiter=self._separator(file)),
@@ -158,7 +171,6 @@ class LongTableSource(RecordingFiles):
                 timestamp_parsers=[self.time_format] if self.time_format else None,
             ),
         )
-        return stripped(reader.schema, reader)
 
     def _separator(self, file: Path) -> str:
         return self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
@@ -178,11 +190,8 @@ class LongTableSource(RecordingFiles):
             if name is not None and name not in names and key not in ("label", "group")
         ]
         chosen: dict[str, str | None] = {}
-        for key, known in (("time", TIMES), ("recording", RECORDINGS), ("label", LABELS), ("group", ())):
-            given = self.columns[key]
-            folded = {name.casefold(): name for name in names}
-            guessed = next((folded[name] for name in known if name in folded), None)
-            chosen[key] = guessed if given is None else given if given in names else None
+        for key in self.columns:
+            chosen[key] = self._role(key, names)
         left_out = {
             *self.ignore,
             *(name for name in names if name.startswith("__index_level_")),
@@ -209,6 +218,13 @@ class LongTableSource(RecordingFiles):
         if problems:
             raise UserError(problems)
         return _Roles(time, chosen["recording"], chosen["group"], chosen["label"], channels)
+
+    def _role(self, key: str, names: Sequence[str]) -> str | None:
+        """The column that is asked for, or else the first that is called so."""
+        given = self.columns[key]
+        folded = {name.casefold(): name for name in names}
+        guessed = next((folded[name] for name in KNOWN_AS.get(key, ()) if name in folded), None)
+        return guessed if given is None else given if given in names else None
 
     @staticmethod
     def _hint(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Long tables: any order of rows, any way of writing, even times or a message that says what is uneven."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,22 @@ def test_groups_to_test_on_that_cannot_be_are_refused(tmp_path, options, expecte
     assert load(tmp_path / "a.csv", tmp_path, test_fraction=0.3).is_test.sum() == 1
     with pytest.raises(ValueError, match=r"test_fraction=0.3: expected null where test_groups is set"):
         LongTableSource("a.csv", test_groups=["m1"], test_fraction=0.3)
+
+
+def test_time_stamps_of_digits_alone_are_read_in_their_format(tmp_path):
+    days = [*range(20240129, 20240132), *range(20240201, 20240204)]
+    rows = "".join(f"{day},{i},{'ab'[i // 3]}\n" for i, day in enumerate(days))
+    (tmp_path / "a.csv").write_text(f"time,x,label\n{rows}")
+    data = load(tmp_path / "a.csv", tmp_path, time_format="%Y%m%d")
+    assert data.sampling_rate_hz == pytest.approx(1 / 86_400, rel=1e-5)
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, 1.7e12])
+def test_numbers_that_are_no_seconds_are_refused(tmp_path, strange):
+    held = {"time": pa.array([*range(299), strange], pa.float64()), "x": range(300), "label": ["a", "b"] * 150}
+    parquet.write_table(pa.table(held), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=re.escape(f"column 'time': {strange:g} is no time: expected seconds")):
+        load(tmp_path / "a.parquet", tmp_path)
 
 
 def test_gaps_are_refused_split_or_missing():
