@@ -85,7 +85,12 @@ class ArrayFilesSource(RecordingFiles):
                         f"data.source.label_key={self.label_key!r}: it has shape {labels.shape}; expected a number for "
                         f"each of {values.shape[1]:,} points{several}"
                     )
-                names, codes = np.unique(labels[labels >= 0].astype(np.int64), return_inverse=True)
+                noted = labels[labels >= 0]
+                if (broken := noted[~(np.isfinite(noted) & (noted == np.floor(noted)))]).size:
+                    raise ValueError(
+                        f"data.source.label_key={self.label_key!r}: it holds {broken[0]:g}; expected whole numbers"
+                    )
+                names, codes = np.unique(noted.astype(np.int64), return_inverse=True)
                 at = np.full(len(labels), -1)
                 at[labels >= 0] = codes
                 spans = spans_of(at, [str(name) for name in names.tolist()])

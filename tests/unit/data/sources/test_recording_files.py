@@ -149,6 +149,14 @@ def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
         load(ArrayFilesSource(str(path), key="nothing"), tmp_path)
 
 
+def test_labels_over_time_that_are_no_whole_numbers_are_refused(tmp_path):
+    from scipy.io import savemat
+
+    savemat(tmp_path / "r.mat", {"emg": np.zeros((2, 6)), "state": [0, 0.5, 1, 1.5, np.nan, -1]})
+    with pytest.raises(UserError, match=r"label_key='state': it holds 0.5; expected whole numbers"):
+        load(ArrayFilesSource(str(tmp_path / "r.mat"), label_key="state"), tmp_path)
+
+
 def test_audio_files_by_name_and_folder_of_mixed_rates(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     for number in range(6):
