@@ -160,12 +160,18 @@ def _of_matlab(file: Path) -> dict[str, np.ndarray]:
 
 
 def _of_hdf5(file: Path) -> dict[str, np.ndarray]:
+    """Arrays of numbers; those of MATLAB as it shows them, whose axes run the other way in its files."""
     h5py = library_of("hdf5", "h5py", needed_by="HDF5")
     held: dict[str, np.ndarray] = {}
+    is_matlab = file.suffix.lower() not in HDF5
 
     def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "iufb":
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iufb":
+            return
+        if not is_matlab:
             held[name] = item[()]
+        elif "MATLAB_empty" not in item.attrs and item.attrs.get("MATLAB_class") != b"char":  # sizes, and text
+            held[name] = item[()].T
 
     with h5py.File(file, "r") as opened:
         opened.visititems(keep)

@@ -149,6 +149,19 @@ def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
         load(ArrayFilesSource(str(path), key="nothing"), tmp_path)
 
 
+def test_arrays_of_new_matlab_files_are_as_matlab_shows_them(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    values = np.arange(8.0).reshape(4, 2)
+    written = {"x": (values.T, b"double"), "name": (np.array([[104], [105]], np.uint16), b"char")}
+    with h5py.File(tmp_path / "r.mat", "w", userblock_size=512) as file:
+        for name, (array, kind) in written.items():
+            file.create_dataset(name, data=array).attrs["MATLAB_class"] = np.bytes_(kind)
+        empty = file.create_dataset("none", data=np.array([0, 3], np.uint64))
+        empty.attrs.update({"MATLAB_class": np.bytes_(b"double"), "MATLAB_empty": np.uint8(1)})
+    (read,) = ArrayFilesSource(str(tmp_path / "r.mat"), layout="channels_first").read(tmp_path / "r.mat", tmp_path)
+    np.testing.assert_array_equal(read.values, values)
+
+
 def test_labels_over_time_that_are_no_whole_numbers_are_refused(tmp_path):
     from scipy.io import savemat
 
