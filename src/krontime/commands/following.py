@@ -18,6 +18,7 @@ from krontime.commands.options import folder_of, output_problems
 from krontime.console import is_json, result
 from krontime.data.new_series import NewSeries, Reading
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.data.sources.labelled import header_names
 from krontime.errors import Problems, UserError
 from krontime.runs import bundle
 from krontime.runs.decisions import Rules
@@ -64,7 +65,9 @@ def follow(options: Mapping[str, Any]) -> None:
     given = str(options["input"])
     log.info("%s: windows of %s points, one every %s; a signal ends it", given, f"{length:,}", f"{stride:,}")
     separator = reading.table.separator if (options.get("source") or {}).get("separator") else ","
-    parser = PointParser(run.spec.num_channels, separator or ",", given)
+    names = () if run.spec.header is None else header_names(run.spec.header)
+    channels = names if len(names) == run.spec.num_channels else None  # not those of points
+    parser = PointParser(run.spec.num_channels, separator or ",", given, channels)
     cutter = WindowCutter(run.spec.num_channels, length=length, stride=stride)
     latencies: deque[float] = deque(maxlen=_NUM_TIMED)
     num_windows = 0

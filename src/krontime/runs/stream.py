@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from krontime.data.sources.text import numbers
+from krontime.data.sources.text import is_number, numbers
 from krontime.errors import UserError
 from krontime.runs.signals import Stopping
 
@@ -76,19 +76,22 @@ def read_chunks(given: str, stopping: Stopping) -> Iterator[bytes]:
 class PointParser:
     """Turns text into time points: one a line, a number for each channel.
 
-    An empty field, `NaN`, `NA` or `?` is a missing value. The first line may name the channels; empty lines are left
-    out.
+    An empty field, `NaN`, `NA` or `?` is a missing value. The first line may name the channels, which are put in the
+    order of training where that is known; empty lines are left out.
 
     Args:
         num_channels: C.
         separator: between the numbers of a line.
         name: of the input, for messages.
+        channels: names of the channels in training; None where they had none.
     """
 
-    def __init__(self, num_channels: int, separator: str, name: str) -> None:
+    def __init__(self, num_channels: int, separator: str, name: str, channels: tuple[str, ...] | None = None) -> None:
         self.num_channels = num_channels
         self.separator = separator
         self.name = name
+        self.channels = channels
+        self._order: list[int] | None = None
         self._rest = b""
         self._num_lines = 0
 
@@ -128,15 +131,28 @@ class PointParser:
                 ",".join(text.split()) if self.separator == " " else text, self.separator.strip(" ") or ","
             )
         except ValueError as error:
-            if self._num_lines == 1 and len(text.split(self.separator)) == self.num_channels:
-                return None  # the names of the channels
+            fields = text.split() if self.separator == " " else text.split(self.separator)
+            if self._num_lines == 1 and len(fields) == self.num_channels and not any(map(is_number, fields)):
+                self._order = self._order_of([field.strip(' "') for field in fields])
+                return None
             raise UserError(f"{self.name}: line {self._num_lines}: {error}") from error
         if len(values) != self.num_channels:
             raise UserError(
                 f"{self.name}: line {self._num_lines} has {len(values)} values: expected {self.num_channels}, one for "
                 f"each channel, separated by {self.separator!r}"
             )
-        return values
+        return values if self._order is None else values[self._order]
+
+    def _order_of(self, names: list[str]) -> list[int] | None:
+        """Positions of the channels in the order of training; None where they are in it, or it is not known."""
+        if self.channels is None or names == list(self.channels):
+            return None
+        if sorted(names) != sorted(self.channels):
+            raise UserError(
+                f"{self.name}: line 1 names the channels {', '.join(names)}: expected {', '.join(self.channels)}, as "
+                "in training"
+            )
+        return [names.index(name) for name in self.channels]
 
 
 class WindowCutter:

@@ -44,6 +44,13 @@ def test_lines_become_points_wherever_they_are_broken():
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.array(expected, np.float32))
 
 
+def test_channels_that_are_named_are_put_in_the_order_of_training():
+    for text in (b'amp,"volt"\n1,2\n', b"volt,amp\n2,1\n", b"2,1\n"):
+        np.testing.assert_array_equal(PointParser(2, ",", "x", ("volt", "amp")).feed(text), [[2], [1]])
+    with pytest.raises(UserError, match="line 1 names the channels volt, ohm: expected volt, amp, as in training"):
+        PointParser(2, ",", "x", ("volt", "amp")).feed(b"volt,ohm\n1,2\n")
+
+
 def test_any_white_space_separates():
     np.testing.assert_array_equal(PointParser(2, " ", "x").feed(b" 1   2\n3\t4\n"), [[1, 3], [2, 4]])
 
@@ -52,6 +59,7 @@ def test_any_white_space_separates():
     ("text", "expected"),
     [
         (b"1,2\n1,b\n", "x: line 2: value 1 is 'b': expected a number"),
+        (b"1,-\n1,2\n", "x: line 1: value 1 is '-': expected a number"),
         (b"1,2\n1\n", "x: line 2 has 1 values: expected 2, one for each channel"),
         (b"1,1e99\n", "x: infinite values"),
         (b"1" * 100_000, "x: line 1 does not end"),
