@@ -61,12 +61,20 @@ class WfdbSource(RecordingFiles):
         wfdb = library_of("wfdb", "wfdb", needed_by="data=wfdb")
         name = str(file.with_suffix(""))
         try:
-            record = wfdb.rdrecord(name, physical=False, return_res=16, channel_names=self.channels)
-            if record.d_signal is None:
+            is_mixed = _is_mixed(wfdb.rdheader(name, rd_segments=True))
+            res = 32 if is_mixed else 16
+            record = wfdb.rdrecord(name, physical=is_mixed, return_res=res, channel_names=self.channels)
+            if record.d_signal is None and record.p_signal is None:
                 raise ValueError("it has no signals" if not self.channels else f"it has no {', '.join(self.channels)}")
             noted = wfdb.rdann(name, self.annotator) if self._has_annotations(file) else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: cannot be read as a WFDB record ({error})") from error
+        spans = [] if noted is None else self._spans(noted, record)
+        names = tuple(record.sig_name) if len(set(record.sig_name)) == len(record.sig_name) else None
+        if is_mixed:
+            values = np.ascontiguousarray(record.p_signal.T, dtype=np.float32)
+            yield Recording(file.stem, values, spans, sampling_rate_hz=float(record.fs), channels=names)
+            return
         if strange := sorted(set(record.fmt) - set(MISSING)):
             raise UserError(
                 f"{file}: its signals are in format {', '.join(strange)}; expected one of {', '.join(MISSING)}"
@@ -78,27 +86,43 @@ class WfdbSource(RecordingFiles):
         yield Recording(
             name=file.stem,
             values=values,
-            spans=[] if noted is None else self._spans(noted, record.sig_len),
+            spans=spans,
             sampling_rate_hz=float(record.fs),
             scale=np.stack([1 / gain, -baseline / gain], axis=1),
             missing_code=CODE,
-            channels=tuple(record.sig_name) if len(set(record.sig_name)) == len(record.sig_name) else None,
+            channels=names,
         )
 
     def _has_annotations(self, file: Path) -> bool:
         return file.with_suffix(f".{self.annotator}").is_file()
 
-    def _spans(self, noted: Any, length: int) -> list[Span]:
+    def _spans(self, noted: Any, record: Any) -> list[Span]:
+        ratio = record.fs / noted.fs if noted.fs else 1.0  # annotations may count at a rate of their own
+        places = [round(int(place) * ratio) for place in noted.sample]
         if self.labels == "beats":
             return [
-                Span(int(place), int(place) + 1, symbol)
-                for place, symbol in zip(noted.sample, noted.symbol, strict=True)
+                Span(place, place + 1, symbol)
+                for place, symbol in zip(places, noted.symbol, strict=True)
                 if symbol not in NO_BEATS
             ]
         rhythms = [
-            (int(place), text.strip("(\0 "))
-            for place, text in zip(noted.sample, noted.aux_note, strict=True)
+            (place, text.strip("(\0 "))
+            for place, text in zip(places, noted.aux_note, strict=True)
             if text.startswith("(")
         ]
-        ends = [place for place, _ in rhythms[1:]] + [length]
+        ends = [place for place, _ in rhythms[1:]] + [record.sig_len]
         return [Span(start, stop, label) for (start, label), stop in zip(rhythms, ends, strict=True)]
+
+
+def _is_mixed(header: Any) -> bool:
+    """Whether a record is of segments that write their signals in several ways.
+
+    Raises:
+        ValueError: they are in several units.
+    """
+    segments = [one for one in getattr(header, "segments", ()) if one is not None and one.sig_name and one.sig_len]
+    units = {pair for one in segments for pair in zip(one.sig_name, one.units, strict=True)}
+    if len({name for name, _ in units}) < len(units):
+        raise ValueError(f"its segments have several units, {', '.join(sorted({unit for _, unit in units}))}")
+    ways = {(*one.sig_name, *one.fmt, *one.adc_gain, *one.baseline) for one in segments}
+    return len(ways) > 1

@@ -69,6 +69,24 @@ def test_wfdb_records_keep_their_width_and_rhythms(tmp_path):
     assert cut(beats, length=360, stride=360, rule="any").labels.tolist() == [0, 1, 0, 1]
 
 
+def test_wfdb_annotations_count_at_their_own_rate_and_segments_have_their_own_gains(tmp_path):
+    wfdb = pytest.importorskip("wfdb")
+    physical = np.random.default_rng(0).integers(-900, 900, (2, 100)) / [[200.0], [4.0]]
+    for name, values, gain in zip(("s1", "s2"), physical, (200.0, 4.0), strict=True):
+        digital = np.rint(values * gain).astype(int)[:, None]
+        signal = {"fs": 100, "units": ["mV"], "sig_name": ["II"], "fmt": ["16"], "baseline": [0]}
+        wfdb.wrsamp(name, d_signal=digital, adc_gain=[gain], write_dir=str(tmp_path), **signal)
+    (tmp_path / "r.hea").write_text("r/2 1 100 200\ns1 100\ns2 100\n")
+    notes = {"symbol": ["+", "+"], "aux_note": ["(N", "(AFIB"], "write_dir": str(tmp_path)}
+    wfdb.wrann("r", "atr", np.array([0, 1500]), fs=1000, **notes)
+    (read,) = WfdbSource(str(tmp_path / "r.hea")).read(tmp_path / "r.hea", tmp_path)
+    np.testing.assert_allclose(read.values[0], physical.ravel(), rtol=1e-6)
+    assert list(read.spans) == [(0, 150, "N"), (150, 200, "AFIB")]
+    (tmp_path / "s2.hea").write_text((tmp_path / "s2.hea").read_text().replace("mV", "uV"))
+    with pytest.raises(UserError, match="its segments have several units, mV, uV"):
+        list(WfdbSource(str(tmp_path / "r.hea")).read(tmp_path / "r.hea", tmp_path))
+
+
 def test_edf_files_keep_their_width_and_annotations(tmp_path):
     pyedflib = pytest.importorskip("pyedflib")
     rng = np.random.default_rng(0)
