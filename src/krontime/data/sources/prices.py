@@ -110,7 +110,8 @@ class PricesSource:
 
         try:
             parquet = self.path.suffix.lower() == ".parquet"
-            table = pd.read_parquet(self.path) if parquet else pd.read_csv(self.path)
+            # else a mark at the end of each row makes names of its first fields, and shifts the others
+            table = pd.read_parquet(self.path) if parquet else pd.read_csv(self.path, index_col=False)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: cannot be read as a table ({error})") from error
         wanted = {f"data.source.{key}": name for key, name in self.columns.items() if name is not None}
@@ -121,18 +122,36 @@ class PricesSource:
             if name not in table.columns
         ]:
             raise UserError(problems)
+        asset = self.columns["asset"]
+        if asset is not None and (missing := int(table[asset].isna().sum())):
+            raise UserError(f"{self.path}: column {asset!r}: {missing:,} rows have no asset; expected one in each")
         try:
-            times = pd.to_datetime(table[self.columns["time"]]).to_numpy("datetime64[ns]")
-            given = [self.validation_from, *([] if self.test_from is None else [self.test_from])]
-            borders = [pd.Timestamp(text).to_datetime64() for text in given]
+            times, borders = self._times(table[self.columns["time"]])
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path}: a time can't be read ({error}); expected ISO 8601") from error
-        if not (times.min() < borders[0] and all(borders[0] < later <= times.max() for later in borders[1:])):
+            reason = str(error).partition(". You")[0]  # less pandas' advice, which is for programs
+            raise UserError(f"{self.path}: a time can't be read ({reason}); expected ISO 8601") from error
+        if not (times.min() < borders[0] <= borders[-1] <= times.max() and len(set(borders)) == len(borders)):
             raise UserError(
                 f"data.source.validation_from={self.validation_from!r}, test_from={self.test_from!r}: expected times "
                 f"that rise, between {times.min()} and {times.max()}"
             )
         return table, times, borders
+
+    def _times(self, column: "pd.Series") -> tuple[np.ndarray, list[np.datetime64]]:
+        """Return the times of rows, and those at which periods begin, which are in the zone of the rows.
+
+        Raises:
+            ValueError: one is not in ISO 8601, or is a number, which does not say what it counts.
+        """
+        import pandas as pd
+
+        if pd.api.types.is_numeric_dtype(column):
+            raise ValueError(f"{column.iloc[0]} is a number")
+        times = pd.to_datetime(column, format="ISO8601")
+        borders = [pd.Timestamp(text) for text in (self.validation_from, self.test_from) if text is not None]
+        if (zone := times.dt.tz) is not None:
+            borders = [border if border.tzinfo else border.tz_localize(zone) for border in borders]
+        return times.to_numpy("datetime64[ns]"), [border.to_datetime64() for border in borders]
 
     def _values(self, table: "pd.DataFrame", rows: np.ndarray, name: str) -> np.ndarray:
         """Return the channels `(C, L)` of an asset."""
