@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -215,11 +216,16 @@ def test_is_a_check_of_the_command(folder: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_a_closed_form_and_a_network_are_one_graph(
-    folder: Path, tmp_path: Path, compose: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    compose: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = compose(
         *("data=npz", f"paths.data={folder / 'data'}", "data.path=${paths.data}/two.npz", "tokenizer.width=6"),
         *("model.d_model=8", "model.num_heads=2", "model.num_layers=1", "model.ffn_dim=8", *CLOSED_FORM),
+        "closed_form.parts.spectra.windows=[12]",
         *("trainer.max_epochs=1", "trainer.enable_progress_bar=false", "optim.min_batches_per_epoch=1"),
     )
     run.train_in(options, tmp_path / "run")
@@ -233,10 +239,12 @@ def test_a_closed_form_and_a_network_are_one_graph(
         return loaded
 
     monkeypatch.setattr(load, "load_run", mixed)
+    caplog.set_level(logging.INFO)
     export(OmegaConf.create({"run": str(tmp_path / "run"), "output": str(tmp_path / "all"), "format": "all"}))
     card = (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
-    assert "the scaling and the network and 4 calibrated parts of the closed form" in card
+    assert "the scaling and the network and 5 calibrated parts of the closed form" in card
     assert "12 test series of" in card
+    assert not [record for record in caplog.records if record.name.startswith("onnx")]
 
 
 @pytest.mark.slow

@@ -126,10 +126,11 @@ def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, Any], fo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide warnings of torch about its own parts, in the block."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    """Hide what torch warns of its own parts, and what is said of each step of making a graph smaller, in the block."""
+    hidden = {"torch.onnx": logging.ERROR, "onnxscript": logging.WARNING, "onnx_ir": logging.WARNING}
+    levels = {name: logging.getLogger(name).level for name in hidden}
+    for name, level in hidden.items():
+        logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -137,4 +138,5 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            log.setLevel(level)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
