@@ -19,6 +19,7 @@ from krontime.models.kernel_ridge.kernels import KernelPoolings
 from krontime.models.kernel_ridge.part import LabelledSeries
 from krontime.models.kernel_ridge.ranks import Ranks
 from krontime.models.kernel_ridge.ridge import StreamedRidge
+from krontime.models.kernel_ridge.spectra import BandEnergies
 
 PARTS = {
     "groups": functools.partial(CompetingKernels, scaling="series", num_features=600),
@@ -170,6 +171,24 @@ def test_a_part_that_does_harm_is_not_asked(monkeypatch):
     assert float((left_out.argmax(dim=1) == labels).float().mean()) > 0.8
 
 
+@pytest.mark.parametrize("by_group", [False, True])
+def test_harm_to_one_group_alone_is_no_evidence_where_groups_are_left_out(by_group, monkeypatch):
+    x, labels = series(60)
+    group = torch.arange(60) // 20
+    closed_form = make()
+    wrong = closed_form.parts["runs"]
+    original = part_module.Part.fit
+
+    def misled(self: part_module.Part, series: LabelledSeries) -> Tensor:
+        left_out = original(self, series)
+        harmed = (group == 0)[:, None] & (self is wrong)
+        return torch.where(harmed, (-3 * left_out).log_softmax(dim=1), left_out)
+
+    monkeypatch.setattr(part_module.Part, "fit", misled)
+    fit(closed_form, x, labels, groups=group if by_group else None)
+    assert bool(closed_form.kept[list(closed_form.parts).index("runs")]) == by_group
+
+
 def test_groups_are_left_out_whole():
     """Each group a series and its double: leaving out one at a time would find the other."""
     x, labels = series(20)
@@ -192,6 +211,19 @@ def test_a_copy_from_its_tensors_gives_the_same_answers():
     # Weights of the features, whatever the number of series.
     size = sum(value.numel() for value in closed_form.state_dict().values())
     assert size < 10 * sum(part.features.num_features for part in closed_form.parts.values())
+
+
+def test_a_part_without_features_of_so_short_series_is_left_out():
+    x, labels = series(12)
+    spectra = functools.partial(BandEnergies, scaling="channel", num_features=200, windows=[16])
+    parts = {"quantiles": PARTS["quantiles"], "spectra": functools.partial(spectra, min_length=121)}
+    short = make(parts=parts)
+    fit(short, x, labels)
+    assert list(short.parts) == ["quantiles"]
+    assert short(x).shape == (12, 3)
+    assert list(make(parts=parts, length=121).parts) == ["quantiles", "spectra"]
+    with pytest.raises(ValueError, match=r"^parts=\['spectra'\]: none has features of series of 120 points$"):
+        make(parts={"spectra": parts["spectra"]})
 
 
 @pytest.mark.parametrize(
