@@ -210,7 +210,9 @@ def unseen_problems(codes: np.ndarray, is_test: np.ndarray, names: Sequence[str]
 
 
 def encode_groups(group: np.ndarray) -> np.ndarray:
-    """Groups of any plain type as int64 codes."""
+    """Groups of any plain type as int64 codes; text without white space around it."""
+    if group.dtype.kind in "SU":
+        group = np.char.strip(group)
     return np.unique(group, return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 

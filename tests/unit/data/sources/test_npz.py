@@ -55,6 +55,11 @@ def test_equal_lengths_as_written(write):
     assert (data.group_name, data.sampling_rate_hz, data.has_missing) == ("patient", 250, False)
 
 
+def test_groups_that_differ_in_white_space_alone_are_one(write):
+    group = np.array(["ann", "bob", "ann ", " bob", "cyd", "cyd"])
+    assert NpzSource(write(equal_length(group=group))).load().groups.tolist() == [0, 1, 0, 1, 2, 2]
+
+
 def test_a_group_left_out_is_the_test_split_whatever_the_file_says(write):
     path = write(equal_length(split=None))
     source = NpzSource(path, test_group="bob")
