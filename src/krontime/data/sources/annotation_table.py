@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from krontime.data.recordings import Recording, Span
 from krontime.errors import UserError
 
@@ -27,29 +29,34 @@ class Annotations:
     def __init__(self, rows: dict[str, list[dict[str, Any]]], unit: tuple[str, str] | None) -> None:
         self.rows = rows
         self.unit = unit
-        self._used: set[str] = set()
+        self._used: dict[str, Path] = {}
 
     def annotated(self, recording: Recording, file: Path, folder: Path) -> Recording:
         """A recording with what the table says of it, by its path below the folder, its file's name or its own.
 
         Raises:
-            UserError: there are times in seconds and no sampling rate, or a time lies outside of the recording.
+            UserError: there are times in seconds and no sampling rate, a time lies outside of the recording, or the
+                table names another file alike.
         """
         names = (file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name, file.name)
         key = next((name for name in (*names, file.stem, recording.name) if name in self.rows), None)
         if key is None:
             return recording
-        self._used.add(key)
+        if key in (*names, file.stem) and (other := self._used.get(key, file)) != file:
+            raise UserError(f"{key!r} in the annotations is {other} too; expected its path below the folder")
+        self._used[key] = file
         rows = self.rows[key]
-        if (group := rows[0].get("group")) is not None:
-            recording = replace(recording, group=str(group))
+        if len(groups := {group for row in rows if (group := row.get("group")) is not None}) > 1:
+            raise UserError(f"{key!r} has the groups {', '.join(sorted(groups))} in the annotations; expected one")
+        if groups:
+            recording = replace(recording, group=groups.pop())
         if self.unit is None:
             return replace(recording, label=str(rows[0]["label"]))
         return replace(recording, spans=[self._span(row, recording) for row in rows])
 
     def unused(self) -> list[str]:
         """Names of recordings that were not asked for."""
-        return sorted(set(self.rows) - self._used)
+        return sorted(set(self.rows) - set(self._used))
 
     def _span(self, row: dict[str, Any], recording: Recording) -> Span:
         assert self.unit is not None
@@ -96,13 +103,14 @@ def read_annotations(path: Path) -> Annotations:
     if unit is not None:
         for name in unit:
             numbers = pd.to_numeric(table[name], errors="coerce")
-            if len(broken := table[numbers.isna()]):
+            if len(broken := table[~np.isfinite(numbers)]):
                 raise UserError(
                     f"{path}: row {broken.index[0] + 2} has {broken.iloc[0][name]!r} as {name}; expected a number"
                 )
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.where(table.notna(), None).to_dict("records"):
-        rows[str(row[file]).strip()].append({str(key): value for key, value in row.items()})
+        stripped = {str(key): None if value is None else str(value).strip() for key, value in row.items()}
+        rows[str(stripped[file])].append(stripped)
     if unit is None and (several := [name for name, known in rows.items() if len({r["label"] for r in known}) > 1]):
         raise UserError(
             f"{path}: {several[0]!r} has several labels; expected one (multi-label is not supported), or columns "

@@ -145,6 +145,29 @@ def test_arrays_with_a_table_of_labels(tmp_path):
     assert "1 of its recordings are no files read, such as 'r9.npy'" in str(refused.value)
 
 
+ANNOTATIONS = {
+    "a name of two files": ("file,label\nr.npy,u\nq.npy,v\n", "'r.npy' in the annotations is .*a/r.npy too"),
+    "two groups": (
+        "file,start,stop,label,group\na/r.npy,0,1,u,p\na/r.npy,1,2,v,q\n",
+        "'a/r.npy' has the groups p, q in the annotations; expected one",
+    ),
+    "no end": ("file,start,stop,label\nq.npy,0,inf,u\n", "row 2 has 'inf' as stop; expected a number"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), ANNOTATIONS.values(), ids=ANNOTATIONS)
+def test_annotations_that_may_mean_several_things_are_refused(tmp_path, text, said):
+    for name in ("a/r", "b/r", "q"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "x" / f"{name}.npy", np.arange(10.0))
+    (tmp_path / "labels.csv").write_text(text)
+    source = ArrayFilesSource(str(tmp_path / "x"), annotations=str(tmp_path / "labels.csv"), sampling_rate_hz=1.0)
+    with pytest.raises(UserError, match=said):
+        load(source, tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label,group\na/r.npy,u,p\nb/r.npy,v , p \nq.npy,u,q\n")
+    assert load(source, tmp_path).group_names == ("p", "q")
+
+
 @pytest.mark.parametrize("suffix", [".mat", ".h5"])
 def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
     x, y = np.random.default_rng(0).standard_normal((2, 30)), np.repeat([1, -1, 2], 10)
