@@ -297,3 +297,14 @@ def test_a_checkpoint_of_sizes_that_its_weights_have_not_builds_nothing(tmp_path
     said = in_a_child(lambda: load.load_run(folder))
     assert "best.ckpt: " in said
     assert "Traceback" not in said
+
+
+def test_a_checkpoint_of_many_parts_builds_none(run, checkpoint, compose):
+    """Waves of thousands of points are in no file, so that weights of a few MB could ask for all memory."""
+    about = checkpoint["krontime"]
+    closed_form = compose()["closed_form"]
+    many = {**closed_form, "parts": {f"p{i}": closed_form["parts"]["spectra"] for i in range(17)}}
+    folder = run({**checkpoint, "krontime": {**about, "config": {**about["config"], "closed_form": many}}})
+    said = in_a_child(lambda: load.load_run(folder))
+    assert "best.ckpt: closed_form.parts=['p0', " in said
+    assert said.endswith("expected 1 to 16")

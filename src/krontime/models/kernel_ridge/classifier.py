@@ -17,6 +17,9 @@ from krontime.models.kernel_ridge.ridge import StreamedRidge, can_be_left_out
 
 log = logging.getLogger(__name__)
 
+_MAX_PARTS = 16
+"""Number of parts at most: constants that they compute with are in no checkpoint, and one from elsewhere names them."""
+
 
 class ClosedForm(nn.Module):
     """A classifier without gradients: fixed features, a ridge regression on each family of them, and their mean.
@@ -59,8 +62,8 @@ class ClosedForm(nn.Module):
             raise ValueError(f"fit_on={fit_on!r}: expected train or train_and_validation")
         if min_network_series < 0:
             raise ValueError(f"min_network_series={min_network_series}: expected at least 0")
-        if not parts:
-            raise ValueError("parts={}: expected at least one")
+        if not 0 < len(parts) <= _MAX_PARTS:
+            raise ValueError(f"parts={sorted(parts)}: expected 1 to {_MAX_PARTS}")
         self.fit_on = fit_on
         self.min_network_series = min_network_series
         self.num_classes = num_classes

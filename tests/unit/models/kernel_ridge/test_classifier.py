@@ -227,7 +227,7 @@ def test_a_part_without_features_of_so_short_series_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"fit_on": "test"}, "fit_on='test'"), ({"parts": {}}, "at least one")]
+    ("options", "message"), [({"fit_on": "test"}, "fit_on='test'"), ({"parts": {}}, r"parts=\[\]: expected 1 to 16")]
 )
 def test_options_that_cannot_work_are_named(options, message):
     with pytest.raises(ValueError, match=message):
