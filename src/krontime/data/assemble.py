@@ -18,6 +18,9 @@ from krontime.data.series import UNKNOWN_LABEL, SeriesData, chunks
 from krontime.data.values_file import ValuesFile
 from krontime.errors import UserError
 
+NO_LABELS = ("", "nan", "NaN", "NaT", "<NA>")
+"""What NumPy and pandas write for a label that is missing; NA and None, which are names too, are classes."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -81,8 +84,9 @@ def label_texts(y: np.ndarray) -> np.ndarray:
             texts = np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
         except UnicodeDecodeError as error:
             raise UserError(f"labels such as {error.object!r} are bytes that are no UTF-8: expected text") from error
-        if (empty := np.flatnonzero(texts == "")).size:
-            raise UserError(f"the label of {_these(empty)} is missing")
+        if (empty := np.flatnonzero(np.isin(texts, NO_LABELS))).size:
+            shown = f" ({texts[empty[0]]})" if texts[empty[0]] else ""
+            raise UserError(f"the label of {_these(empty)} is missing{shown}")
         return composed(texts)
     if y.dtype.kind == "f":
         if (missing := np.flatnonzero(np.isnan(y))).size:

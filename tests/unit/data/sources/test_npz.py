@@ -175,6 +175,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "label negative": (equal_length(y=np.array([0, 1, 0, -1, 0, 1])), "y=-1 of series 3"),
     "label of no class": (equal_length(y=np.array(["rest", "move", "rest", "mvoe", "rest", "move"])), "mvoe"),
     "label missing": (equal_length(y=np.array([0, 1, np.nan, 1, 0, 1])), "label of series 2 is missing"),
+    "label nan as text": (
+        equal_length(y=np.array(["a", "b", "nan", "b", "a", "b"]), classes=None),
+        r"label of series 2 is missing \(nan\)",
+    ),
     "label empty": (equal_length(y=np.array(["a", "b", "", "b", "a", "b"]), classes=None), "series 2 is missing"),
     "label not whole": (
         equal_length(y=np.array([0, 1, 0.5, 1, 0, 1])),
