@@ -87,10 +87,30 @@ class KronTimeClassifier(BaseClassifier):
     def _preprocess_collection(self, X: Any, store_metadata: bool = True) -> Any:
         """Take what scikit-learn calls array-like beside aeon's own types."""
         is_first = store_metadata and not self.metadata_
+        self._check_names(X, is_first)
         X = _collection(X)
         if is_first:
             self.n_features_in_ = X.shape[-1] if not isinstance(X, list) else max(len(np.atleast_2d(x)[0]) for x in X)
         return super()._preprocess_collection(X, store_metadata)
+
+    def _check_names(self, X: Any, is_first: bool) -> None:
+        """Keep the names of a table's columns, or compare them with those of the fit, as scikit-learn does.
+
+        Raises:
+            ValueError: the columns have other names, or another order.
+        """
+        names = X.columns.to_numpy() if isinstance(X, pd.DataFrame) else None
+        if names is not None and not all(isinstance(name, str) for name in names):
+            names = None
+        if is_first:
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+            return
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and not np.array_equal(names, fitted):
+            how = "must be in the same order as they were" if sorted(names) == sorted(fitted) else "should match those"
+            raise ValueError(f"Feature names {how} in fit, as {', '.join(fitted[:5])}: X has {', '.join(names[:5])}")
 
     def _check_y(self, y: Any, n_cases: int, *args: Any, **kwargs: Any) -> np.ndarray:
         """Take any 1-D array-like of classes."""

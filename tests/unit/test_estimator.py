@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -95,6 +96,17 @@ def test_what_a_masked_array_masks_is_missing(fitted):
         assert np.array_equal(model.predict_proba(given), expected)
     with pytest.raises(ValueError, match="y is masked at 1 of its places"):
         classifier().fit(X, np.ma.masked_array(y, [True, False, False, False]))
+
+
+def test_tables_have_their_columns_in_the_order_of_the_fit():
+    X, y = labelled(12)
+    table = pd.DataFrame(X[:, 0]).add_prefix("t")
+    fitted = classifier().fit(table, y)
+    assert np.array_equal(fitted.predict_proba(table), fitted.predict_proba(X))
+    with pytest.raises(ValueError, match="must be in the same order as they were in fit, as t0, t1"):
+        fitted.predict(table[table.columns[::-1]])
+    with pytest.raises(ValueError, match=r"should match those in fit, as t0, t1, .*: X has x0, x1"):
+        fitted.predict(pd.DataFrame(X[:, 0]).add_prefix("x"))
 
 
 def test_unequal_lengths_and_gaps_are_trained_on_and_classified():
