@@ -163,6 +163,12 @@ class _About:
             self.problems.append(f"{name}: {error}")
             return
         stored, numbers, scale, ratio, rate = _prepared(recording, prepare, out.dtype)
+        if out.dtype not in (None, stored.dtype):
+            self.problems.append(
+                f"{name}: its values are stored as {stored.dtype}, those of {self.names[0]} as {out.dtype}; expected "
+                "one of both (data.prepare.resample_hz=HZ, at the rate that they have, makes float32 of all)"
+            )
+            return
         if np.isinf(numbers).any():
             self.problems.append(f"{name}: it holds infinite values (or larger than float32 can hold)")
             return

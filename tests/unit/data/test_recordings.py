@@ -95,6 +95,8 @@ def test_every_problem_is_named(tmp_path):
         stored(some(label=None, spans=numbers), tmp_path)
     with pytest.raises(UserError, match="there is no recording"):
         stored([], tmp_path)
+    with pytest.raises(UserError, match=r"r1: its values are stored as float32, those of r0 as int16; expected one"):
+        stored([some(np.int16)[0], some()[1]], tmp_path)
 
 
 @pytest.mark.parametrize("limit", ["RELEASED_BYTES", "MAPPED_BYTES"])
