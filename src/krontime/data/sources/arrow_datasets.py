@@ -172,7 +172,7 @@ class ArrowDatasetSource(RecordingFiles):
             name=f"{file.parent.name}/{file.stem} row {number}",
             values=values,
             label=None if label is None else str(label),
-            group=None if group is None else str(group),
+            group=None if group is None else str(group).strip(),
             sampling_rate_hz=rate,
         )
 

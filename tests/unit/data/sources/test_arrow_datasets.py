@@ -34,7 +34,7 @@ def save(folder: Path, features: dict[str, Any], **columns: Any) -> Path:
 
 def test_lists_of_unequal_length_with_named_classes(tmp_path):
     rows = [[1.0, 2.0, 3.0], [4.0, 5.0], [6.0, 7.0, 8.0, 9.0], [1.5, 2.5]]
-    given = {"id": [7, 8, 9, 10], "x": pa.array(rows, pa.list_(pa.float32())), "who": ["ann", "bob", "ann", "bob"]}
+    given = {"id": [7, 8, 9, 10], "x": pa.array(rows, pa.list_(pa.float32())), "who": ["ann", "bob", "ann ", "bob"]}
     save(tmp_path / "set/train", CLASSES, **given, label=[1, 0, 1, 0])
     save(tmp_path / "set/test", CLASSES, **{**given, "who": ["eve"] * 4}, label=[0, 1, 1, 0])
     source = ArrowDatasetSource(
