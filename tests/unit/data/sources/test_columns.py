@@ -273,6 +273,12 @@ def test_what_a_decimal_comma_makes_ambiguous_is_refused(tmp_path, text, options
         source(tmp_path, text, decimal=",", **options).load()
 
 
+def test_labels_too_large_for_a_fraction_stay_as_they_are_written(tmp_path):
+    rows = [f"{2**53 + i % 2}.0,1,2\n" for i in range(4)]
+    with pytest.raises(UserError, match=r"labels '9007199254740992.0' and '9007199254740993.0' are the same number"):
+        source(tmp_path, "label,a,b\n" + "".join(rows)).load()
+
+
 def test_row_names_without_a_name_are_told(tmp_path):
     text = frame().to_csv(index=True).split(",", 1)[1]  # as R's write.table does
     with pytest.raises(UserError, match="row names have no name themselves"):
