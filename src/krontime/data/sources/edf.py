@@ -57,6 +57,8 @@ class EdfSource(RecordingFiles):
             if self.channels is not None:
                 if strangers := [name for name in self.channels if name not in names]:
                     raise UserError(f"{file}: it has no signal {strangers[0]!r}; expected some of {', '.join(names)}")
+                if twice := [name for name in self.channels if names.count(name) > 1]:
+                    raise UserError(f"{file}: {names.count(twice[0])} signals are called {twice[0]!r}; expected one")
                 chosen = [names.index(name) for name in self.channels]
             rates = {reader.getSampleFrequency(number) for number in chosen}
             if len(rates) != 1:
@@ -81,10 +83,11 @@ class EdfSource(RecordingFiles):
 
     def _spans(self, reader: Any, rate: float) -> list[Span]:
         """Annotations; one without a duration holds for one point."""
+        onsets, durations, texts = reader.readAnnotations()
         return [
-            Span(round(onset * rate), max(round((onset + max(duration, 0)) * rate), round(onset * rate) + 1), str(text))
-            for onset, duration, text in zip(*reader.readAnnotations(), strict=True)
-            if str(text) not in self.ignore and onset >= 0
+            Span(round(onset * rate), max(round((onset + max(duration, 0)) * rate), round(onset * rate) + 1), text)
+            for onset, duration, text in zip(onsets, durations, map(str.strip, map(str, texts)), strict=True)
+            if text not in self.ignore and onset >= 0
         ]
 
 

@@ -100,8 +100,8 @@ def test_edf_files_keep_their_width_and_annotations(tmp_path):
                 pyedflib.highlevel.make_signal_header(label, sample_frequency=100, physical_min=-200, physical_max=200),
             )
         writer.writeSamples(signals)
-        for onset, text in ((0.0, "wake"), (4.0, "sleep"), (9.5, "Lights off")):
-            writer.writeAnnotation(onset, 4.0 if text != "Lights off" else -1, text)
+        for onset, text in ((0.0, "wake"), (4.0, "sleep"), (9.5, "Lights off ")):
+            writer.writeAnnotation(onset, 4.0 if text != "Lights off " else -1, text)
         writer.close()
         written[name] = signals
     data = load(EdfSource(str(tmp_path / "*.edf"), ignore=["Lights off"]), tmp_path)
@@ -113,6 +113,12 @@ def test_edf_files_keep_their_width_and_annotations(tmp_path):
     np.testing.assert_allclose(one.stretch(0)[0], written["a"][1], atol=400 / 65_535)
     with pytest.raises(UserError, match="it has no signal 'EEG Cz'; expected some of EEG C3, EEG C4"):
         load(EdfSource(str(tmp_path / "*.edf"), channels=["EEG Cz"]), tmp_path)
+    with pyedflib.EdfWriter(str(tmp_path / "two.EDF"), 2) as writer:
+        for channel in range(2):
+            writer.setSignalHeader(channel, pyedflib.highlevel.make_signal_header("EEG", sample_frequency=100))
+        writer.writeSamples(rng.uniform(-100, 100, (2, 100)))
+    with pytest.raises(UserError, match="2 signals are called 'EEG'; expected one"):
+        load(EdfSource(str(tmp_path / "two.EDF"), channels=["EEG"]), tmp_path)
     (tmp_path / "c.edf").write_bytes(b"no EDF")
     with pytest.raises(UserError, match=r"c.edf: cannot be read as EDF"):
         load(EdfSource(str(tmp_path / "*.edf")), tmp_path)
