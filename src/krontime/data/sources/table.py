@@ -268,7 +268,7 @@ def whole_spelled(labels: list[str]) -> list[str]:
     if not given or not all(is_number(label) and re.search(r"[.eE]", label) for label in given):
         return labels
     values = {label: float(label) for label in set(given)}
-    if any(not abs(value) <= 2**53 or value != int(value) for value in values.values()):  # of more, several are alike
+    if any(not abs(value) < 2**53 or value != int(value) for value in values.values()):  # of more, several are alike
         return labels
     return [str(int(values[label])) if label else label for label in labels]
 
