@@ -1,7 +1,7 @@
 """Series of equal length in one large NumPy array, which need not fit in memory: a folder with `X.npy` and `y.npy`.
 
-`X (n, channels, points)` or `(n, points)` of any real or integer type, `y (n,)` labels; optional `split (n,)`, 0 train
-and 1 test, and `group (n,)`. None holds Python objects.
+`X (n, channels, points)` or `(n, points)` of any real or integer type, or `(n, points, channels)` where `layout` says
+so; `y (n,)` labels; optional `split (n,)`, 0 train and 1 test, and `group (n,)`. None holds Python objects.
 
 Shape letters: n series, C channels, L time points.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from krontime.data.assemble import label_texts, several_labels
 from krontime.data.recordings import Recording
 from krontime.data.series import Pages, SeriesData
+from krontime.data.sources.arrays import Layout, channels_first
 from krontime.data.sources.files import file_identity
 from krontime.errors import UserError
 
@@ -29,6 +30,7 @@ class StackedSource:
         scale: number that integers are multiplied by.
         sampling_rate_hz: points per second, where known.
         group_name: what a group is, for the record.
+        layout: which axis has the channels; see `NpzSource`.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class StackedSource:
         scale: float = 1.0,
         sampling_rate_hz: float | None = None,
         group_name: str = "group",
+        layout: Layout | None = None,
     ) -> None:
         self.path = Path(path).expanduser()
         self.scale = scale
         self.sampling_rate_hz = sampling_rate_hz
         self.group_name = group_name
+        self.layout = layout
 
     def describe(self) -> dict[str, Any]:
         """Identity of the files; raises `UserError` where one is missing."""
@@ -55,6 +59,7 @@ class StackedSource:
             "scale": self.scale,
             "sampling_rate_hz": self.sampling_rate_hz,
             "group_name": self.group_name,
+            **({} if self.layout is None else {"layout": self.layout}),
         }
 
     def test_series(self, data: SeriesData) -> None:
@@ -78,6 +83,10 @@ class StackedSource:
             problems.append(f"X.npy has shape {X.shape}, type {X.dtype}: expected numbers (series, channels, points)")
         if "split" in arrays and not np.isin(arrays["split"], (0, 1)).all():
             problems.append("split.npy holds other values than 0 (train) and 1 (test)")
+        try:
+            series = channels_first(X, self.layout, "data.source.layout")
+        except ValueError as error:
+            problems.append(f"X.npy {error}")
         if problems:
             raise UserError(f"{self.path}: {problem}" for problem in problems)
         labels = label_texts(np.asarray(arrays["y"]))
@@ -85,7 +94,7 @@ class StackedSource:
         groups = label_texts(np.asarray(arrays["group"])) if "group" in arrays else None
         pages = Pages()
         for number in range(len(X)):
-            values = np.atleast_2d(X[number])
+            values = series[number]
             pages.read(X, values.nbytes)
             yield Recording(
                 name=str(number),

@@ -253,6 +253,11 @@ def test_a_large_array_is_stored_series_by_series(tmp_path):
     batch = SeriesDataset(data).__getitems__([3, 7])
     np.testing.assert_allclose(batch.x.numpy(), X[[3, 7]] * 0.01, rtol=1e-6)
     np.testing.assert_array_equal(batch.x[0].numpy(), data.series(3))
+    np.save(tmp_path / "X.npy", X.transpose(0, 2, 1))
+    with pytest.raises(UserError, match=r"X.npy has shape \(12, 30, 2\): .* data.source.layout=channels_last"):
+        load(StackedSource(str(tmp_path), scale=0.01), tmp_path)
+    last = load(StackedSource(str(tmp_path), scale=0.01, layout="channels_last"), tmp_path)
+    np.testing.assert_array_equal(last.values, data.values)
     np.save(tmp_path / "y.npy", y[:5])
     with pytest.raises(UserError, match=r"y.npy has shape \(5,\): expected \(12,\)"):
         load(StackedSource(str(tmp_path)), tmp_path)
