@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ BLOCK_FRAMES = 1 << 16
 
 CHECKED_BYTES = 1 << 24
 """Decoded bytes of a file after which the memory left is asked for, which takes as long as decoding a block."""
+
+UNKNOWN_BYTES = 0x7FFF0000
+"""At least what a program declares that writes to a pipe, before it knows how much comes."""
 
 MAX_EXAMPLES = 3
 
@@ -223,6 +227,7 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
     num_bytes = checked_bytes = 0
     try:
         with soundfile.SoundFile(path) as file:
+            _refuse_cut(file.extra_info)
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 num_bytes += block.nbytes
                 if num_bytes >= checked_bytes + CHECKED_BYTES:
@@ -235,3 +240,21 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
     if not blocks:
         raise ValueError("it has no time points")
     return Recording(np.ascontiguousarray(np.concatenate(blocks).T), rate)
+
+
+def _refuse_cut(noted: str) -> None:
+    """Refuse a file that ends before its header says, which libsndfile notes and reads as far as it goes.
+
+    The header of the whole file and that of its samples are too large by one and the same number then; other wrong
+    headers, as some programs write, are let be.
+
+    Raises:
+        ValueError: it was cut short.
+    """
+    wrong = r"^{} *: (\d+) \(should be (\d+)\)"
+    whole, samples = (re.search(wrong.format(name), noted, re.MULTILINE) for name in ("RIFF", "data"))
+    if whole is None or samples is None:
+        return
+    declared, held = int(samples[1]), int(samples[2])
+    if int(whole[1]) - int(whole[2]) == declared - held > 0 and declared < UNKNOWN_BYTES:
+        raise ValueError(f"its header declares {declared:,} bytes of samples, and {held:,} follow: it was cut short")

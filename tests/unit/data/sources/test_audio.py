@@ -111,6 +111,16 @@ def test_a_header_that_declares_hours_takes_nothing(tmp_path):
     assert AudioSource(str(tmp_path)).load().lengths.tolist() == [3, 3]
 
 
+def test_a_recording_that_was_cut_short_is_refused_or_left_out(tmp_path):
+    for label in "abc":
+        write(tmp_path / label / "x.wav", [[1] * 100])
+    cut = tmp_path / "c" / "x.wav"
+    cut.write_bytes(cut.read_bytes()[:-80])
+    with pytest.raises(UserError, match=r"c/x.wav: its header declares 200 bytes of samples, and 120 follow"):
+        AudioSource(str(tmp_path)).load()
+    assert len(AudioSource(str(tmp_path), on_error="skip").load()) == 2
+
+
 def test_a_recording_that_does_not_fit_in_memory_is_told(tmp_path, monkeypatch):
     write(tmp_path / "x.wav", [[1] * 100])
     monkeypatch.setattr(audio, "BLOCK_FRAMES", 7)
