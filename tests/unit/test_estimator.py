@@ -1,9 +1,11 @@
 """The Python API: the command's numbers, the inputs that a notebook has, and what aeon and scikit-learn check."""
 
+import io
 import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,8 @@ def test_the_numbers_are_those_of_the_command(fitted, compose, tmp_path):
 def test_a_pickled_classifier_gives_the_same_numbers(fitted):
     X, _ = labelled(6)
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
+    with zipfile.ZipFile(io.BytesIO(fitted.models_[0].__getstate__()["bundle"])) as bundle:
+        assert {file.date_time for file in bundle.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # the same bytes at any time
 
 
 def test_every_form_of_input_is_classified_alike(fitted):

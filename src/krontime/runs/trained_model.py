@@ -114,7 +114,7 @@ class TrainedModel:
             bundle.write_bundle(self.run, self.record.published(), "", written)
             with zipfile.ZipFile(packed, "w") as archive:
                 for path in sorted(written.iterdir()):
-                    archive.write(path, path.name)
+                    archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())  # without the time, always alike
             return {"bundle": packed.getvalue()}
 
     def __setstate__(self, state: dict[str, bytes]) -> None:
