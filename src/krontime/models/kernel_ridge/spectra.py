@@ -149,22 +149,21 @@ def _course(views: Tensor, num_windows: Tensor) -> list[Tensor]:
     flat = views.flatten(0, 1)
     lengths = num_windows.repeat_interleave(num_views)
     seen = torch.arange(num_columns, device=views.device) < lengths[:, None]
+    count = lengths.clamp(min=1)
     features = []
     for level in range(_DEPTH):
-        values, inside = interval_points(flat, seen, lengths.clamp(min=1), level)
+        values, inside = interval_points(flat, seen, count, level)
         features.append(values.sum(dim=-1) / inside.sum(dim=-1).clamp(min=1))
-    mean = features[0]
-    deviation = torch.where(seen, flat - mean, 0.0)
-    features.append((deviation.square().sum(dim=-1, keepdim=True) / lengths.clamp(min=1)[:, None]).sqrt())
+    deviation = torch.where(seen, flat - features[0], 0.0)  # from the mean of the whole
+    features.append((deviation.square().sum(dim=-1, keepdim=True) / count[:, None]).sqrt())
     features.append(interval_quantiles(torch.where(seen, flat, 0.0), seen, _NUM_QUANTILES))
     return [feature.reshape(num_rows, -1) for feature in features]
 
 
 def _covariances(views: Tensor, num_windows: Tensor) -> Tensor:
     """Return the covariance of each two views over a series' windows; the arguments are those of `_course`."""
-    seen = torch.arange(views.shape[-1], device=views.device) < num_windows[:, None]
-    seen = seen[:, None]
     count = num_windows[:, None, None]
+    seen = torch.arange(views.shape[-1], device=views.device) < count
     mean = torch.where(seen, views, 0.0).sum(dim=-1, keepdim=True) / count
     deviation = torch.where(seen, views - mean, 0.0)
     covariance = deviation @ deviation.transpose(1, 2) / count
