@@ -1,4 +1,4 @@
-"""The command `tables`, from run folders to files, and committed results against what they were made from."""
+"""The command `tables`, from run folders to files."""
 
 import json
 import logging
@@ -6,111 +6,15 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from krontime import cli
-from krontime.commands.tables import tables
-from krontime.config.files import config_dir
-from krontime.config.identity import config_hash
 from krontime.errors import UserError
-from krontime.reports.blocks import fill_blocks
-from krontime.reports.folder import SOURCES, refresh
-from krontime.runs.predictions import Outcomes
-from krontime.runs.record import Record
 from krontime.runs.sweep import Job, Sweep
+from tests.unit.commands.outcomes import PLOTS, TEXTS, run, scores
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "docs" / "results"
-TEXTS = (".md", ".tex", ".csv")
-PLOTS = (".svg",)
-
-
-def run(*overrides: str) -> list[Path]:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("tables", list(overrides))
-    return tables(config)
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take longest; one test makes them."""
-    monkeypatch.setattr("krontime.reports.folder.plot_pareto", lambda comparison, folder: [])
-    monkeypatch.setattr("krontime.reports.folder.plot_critical_difference", lambda variants, scores, folder: "no plot")
-
-
-@pytest.fixture(scope="module")
-def finished_runs(tmp_path_factory, write_outcomes):
-    """Three models on three data sets with two seeds, and their predictions."""
-    folder = tmp_path_factory.mktemp("finished")
-    labels = np.array(["oven", "fridge"] * 50, dtype=object)
-    for data in ("A", "B", "C"):
-        for rank, model in enumerate(("krontime", "patchtst", "tcn")):
-            for seed in (0, 1):
-                right = (np.arange(100) * 7 + seed) % 100 < 90 - 10 * rank
-                record = finished(data=data, model=model, seed=seed, accuracy=float(right.mean()))
-                place = folder / data / model / f"seed{seed}-{record.config_hash}"
-                record.write(place / "record.json")
-                answers = np.where(right, labels, np.roll(labels, 1)).astype(object)
-                probability = np.where(answers == "oven", 0.75, 0.25)
-                write_outcomes(Outcomes(np.arange(100), labels, answers, "oven", probability), place)
-    return folder
-
-
-@pytest.fixture
-def runs(finished_runs, tmp_path):
-    """A folder of finished runs that a test may change."""
-    return shutil.copytree(finished_runs, tmp_path / "runs")
-
-
-DATA = {
-    "scaling": "per_series",
-    "prepare": {"crop_length": None, "crop_from": "start"},
-    "window": {"length": None, "stride": None},
-    "validation": {"method": "auto", "fold": 0, "max_train": None},
-}
-
-
-def finished(data: str, model: str, seed: int, accuracy: float, **changes) -> Record:
-    config = {"seed": seed, "data": {"name": data, **DATA}, "model": {"name": model, "_target_": "x", "depth": 2}}
-    config["callbacks"] = {"checkpoint": {"monitor": "val/accuracy"}}
-    config["paths"] = {"data": "/home/me/data"}
-    fields = {
-        "status": "completed",
-        "model": model,
-        "data": data,
-        "seed": seed,
-        "config": config,
-        "error": None,
-        "config_hash": config_hash(config),
-        "protocol": {
-            "data_sha256": "ab" * 32,
-            "split_method": "stratified",
-            "split_seed": seed,
-            "scaling": "per_series",
-            "num_train": 80,
-            "num_val": 20,
-            "num_test": 100,
-            "selection_metric": "val/accuracy",
-            "train_class_counts": {"oven": 40, "fridge": 40},
-        },
-        "metrics": {"val": {"accuracy": 0.9}, "test": scores(accuracy)},
-        "num_parameters": 1000,
-        "train_time_s": 12.5,
-        "peak_memory_bytes": 2**30,
-        "device": {"kind": "cpu", "name": "A Processor", "count": 1, "num_threads": 2, "platform": "Linux 6 x86_64"},
-        "versions": {"torch": "2.13.0"},
-        "git": None,
-        "started_at": "2026-01-02T03:04:05Z",
-        "finished_at": "2026-01-02T03:05:05Z",
-    }
-    return Record.model_validate_json(json.dumps(fields | changes))
-
-
-def scores(share: float) -> dict[str, float]:
-    """Of two classes of the same size with that share of each right, and with all ties or none."""
-    return {"accuracy": share, "balanced_accuracy": share, "macro_f1": share, "auroc": share}
 
 
 def edit(path: Path, *keys: str, value: object) -> None:
@@ -233,35 +137,6 @@ def test_what_is_superseded_says_so_and_why(no_plots, runs, tmp_path):
     run(f"refresh={folder}")
     for name in ("scores", "significance"):
         assert (folder / f"{name}.md").read_text().startswith("> **Superseded.** Other budgets.\n\n**")
-
-
-@pytest.mark.slow
-def test_an_edited_number_is_found(no_plots, runs, tmp_path):
-    results = tmp_path / "results"
-    run(f"records={runs}", f"output={results / 'first'}", "publish=true")
-    (results / "first" / "pareto_time.svg").write_bytes(b"a plot")
-    made = made_again(results)
-    assert stale(results, made) == ["first/pareto_time.svg"]  # it is not made
-    (results / "first" / "pareto_time.svg").unlink()
-    assert stale(results, made) == []
-    for name, old, new in (
-        ("scores.md", "0.900", "0.910"),
-        ("scores.tex", "0.800", "0.700"),
-        ("scores.csv", ",12.5,", ",2.5,"),
-        ("significance.md", "+0.100", "+0.200"),
-        ("significance.csv", "0.1,", "0.2,"),
-    ):
-        path = results / "first" / name
-        before = path.read_text()
-        path.write_text(before.replace(old, new, 1))
-        assert path.read_text() != before
-        assert stale(results, made) == [f"first/{name}"]
-        path.write_text(before)
-    records = results / "first" / "records" / "records.jsonl"
-    records.write_text(records.read_text().replace('"train_time_s": 12.5', '"train_time_s": 1.0', 1))
-    assert stale(results, made_again(results)) == ["first/scores.csv", "first/scores.md", "first/scores.tex"]
-    (made / "first" / "pareto_time.svg").write_bytes(b"a plot")
-    assert "first/pareto_time.svg" in stale(results, made)
 
 
 @pytest.mark.slow
@@ -405,54 +280,3 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         cli.main(["tables", "records=nowhere"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "krontime: nowhere: expected a folder with run folders in it\n"
-
-
-def made_again(results: Path) -> Path:
-    """A copy of folders of results in which everything generated is made again."""
-    made = results.with_name(f"{results.name}-again")
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(results, made)
-    refresh(made)
-    return made
-
-
-def stale(results: Path, made: Path, texts: tuple[str, ...] = TEXTS) -> list[str]:
-    """Files that are generated and not the same in both, byte for byte; of plots, those that are not in both."""
-    return sorted(
-        path.relative_to(made).as_posix()
-        for path in made.rglob("*")
-        if (path.suffix in PLOTS and not (results / path.relative_to(made)).is_file())
-        or (path.suffix in texts and _bytes(results / path.relative_to(made)) != path.read_bytes())
-    ) + sorted(
-        path.relative_to(results).as_posix()
-        for path in results.rglob("*")
-        if path.suffix in (*texts, *PLOTS) and not (made / path.relative_to(results)).is_file()
-    )
-
-
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
-COMMITTED = sorted({path.parent for name in SOURCES for path in RESULTS.rglob(name)})
-
-
-@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.relative_to(RESULTS).as_posix())
-@pytest.mark.slow
-def test_committed_tables_are_those_of_what_was_measured(folder, tmp_path):
-    """`make results` fixes what this finds; of texts, the pages alone are committed."""
-    results = tmp_path / "results"
-    copied = results / folder.relative_to(RESULTS)
-    shutil.copytree(folder, copied)
-    shutil.copy(RESULTS / "published.csv", results)
-    assert stale(results, made_again(results), texts=(".md",)) == []
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/benchmark.md"])
-def test_the_blocks_of_the_pages_are_the_committed_tables(page, tmp_path):
-    if not COMMITTED:
-        pytest.skip("no results are committed")
-    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("records"))
-    shutil.copy(ROOT / "README.md", tmp_path)
-    fill_blocks(tmp_path / page)
-    assert (tmp_path / page).read_bytes() == (ROOT / page).read_bytes()
