@@ -11,8 +11,16 @@ from krontime.data.sources.files import library_of
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.errors import UserError
 
-MISSING = {"16": -(2**15), "80": -(2**7), "212": -(2**11), "310": -(2**9), "311": -(2**9)}
-"""What stands for a missing value in formats of at most 16 bits."""
+MISSING = {
+    **dict.fromkeys(("16", "61", "160", "516"), -(2**15)),
+    **dict.fromkeys(("80", "508"), -(2**7)),
+    **dict.fromkeys(("310", "311"), -(2**9)),
+    "212": -(2**11),
+}
+"""What stands for a missing value in formats of at most 16 bits, which are stored as they are."""
+
+WIDE = ("8", "24", "32", "524")
+"""Formats of more, of which the library makes physical values, with NaN where one is missing."""
 
 CODE = -(2**15)
 """What is stored for it."""
@@ -61,24 +69,25 @@ class WfdbSource(RecordingFiles):
         wfdb = library_of("wfdb", "wfdb", needed_by="data=wfdb")
         name = str(file.with_suffix(""))
         try:
-            is_mixed = _is_mixed(wfdb.rdheader(name, rd_segments=True))
-            res = 32 if is_mixed else 16
-            record = wfdb.rdrecord(name, physical=is_mixed, return_res=res, channel_names=self.channels)
-            if record.d_signal is None and record.p_signal is None:
+            is_physical, has_frames = _how(wfdb.rdheader(name, rd_segments=True))
+            record = wfdb.rdrecord(
+                name,
+                physical=is_physical,
+                return_res=64 if is_physical else 16,
+                smooth_frames=not has_frames,
+                channel_names=self.channels,
+            )
+            if not record.n_sig:
                 raise ValueError("it has no signals" if not self.channels else f"it has no {', '.join(self.channels)}")
             noted = wfdb.rdann(name, self.annotator) if self._has_annotations(file) else None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except Exception as error:  # of any kind, bare ones too
             raise UserError(f"{file}: cannot be read as a WFDB record ({error})") from error
         spans = [] if noted is None else self._spans(noted, record)
         names = tuple(record.sig_name) if len(set(record.sig_name)) == len(record.sig_name) else None
-        if is_mixed:
-            values = np.ascontiguousarray(record.p_signal.T, dtype=np.float32)
+        if is_physical:
+            values = _means_of_frames(record) if has_frames else np.ascontiguousarray(record.p_signal.T)
             yield Recording(file.stem, values, spans, sampling_rate_hz=float(record.fs), channels=names)
             return
-        if strange := sorted(set(record.fmt) - set(MISSING)):
-            raise UserError(
-                f"{file}: its signals are in format {', '.join(strange)}; expected one of {', '.join(MISSING)}"
-            )
         values = np.ascontiguousarray(record.d_signal.T, dtype=np.int16)
         for channel, kind in zip(values, record.fmt, strict=True):
             channel[channel == MISSING[kind]] = CODE
@@ -114,15 +123,35 @@ class WfdbSource(RecordingFiles):
         return [Span(start, stop, label) for (start, label), stop in zip(rhythms, ends, strict=True)]
 
 
-def _is_mixed(header: Any) -> bool:
-    """Whether a record is of segments that write their signals in several ways.
+def _how(header: Any) -> tuple[bool, bool]:
+    """Whether a record has to be read as physical values, and whether a signal has several samples in a frame.
+
+    The former where a signal is of more than 16 bits, has several samples in a frame (the library's own mean of them
+    takes the code of a missing one for a number), or segments write their signals in several ways.
 
     Raises:
-        ValueError: they are in several units.
+        ValueError: a format is not known, or segments are in several units.
     """
-    segments = [one for one in getattr(header, "segments", ()) if one is not None and one.sig_name and one.sig_len]
-    units = {pair for one in segments for pair in zip(one.sig_name, one.units, strict=True)}
-    if len({name for name, _ in units}) < len(units):
+    parts = [header] if not hasattr(header, "segments") else header.segments
+    parts = [one for one in parts if one is not None and one.sig_name and one.sig_len != 0]
+    formats = {kind for one in parts for kind in one.fmt}
+    if strange := sorted(formats.difference(MISSING, WIDE)):
+        known = ", ".join(sorted((*MISSING, *WIDE), key=int))
+        raise ValueError(f"its signals are in format {', '.join(strange)}; expected one of {known}")
+    units = {pair for one in parts for pair in zip(one.sig_name, one.units, strict=True)}
+    if hasattr(header, "segments") and len({name for name, _ in units}) < len(units):
         raise ValueError(f"its segments have several units, {', '.join(sorted({unit for _, unit in units}))}")
-    ways = {(*one.sig_name, *one.fmt, *one.adc_gain, *one.baseline) for one in segments}
-    return len(ways) > 1
+    ways = {(*one.sig_name, *one.fmt, *one.adc_gain, *one.baseline) for one in parts}
+    has_frames = any(count > 1 for one in parts for count in one.samps_per_frame)
+    return has_frames or len(ways) > 1 or not formats.isdisjoint(WIDE), has_frames
+
+
+def _means_of_frames(record: Any) -> np.ndarray:
+    """The signals `(C, L)` of a record, a point for each frame: the mean of its samples that are there."""
+    values = np.full((record.n_sig, record.sig_len), np.nan)
+    for channel, samples in enumerate(record.e_p_signal):
+        frames = samples.reshape(record.sig_len, -1)
+        is_there = ~np.isnan(frames)
+        counts = is_there.sum(axis=1)
+        np.divide(np.where(is_there, frames, 0.0).sum(axis=1), counts, out=values[channel], where=counts > 0)
+    return values
