@@ -87,7 +87,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         elif not checks and options.get(key) is None:
             problems.add(key, None, "the folder of a run" if key == "run" else "the name of a new folder")
     chosen, series = options.get("format", "bundle"), options.get("series", 32)
-    if chosen not in _FORMATS:
+    if not isinstance(chosen, str) or chosen not in _FORMATS:
         problems.add("format", chosen, f"one of {', '.join(_FORMATS)}")
     elif missing := [it for name in _FORMATS[chosen] for it in files.missing_packages(name)]:
         problems.add("format", chosen, f"bundle or torch, or {', '.join(missing)} (pip install 'krontime[onnx]')")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ from krontime.commands.export import export
 from krontime.errors import UserError
 from krontime.models.kernel_ridge.mixture import NetworkMixing
 from krontime.runs import load, run
-from krontime.runs.exported import files, latency, latency_cell
+from krontime.runs.exported import files, formats, latency, latency_cell
 from tests.cli.run.small import CLOSED_FORM
 
 pytest.importorskip("onnxruntime")
@@ -102,6 +103,8 @@ def test_series_that_do_not_fit_are_refused(folder: Path, predict: ModuleType) -
         model.predict([np.zeros((2, 9)), np.zeros((3, 9))])
     with pytest.raises(ValueError, match="has 51 points: expected 1 to 50"):
         model.predict(np.zeros((1, 2, 51)))
+    with pytest.raises(ValueError, match="series 0 has no value"):
+        model.predict(np.full((1, 2, 20), np.nan))
 
 
 def test_predictions_are_printed(
@@ -167,15 +170,24 @@ def test_a_check_generates_series_where_the_data_are_gone(folder: Path, capsys: 
     assert "generated series, since the run's data can't be read" in capsys.readouterr().out
 
 
-def test_a_check_sees_another_graph(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from krontime.runs.exported import formats
+def test_a_program_of_series_shorter_than_what_others_are_padded_to(folder: Path, tmp_path: Path) -> None:
+    trained = load.load_run(folder / "run")
+    short = trained._replace(spec=replace(trained.spec, length=10, min_length=10))
+    formats.write(short, ["torch"], tmp_path)
+    x = np.random.default_rng(0).standard_normal((3, 2, 10)).astype(np.float32)
+    np.testing.assert_allclose(formats.loaded("torch", tmp_path)(x), formats.of_run(short)(x), atol=1e-6)
 
+
+def test_a_check_sees_another_graph(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shifted(name: str, folder: Path) -> formats.Predict:
         del name, folder
         return lambda x: np.tile(np.float32([0.5, 0.5]), (len(x), 1))
 
     monkeypatch.setattr(formats, "loaded", shifted)
     with pytest.raises(UserError, match=r"format=onnx: its probabilities differ by .* expected at most 0\.0001"):
+        checked(folder / "all")
+    monkeypatch.setattr(formats, "loaded", lambda *_: lambda x: np.full((len(x), 2), np.nan, np.float32))
+    with pytest.raises(UserError, match="format=onnx: its probabilities differ by nan"):
         checked(folder / "all")
     with pytest.raises(UserError, match="format=torch: its probabilities differ"):
         export(OmegaConf.create({"run": str(folder / "run"), "output": str(tmp_path / "new"), "format": "torch"}))
@@ -200,6 +212,8 @@ def test_options_that_cannot_work_are_refused_at_once(folder: Path, monkeypatch:
     with pytest.raises(UserError) as refused:
         export(OmegaConf.create(given))
     assert [problem.partition("=")[0] for problem in refused.value.problems] == ["run", "output", "format", "series"]
+    with pytest.raises(UserError, match="expected one of bundle, onnx, torch, all"):
+        export(OmegaConf.create({**given, "format": ["onnx"]}))
     with pytest.raises(UserError, match="null where check=FOLDER"):
         export(OmegaConf.create({"check": str(folder / "all"), "run": "x"}))
     monkeypatch.setattr(files, "find_spec", lambda _: None)

@@ -27,7 +27,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """A function from series `(B, C, L)` to probabilities `(B, K)`."""
 
 SHORTEST = 16
-"""Number of points that a graph is given at least: shorter series are padded, which changes no answer."""
+"""Number of points that a graph is given at least, or that of the longest training series where that is less: shorter
+series are padded, which changes no answer."""
 
 _OPSET = 18
 """Version of the ONNX operators: the exporter writes Fourier transforms as this version has them."""
@@ -90,11 +91,13 @@ def loaded(name: str, folder: Path, num_threads: int | None = None) -> Predict:
     """
     if name == "onnx":
         return predict.Classifier(folder / ONNX, num_threads or torch.get_num_threads()).probabilities
-    program = torch.export.load(folder / TORCH).module()
+    extra_files = {ABOUT: ""}
+    program = torch.export.load(folder / TORCH, extra_files=extra_files).module()
+    shortest = min(SHORTEST, json.loads(extra_files[ABOUT])["length"])
 
     def of(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return program(torch.from_numpy(predict.padded(x, SHORTEST))).numpy()
+            return program(torch.from_numpy(predict.padded(x, shortest))).numpy()
 
     return of
 

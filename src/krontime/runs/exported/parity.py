@@ -120,7 +120,7 @@ def compared(run: LoadedRun, names: list[str], folder: Path, series: Sample) -> 
         with progress(f"checking {name}", len(batches)) as step:
             for batch, wanted in zip(batches, expected, strict=True):
                 given = predict(batch)
-                difference = max(difference, float(np.abs(given - wanted).max()))
+                difference = float(np.maximum(difference, np.abs(given - wanted).max()))  # NaN stays
                 num_other += int((decide(given, prior) != decide(wanted, prior)).sum())
                 step()
         results.append(Parity(name, difference, num_other))

@@ -66,7 +66,7 @@ class Classifier:
             batch_size: series that are computed at once; memory grows with it.
 
         Raises:
-            ValueError: a series has other channels, or more points, than those of training.
+            ValueError: a series has other channels, or more points, than those of training, or no value.
         """
         series = [self._checked(number, values) for number, values in enumerate(X)]
         batches = (series[start : start + batch_size] for start in range(0, len(series), batch_size))
@@ -88,6 +88,8 @@ class Classifier:
             raise ValueError(f"series {number} has shape {series.shape}: expected {channels} channels of points")
         if not 1 <= series.shape[1] <= length:
             raise ValueError(f"series {number} has {series.shape[1]} points: expected 1 to {length}, as in training")
+        if np.isnan(series).all():
+            raise ValueError(f"series {number} has no value: expected one that is not NaN")
         return series
 
 
