@@ -129,15 +129,15 @@ def _check(options: Mapping[str, Any]) -> None:
         ):
             problems.add(key, values, "a list of different whole numbers of at least 1")
     names, models = list(options["variants"]), options["models"]
-    if models is not None and (not isinstance(models, list) or not models or not set(models) <= set(names)):
+    if models is not None and (not isinstance(models, list) or not models or not all(name in names for name in models)):
         problems.add("models", models, f"a list of {', '.join(names)}, or null for all")
     trainings, jobs = list(options["trainings"]), options["jobs"]
-    if jobs is not None and (not isinstance(jobs, list) or not set(jobs) <= set(trainings)):
+    if jobs is not None and (not isinstance(jobs, list) or not all(name in trainings for name in jobs)):
         problems.add("jobs", jobs, f"a list of {', '.join(trainings)}, or null for all")
     if options["reference"] is not None and options["reference"] not in names:
         problems.add("reference", options["reference"], f"one of {', '.join(names)}, or null")
     modes = options["modes"]
-    if not isinstance(modes, list) or not modes or not set(modes) <= set(MODES):
+    if not isinstance(modes, list) or not modes or not all(mode in MODES for mode in modes):
         problems.add("modes", modes, f"a list of {', '.join(MODES)}")
     for key, minimum in _WHOLE_NUMBERS.items():
         if options[key] is None and key in _MAY_BE_NULL:

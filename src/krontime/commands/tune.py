@@ -7,6 +7,7 @@ test split unread; who wants test scores trains the best config.
 import gc
 import logging
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -108,6 +109,11 @@ class Search:
     def _check(self, options: Mapping[str, Any]) -> None:
         problems = targets.target_problems({"search": options["search"]})
         problems += [] if problems else argument_problems({"search": options["search"]})
+        problems += [
+            f"search.{key}={value!r}: expected keys with values"
+            for key in ("sampler", "pruner", "space")
+            if not isinstance(value := self.options[key], Mapping) and (key, value) != ("pruner", None)
+        ]
         num_trials = self.options["num_trials"]
         if not isinstance(num_trials, int) or isinstance(num_trials, bool) or num_trials < 1:
             problems.append(f"search.num_trials={num_trials!r}: expected a whole number of at least 1")
@@ -272,7 +278,7 @@ class Search:
             + "".join(f"  {text}\n" for text in best.user_attrs["overrides"])
             + f"\n{experiment_yaml}\n"
             f"Folder  {self.folder}\n"
-            f"Next    krontime train --config-dir {self.folder} experiment={outcome.EXPERIMENT.stem}"
+            f"Next    krontime train --config-dir {shlex.quote(str(self.folder))} experiment={outcome.EXPERIMENT.stem}"
         )
         return best.value
 

@@ -29,8 +29,9 @@ def verify(config: DictConfig) -> Verification:
     problems = Problems()
     if not isinstance(options["run"], str | None):
         problems.add("run", options["run"], "the name of a run, or null")
-    if type(options["seed"]) is not int and options["seed"] is not None:
-        problems.add("seed", options["seed"], "a whole number, or null")
+    seed = options["seed"]
+    if seed is not None and (type(seed) is not int or seed < 0):
+        problems.add("seed", seed, "a whole number of at least 0, or null")
     problems.raise_if_any()
     runs, _ = collect([folder_of(options["table"])])
     chosen = _chosen(runs, options)
