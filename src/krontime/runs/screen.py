@@ -1,6 +1,5 @@
 """Writes the one screen of text that ends a run."""
 
-import re
 import shlex
 import textwrap
 from collections.abc import Mapping
@@ -93,9 +92,9 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     if record.status is Status.COMPLETED and record.protocol is not None and record.protocol.fitted_on is not None:
         _paragraph(screen, "Next", "compare: the classifier itself is not kept, so that it can't predict new files")
     elif record.status is Status.COMPLETED:
-        commands = [f"krontime predict {_override('run', run_dir)} input=FILE output=FILE"]
+        commands = [f"krontime predict {typed('run', run_dir)} input=FILE output=FILE"]
         if record.protocol is not None and record.protocol.num_test:
-            commands.insert(0, f"krontime evaluate {_override('run', run_dir)}")
+            commands.insert(0, f"krontime evaluate {typed('run', run_dir)}")
         for number, command in enumerate(commands):
             _line(screen, "" if number else "Next", command)
     else:
@@ -151,11 +150,9 @@ def format_bytes(num_bytes: int) -> str:
     return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
 
 
-def _override(key: str, path: Path) -> str:
-    """Format `key=path`, quoted for the shell and for Hydra where the path has letters that mean something to them."""
-    if re.fullmatch(r"[\w./:-]+", str(path)):
-        return f"{key}={path}"
-    return f"\"{key}='{path}'\""
+def typed(key: str, path: Path | str) -> str:
+    """Return `key=path` as it is typed in a shell."""
+    return shlex.quote(f"{key}={path}")
 
 
 def _line(screen: Text, head: str, text: str) -> None:

@@ -44,10 +44,13 @@ def resamples_of(*entries: RunGroup) -> set[int]:
 
 
 def test_groups(outcomes: Outcomes) -> np.ndarray | None:
-    """Of the test series; None where each is a group of its own, or all are one."""
-    if outcomes.groups is None or not 1 < len(np.unique(outcomes.groups)) < len(outcomes.groups):
-        return None
-    return outcomes.groups
+    """Of the test series; see `drawn_groups`."""
+    return drawn_groups(outcomes.groups)
+
+
+def drawn_groups(groups: np.ndarray | None) -> np.ndarray | None:
+    """The groups `(n,)` that are drawn; None where each series is a group of its own, or all are one."""
+    return None if groups is None or not 1 < len(np.unique(groups)) < len(groups) else groups
 
 
 def strata_of(outcomes: Outcomes, metric: str) -> np.ndarray:

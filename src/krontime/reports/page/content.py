@@ -17,6 +17,7 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.series_bootstrap import drawn_groups
 from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
 from krontime.runs.load import load_run
@@ -132,7 +133,10 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
     confusion, examples, groups = None, [], None
     if predictions is not None:
         truth, predicted = _codes(predictions)
-        groups = None if data is None or data.groups is None else data.groups[predictions.index]
+        groups = predictions.groups
+        if groups is None and data is not None and data.groups is not None:  # older runs kept none beside them
+            groups = data.groups[predictions.index]
+        groups = drawn_groups(groups)
         if tested is not None:
             intervals = score_intervals(truth, predicted, predictions.probabilities, groups)
         bins = reliability(truth, predicted, predictions.probabilities)
@@ -180,9 +184,9 @@ def archived_content(run: Stored, table: Path) -> RunContent:
             both = {outcomes.positive: second}
             probability = np.stack([both.get(name, 1 - second) for name in names], axis=1)
             bins = reliability(truth, predicted, probability)
-        intervals = score_intervals(truth, predicted, probability, outcomes.groups)
+        intervals = score_intervals(truth, predicted, probability, drawn_groups(outcomes.groups))
         confusion = confusion_counts(truth, predicted, len(names))
-    by_group = outcomes is not None and outcomes.groups is not None
+    by_group = outcomes is not None and drawn_groups(outcomes.groups) is not None
     return RunContent(
         run.folder, run.record, names, "test", by_group, intervals, bins, confusion, {}, [], [], None, None, table
     )
@@ -218,7 +222,8 @@ def score_intervals(
 ) -> dict[str, Interval]:
     """Intervals of accuracy, balanced accuracy and negative log-likelihood by bootstrap.
 
-    That of accuracy is Wilson's where single series are drawn, since a bootstrap of none wrong has no width.
+    That of accuracy is Wilson's where single series are drawn, and where all are right or all wrong, since a bootstrap
+    of these has no width.
 
     Args:
         truth: `(n,)` classes.
@@ -243,11 +248,13 @@ def score_intervals(
             recalls.append((of_class @ correct[truth == name]) / of_class.sum(axis=1))
     scores = {"accuracy": weight_Rn @ correct / total, "balanced_accuracy": np.nanmean(recalls, axis=0)}
     if probability is not None:
-        surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], 1e-12, 1))
+        smallest = np.finfo(np.float32).tiny  # as the score itself has it
+        surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], smallest, 1))
         scores["nll"] = weight_Rn @ surprise / total
     intervals = {name: Interval(*np.quantile(values, (0.025, 0.975)).tolist()) for name, values in scores.items()}
-    if groups is None:
-        wilson = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    if groups is None or correct.min() == correct.max():
+        right = round(correct.mean() * num_units)
+        wilson = binomtest(right, num_units).proportion_ci(method="wilson")
         intervals["accuracy"] = Interval(float(wilson.low), float(wilson.high))
     return intervals
 

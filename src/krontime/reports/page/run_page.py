@@ -12,6 +12,7 @@ from krontime.reports.page.content import RunContent
 from krontime.reports.page.decisions import decisions
 from krontime.reports.page.render import Code, Section, Table, write_page
 from krontime.runs.record import Record
+from krontime.runs.screen import typed
 
 MEANING = {
     "accuracy": "fraction of the series that are classified right",
@@ -193,12 +194,15 @@ def _reproduce(content: RunContent) -> Section:
     if content.table is None:
         load = f"import krontime\n\nmodel = krontime.load({str(content.folder)!r})\nmodel.predict_proba(X)"
         use = [
-            Code("Classify new series", f"krontime predict run={content.folder} input=NEW output=classes.csv"),
+            Code(
+                "Classify new series", f"krontime predict {typed('run', content.folder)} input=NEW output=classes.csv"
+            ),
             Code("In Python", load),
         ]
     else:
         job = f"{record.data}/{record.model}/seed{record.seed}-{record.config_hash}"
-        use = [Code("Train it again, and compare", f"krontime verify table={content.table} run={job}")]
+        verify = f"krontime verify {typed('table', content.table)} {typed('run', job)}"
+        use = [Code("Train it again, and compare", verify)]
     codes = [
         *use,
         Code("The whole config", yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True)),

@@ -10,6 +10,7 @@ from krontime.reports.comparison.intervals import Interval, intervals
 from krontime.reports.page import figures
 from krontime.reports.page.render import Code, Section, Table, write_page
 from krontime.runs.record import Record, Status
+from krontime.runs.screen import typed
 
 MAX_LINES = 6
 """Variants that the figure of all data sets can tell apart."""
@@ -162,9 +163,10 @@ def _notes(texts: Sequence[str]) -> Section:
 
 def _reproduce(comparison: Comparison, table: Path) -> Section:
     (example, *_) = (run.job for entry in comparison.entries for run in entry.runs)
+    of_run = f"{typed('table', table)} {typed('run', example)}"
     codes = [
-        Code("Train one of these runs again, and compare", f"krontime verify table={table} run={example}"),
-        Code("A page on one of them", f"krontime report table={table} run={example}"),
+        Code("Train one of these runs again, and compare", f"krontime verify {of_run}"),
+        Code("A page on one of them", f"krontime report {of_run}"),
     ]
     words = f"On {', '.join(sorted({_machine(record) for record in comparison.records}))}."
     return Section("Use it, and make it again", [words], code=codes)

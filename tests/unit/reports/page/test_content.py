@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
+from krontime.reports.comparison.series_bootstrap import drawn_groups
 from krontime.reports.page import content
 from krontime.reports.page.decisions import decided_for, decisions
 from krontime.runs.predictions import Predictions
@@ -41,6 +43,26 @@ def test_no_error_at_all_has_an_interval_with_a_width():
     low, high = content.score_intervals(truth, truth, probability, None)["accuracy"]
     assert low < 0.95
     assert high == pytest.approx(1.0)
+
+
+def test_groups_that_are_all_right_have_an_interval_with_the_width_of_so_few_groups():
+    truth, _, probability = scored(40)
+    interval = content.score_intervals(truth, truth, probability, np.arange(40) // 10)["accuracy"]
+    few = binomtest(4, 4).proportion_ci(method="wilson")
+    assert interval == (pytest.approx(few.low), pytest.approx(few.high))
+
+
+def test_the_interval_of_the_log_likelihood_holds_it_however_sure_a_model_is():
+    truth = np.array([0, 1] * 20)
+    probability = np.tile(np.array([[1.0, 1e-30]]), (40, 1))
+    nll = -np.log(probability[np.arange(40), truth]).mean()
+    interval = content.score_intervals(truth, np.zeros(40, int), probability, None)["nll"]
+    assert interval.low < nll < interval.high
+
+
+@pytest.mark.parametrize(("groups", "are_drawn"), [([0] * 6, False), (range(6), False), ([0, 0, 0, 1, 1, 2], True)])
+def test_one_group_of_all_series_and_groups_of_one_are_no_groups(groups, are_drawn):
+    assert (drawn_groups(np.array(groups)) is not None) == are_drawn
 
 
 def test_confusion_counts_every_series_once():
