@@ -60,6 +60,8 @@ def explain(config: DictConfig) -> Path:
             problems.add("target", options["target"], f"one of the classes {', '.join(names[:20])}, or null")
         if wrong := [place for place in chosen if place >= len(data)]:
             problems.add("series", wrong, f"positions from 0 to {len(data) - 1}, of the {len(data)} series of {given}")
+        elif empty := [place for place in chosen if np.isnan(data.series(place)).all()]:
+            problems.add("series", empty, f"positions of series that have a value; these of {given} have none")
         problems.raise_if_any()
         target = None if options["target"] is None else names.index(str(options["target"]))
         data = replace(data, recording_names=tuple(new.names) if names_matter else None)

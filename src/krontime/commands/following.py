@@ -21,7 +21,7 @@ from krontime.data.series import UNKNOWN_LABEL, SeriesData
 from krontime.data.sources.labelled import header_names
 from krontime.errors import Problems, UserError
 from krontime.runs import bundle
-from krontime.runs.decisions import Rules
+from krontime.runs.decisions import Rules, rule_problems
 from krontime.runs.load import LoadedRun
 from krontime.runs.predictions import Predictions
 from krontime.runs.signals import Stopping
@@ -48,6 +48,7 @@ def follow(options: Mapping[str, Any]) -> None:
     """
     problems = Problems()
     problems.lines += _option_problems(options)
+    problems.lines += rule_problems(options.get("coverage"), options.get("threshold") or {})
     run: LoadedRun | None = None
     with problems.collecting():
         run = bundle.load(folder_of(options["run"]))
@@ -115,14 +116,15 @@ def _classifier(
         ready = prepared(NewSeries(data, [str(options["input"])], {}), options, run)
         answer = probability(ready).numpy()
         index = np.array([window.number], np.int64)
-        return rules.applied(Predictions(index, [None], answer, run.spec.class_names, prior))
+        observed = np.array([not np.isnan(values).all()])
+        return rules.applied(Predictions(index, [None], answer, run.spec.class_names, prior, observed=observed))
 
     return classify
 
 
 def _row(window: Window, length: int, rate: float | None, predictions: Predictions) -> Row:
     """What is written of a window; no class, and no probabilities, where nothing of it was observed."""
-    is_seen = not np.isnan(window.values).all()
+    is_seen = predictions.observed is None or bool(predictions.observed[0])
     row: Row = {"index": window.number, "start": window.start, "stop": window.start + length}
     if rate:
         row |= {"start_s": window.start / rate, "stop_s": (window.start + length) / rate}

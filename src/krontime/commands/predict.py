@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import is_json, show
 from krontime.errors import Problems, UserError
-from krontime.runs.decisions import Rules
+from krontime.runs.decisions import Rules, rule_problems
 from krontime.runs.predictions import check_output, named, prediction_table, write_table
 from krontime.runs.recordings import gather, of_recordings, segment_table
 from krontime.training.predict import Scorer
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 BROKEN_FILES = 3
 """Exit code where files that can't be read were skipped."""
+
+_MAX_NAMED = 5
 
 
 def predict(config: DictConfig) -> Path | None:
@@ -45,6 +48,7 @@ def predict(config: DictConfig) -> Path | None:
     given, output = folder_of(options["input"]), folder_of(options["output"])
     problems = Problems()
     problems.lines += _option_problems(options)
+    problems.lines += rule_problems(options.get("coverage"), options.get("threshold") or {})
     if str(options["output"]) != STDOUT:
         problems.lines += _output_problems(output, given, force=options["force"])
     segments = folder_of(options["segments"]) if options.get("segments") is not None else None
@@ -61,11 +65,12 @@ def predict(config: DictConfig) -> Path | None:
         indices = np.arange(len(data))
         scorer = Scorer.of(run.config, options["accelerator"])
         probability = scorer.probabilities(run.module, data, indices)
+        observed = data.observed()
     if data.windows is not None:
         gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
         predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())
     else:
-        predictions = named(probability, data, indices, run.module.prior.cpu())
+        predictions = replace(named(probability, data, indices, run.module.prior.cpu()), observed=observed)
     if segments is not None:
         write_table(segment_table(data, gathered), segments)
     table = prediction_table(
@@ -75,6 +80,9 @@ def predict(config: DictConfig) -> Path | None:
     )
     for name, (reason, _) in new.broken.items():
         log.warning("%s: left out (%s)", name, reason)
+    if predictions.observed is not None and (empty := np.flatnonzero(~predictions.observed)).size:
+        shown = ", ".join(map(str, empty[:_MAX_NAMED]))
+        log.warning("%d series have no value and get no class (at index %s)", empty.size, shown)
     for sentence in rules.sentences():
         log.info("%s", sentence)
     what = "series" if data.windows is None else "recordings"
@@ -107,8 +115,6 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     problems = Problems()
     if options.get("on_error", "refuse") not in ("refuse", "skip"):
         problems.add("on_error", options["on_error"], "refuse or skip")
-    if options.get("follow", False) is not False:
-        problems.add("follow", options["follow"], "true or false")
     if (said := options.get("latency")) or any(value is not None for value in (options.get("window") or {}).values()):
         problems.add("latency" if said else "window", said or options["window"], "nothing without follow=true")
     if str(options["output"]) == STDOUT and is_json():

@@ -255,7 +255,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
     labels: np.ndarray | None = None
     if suffix == ".npz":
         values, offsets, num_channels, labels, own_rate, notes = _read_container(path, reading)
-        rate = own_rate or rate
+        rate = _rate(own_rate, reading, path)
     else:
         if suffix in audio.SUFFIXES:
             try:
@@ -264,7 +264,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
                 raise
             except ValueError as error:
                 raise UserError(f"{path}: {error}") from error
-            read, rate = Labelled([recording.values], None), float(recording.sampling_rate_hz)
+            read, rate = Labelled([recording.values], None), _rate(recording.sampling_rate_hz, reading, path)
         elif suffix == ".npy":
             read = _read_npy(path, reading.layout)
         elif suffix == ".ts":
@@ -290,6 +290,18 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
         header=header,
         notes=notes,
     )
+
+
+def _rate(stated: float | None, reading: Reading, path: Path) -> float | None:
+    """The sampling rate that a file states, else that which the user does.
+
+    Raises:
+        UserError: both do, and differ.
+    """
+    given = reading.sampling_rate_hz
+    if stated and given and abs(stated - given) > 1e-6 * stated:
+        raise UserError(f"sampling_rate_hz={given:g}: expected null, or the {stated:g} Hz that {path} states")
+    return float(stated) if stated else given
 
 
 def _read_container(

@@ -276,6 +276,12 @@ class SeriesData:
             return True
         return self.has_missing and any(bool(np.isnan(self.series(index)).any()) for index in indices)
 
+    def observed(self) -> np.ndarray:
+        """Return whether each series has any value, bool `(n,)`."""
+        if not self.has_missing:
+            return np.ones(len(self), bool)
+        return np.array([not np.isnan(self.series(index)).all() for index in range(len(self))], bool)
+
 
 def unscaled(stored: np.ndarray, scale: np.ndarray, missing_code: int | None) -> np.ndarray:
     """Stored integers `(..., C, L)` as the numbers that they stand for, float32; `scale` is `(..., C, 2)`."""

@@ -19,6 +19,8 @@ from krontime.runs.predictions import Predictions
 _ROUNDING = 1e-9
 """Largest rounding error of a sum of weights."""
 
+_ONE_OF_BOTH = "threshold.class: expected either threshold.recall or threshold.precision beside it"
+
 
 class ConformalSets(NamedTuple):
     """The rule for sets of classes that hold the true one for a stated fraction of series.
@@ -112,7 +114,7 @@ class Threshold(NamedTuple):
         if class_name not in held_out.class_names:
             raise UserError(f"threshold.class={class_name!r}: expected one of {', '.join(held_out.class_names[:20])}")
         if (recall is None) == (precision is None):
-            raise UserError("threshold.class: expected either threshold.recall or threshold.precision beside it")
+            raise UserError(_ONE_OF_BOTH)
         column = held_out.class_names.index(class_name)
         probability = held_out.probabilities[:, column]
         is_class = _truth(held_out) == column
@@ -161,24 +163,24 @@ class Rules(NamedTuple):
         Raises:
             UserError: what is asked for is no fraction, is not there, or can't be reached.
         """
-        asked = {key: value for key, value in threshold.items() if value is not None}
+        if problems := rule_problems(coverage, threshold):
+            raise UserError(problems)
+        asked = _given(threshold)
         if coverage is None and not asked:
             return cls()
-        if asked and "class" not in asked:
-            raise UserError(f"threshold.{next(iter(asked))}: expected threshold.class=NAME beside it")
         if held_out is None:
             raise UserError(
                 f"{'coverage' if coverage is not None else 'threshold'}: expected null for this run, which is from "
                 "before series were held out for it (the same training command with force=true makes one that has them)"
             )
-        problems = Problems()
+        collected = Problems()
         sets = limit = None
-        with problems.collecting():
+        with collected.collecting():
             sets = None if coverage is None else ConformalSets.of(held_out, coverage)
-        with problems.collecting():
+        with collected.collecting():
             name = str(asked.pop("class", ""))
             limit = Threshold.of(held_out, name, **asked) if name else None
-        problems.raise_if_any()
+        collected.raise_if_any()
         return cls(sets, limit)
 
     def applied(self, predictions: Predictions) -> Predictions:
@@ -192,6 +194,25 @@ class Rules(NamedTuple):
     def sentences(self) -> list[str]:
         """List what each rule promises, a sentence each."""
         return [str(rule) for rule in self if rule is not None]
+
+
+def rule_problems(coverage: object, threshold: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with what `predict` is asked for, whatever the run is; arguments of `Rules.of`."""
+    problems = Problems()
+    fractions = {"coverage": coverage, **{f"threshold.{key}": threshold.get(key) for key in ("recall", "precision")}}
+    for key, value in _given(fractions).items():
+        with problems.collecting():
+            _fraction(key, value)
+    asked = _given(threshold)
+    if asked and "class" not in asked:
+        problems.lines.append(f"threshold.{next(iter(asked))}: expected threshold.class=NAME beside it")
+    elif asked and ("recall" in asked) == ("precision" in asked):
+        problems.lines.append(_ONE_OF_BOTH)
+    return problems.lines
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _truth(held_out: Predictions) -> np.ndarray:

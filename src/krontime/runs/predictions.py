@@ -38,6 +38,7 @@ class Predictions:
         groups: code of what each series shares with others (speaker, patient); None where that is not known.
         decided: `(n,)` position of the class of each series, where another rule decides; None for `decide`.
         sets: bool `(n, K)`, a set of classes for each series; None for no such sets.
+        observed: bool `(n,)`, false where a series has no value, so that nothing is said of it; None for all true.
     """
 
     index: np.ndarray
@@ -48,6 +49,7 @@ class Predictions:
     groups: np.ndarray | None = None
     decided: np.ndarray | None = None
     sets: np.ndarray | None = None
+    observed: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.probabilities.shape == (len(self.index), len(self.class_names))
@@ -110,6 +112,8 @@ def prediction_table(
 ) -> "Table":
     """Make the table that `write_predictions` writes.
 
+    A series that has no value has no class, no set and no probabilities.
+
     Args:
         predictions: what the model says. Sets of classes become a column `set`, a list in JSON.
         files: the file of each series, for a column `file`; None for no such column.
@@ -132,16 +136,19 @@ def prediction_table(
     if files is not None:
         columns["file"] = pa.array([files[row] if row >= 0 else missing[-1 - row][0] for row in rows], type=pa.string())
     columns["label"] = pa.array(predictions.labels, type=pa.string()).take(taken)
-    columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(taken)
+    said = taken
+    if predictions.observed is not None:
+        said = pa.array([row if row >= 0 and predictions.observed[row] else None for row in rows], type=pa.int64())
+    columns["predicted"] = pa.array(predictions.predicted, type=pa.string()).take(said)
     if predictions.sets is not None:
         names = np.array(predictions.class_names, dtype=object)
         sets = [json.dumps(names[row].tolist(), ensure_ascii=False) for row in predictions.sets]
-        columns[SET] = pa.array(sets, type=pa.string()).take(taken)
+        columns[SET] = pa.array(sets, type=pa.string()).take(said)
     if predictions.groups is not None:
         columns[GROUP] = pa.array(predictions.groups, type=pa.int64()).take(taken)
     for column, name in enumerate(predictions.class_names):
         probability = pa.array(np.ascontiguousarray(predictions.probabilities[:, column]))
-        columns[_PROBABILITY + name] = probability.take(taken)
+        columns[_PROBABILITY + name] = probability.take(said)
     if broken is not None:
         columns["error"] = pa.array([None if row >= 0 else missing[-1 - row][1][0] for row in rows], type=pa.string())
     table = pa.table(columns)

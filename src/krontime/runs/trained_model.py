@@ -105,6 +105,8 @@ class TrainedModel:
             raise ValueError(f"X: {'; '.join(problems)}")
         if (data.lengths > spec.length).any():
             data = Prepare(crop_length=spec.length, crop_from=prepare.crop_from).apply(data)
+        if empty := np.flatnonzero(~data.observed()).tolist():
+            raise ValueError(f"X: all values of series {', '.join(map(str, empty[:5]))} are missing")
         # With a mask wherever training had one, so that the same series give the same numbers to the last bit.
         return replace(data, has_missing=data.has_missing or self.run.masked)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import krontime
 from krontime import cli
 from krontime.commands import export, predict
 from krontime.data import assemble
@@ -197,6 +198,41 @@ def test_sets_and_thresholds_come_from_held_out_series_of_run_and_bundle(table_r
     assert (code, out) == (2, "")
     assert "coverage=0.99: expected at most 0.960" in errors
     assert "threshold.class='2': expected one of 0, 1" in errors
+
+
+def test_a_series_without_any_value_has_no_class(table_run, tmp_path):
+    run, table = table_run
+    x = table.to_numpy()[:6, :30].astype("f4")
+    np.save(tmp_path / "all.npy", x)
+    x[3] = np.nan
+    np.save(tmp_path / "new.npy", x)
+    given = (f"run={run}", "output=-", "coverage=0.8")
+    code, out, errors = told(*given, f"input={tmp_path / 'new.npy'}")
+    assert code == 0
+    assert "1 series have no value and get no class (at index 3)" in errors
+    rows, all_rows = (
+        pd.read_csv(io.StringIO(text)) for text in (out, told(*given, f"input={tmp_path / 'all.npy'}")[1])
+    )
+    said = ["predicted", "set", "p_0", "p_1"]
+    assert rows.loc[3, said].isna().all()
+    pd.testing.assert_frame_equal(rows.drop(3)[said], all_rows.drop(3)[said], check_dtype=False, atol=1e-6)
+    with pytest.raises(ValueError, match="all values of series 3 are missing"):
+        krontime.load(run).predict(x)
+
+
+def test_what_is_asked_for_is_checked_before_files_are_read(table_run):
+    code, _, errors = told(f"run={table_run[0]}", "input=nowhere.npy", "output=-", "coverage=90", "threshold.recall=2")
+    assert code == 2
+    for text in ("nowhere.npy", "coverage=90: expected a fraction", "threshold.recall=2: expected a fraction"):
+        assert text in errors
+    assert "threshold.recall: expected threshold.class=NAME beside it" in errors
+
+
+def test_another_rate_than_a_file_states_is_refused(audio_run, tmp_path):
+    given = (f"run={audio_run}", f"input={clip(tmp_path / 'a.wav', 60)}", "output=-", "sampling_rate_hz=8000")
+    code, _, errors = told(*given)
+    assert code == 2
+    assert f"sampling_rate_hz=8000: expected null, or the {RATE} Hz that {tmp_path / 'a.wav'} states" in errors
 
 
 def test_columns_of_new_tables_are_matched_by_name(table_run, tmp_path):

@@ -32,6 +32,7 @@ def run(compose, tmp_path_factory) -> Path:
     X = np.random.default_rng(0).normal(size=(60, 1, LENGTH)).astype("f4")
     X[y == 1, 0, START:STOP] += 4 * np.sin(np.arange(STOP - START))
     np.savez(folder / "fast.npz", X=X[:4], fs=40.0)
+    np.savez(folder / "empty.npz", X=np.where(np.arange(4)[:, None, None] == 1, np.nan, X[:4]), fs=20.0)
     np.savez(folder / "short.npz", X=X[:4, :, :200], fs=20.0)
     np.savez(folder / "a.npz", X=X, y=y, split=np.zeros(60, int), classes=np.array(["calm", "burst"]), fs=20.0)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -72,6 +73,7 @@ def test_the_burst_is_what_decided(run, tmp_path, capsys):
         (["input={folder}/fast.npz"], "resample=true brings them"),
         (["input={folder}/short.npz"], "allow=[length]"),
         (["sampling_rate_hz=0"], "a rate above 0"),
+        (["input={folder}/empty.npz", "series=[0,1]"], "series=[1]: expected positions of series that have a value"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, capsys, overrides, expected):
