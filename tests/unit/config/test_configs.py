@@ -230,6 +230,7 @@ def test_the_help_of_every_command_has_its_keys(capsys, command):
 @pytest.mark.parametrize("name", config_files.options("data"))
 def test_every_data_set_is_described_or_its_missing_file_named(compose, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KRONTIME_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries for 23 s to reach the hub
     config = compose(f"data={name}", *NEEDED.get(f"data={name}", []))
     source = targets.instantiate(config["data"]["source"], "data.source")
     if name in ("archive", "ucr", "synthetic"):
