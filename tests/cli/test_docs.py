@@ -108,14 +108,7 @@ def test_the_commands_on_new_series_run(compose, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "own_audio",
-        pytest.param("reading_an_ecg", marks=pytest.mark.thorough),
-        pytest.param("a_papers_table", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.parametrize("name", ["own_audio", "reading_an_ecg", "a_papers_table"])
 def test_a_notebook_runs(name):
     import nbformat
     from nbclient import NotebookClient

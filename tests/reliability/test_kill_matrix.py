@@ -12,7 +12,7 @@ MATRIX = Path(__file__).with_name("kill_matrix.py")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_kills", "every_write", "at_least"),
-    [(20, 97, 3), pytest.param(44, 29, 10, marks=pytest.mark.thorough)],
+    [(20, 97, 3), (44, 29, 10)],
 )
 def test_every_killed_run_ends_as_if_it_had_not_been(num_kills: int, every_write: int, at_least: int) -> None:
     """Kills at random moments, and at some of the writes; docs/reliability.md has the figures of more."""

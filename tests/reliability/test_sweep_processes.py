@@ -62,7 +62,7 @@ def wait_for_epochs(process: ForkServerProcess, output: Path, num_epochs: int) -
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_kills", "at_least"),
-    [(4, 1), pytest.param(10, 3, marks=pytest.mark.thorough)],
+    [(4, 1), (10, 3)],
 )
 def test_killed_at_any_moment_and_started_again_it_ends_as_one_that_was_not(
     start: Start, tmp_path: Path, num_kills: int, at_least: int

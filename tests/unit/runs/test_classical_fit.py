@@ -32,8 +32,6 @@ pytestmark = [
 DUMMY = ("model=aeon", "model.classifier=aeon.classification.DummyClassifier")
 QUANT = ("model=aeon_quant", "model.estimator.interval_depth=2")
 REFERENCES = [name for name in config_files.options("model") if name.startswith("aeon_")]
-IN_CI = {"aeon_minirocket", "aeon_quant"}
-"""One that only names a class, and one that has probabilities; the others take longer, all told, than what CI may."""
 
 
 @pytest.fixture(scope="module")
@@ -330,9 +328,7 @@ def test_commands_for_networks_say_so(finished, file, command, says):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in IN_CI else pytest.mark.thorough) for name in REFERENCES]
-)
+@pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.filterwarnings("ignore:Some invalid values .* were converted to zeros:UserWarning")  # of aeon's shapelets
 def test_every_reference_learns(config, tmp_path, name):
     limit = ["model.estimator.time_limit_in_minutes=0.05"] if name == "aeon_hc2" else []
