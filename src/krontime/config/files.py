@@ -50,10 +50,11 @@ def described_keys(config: Path) -> list[tuple[str, str, str]]:
 def default_groups(config: Path) -> dict[str, str]:
     """`{group: default choice}` of a config's defaults list, and of the configs that it is built on."""
     text = config.read_text(encoding="utf-8")
+    entries = _defaults(text)
     groups: dict[str, str] = {}
-    for base in bases(config):
+    for base in _bases(config, entries):
         groups |= default_groups(base)
-    for entry in _defaults(text):
+    for entry in entries:
         if isinstance(entry, yaml.MappingNode):
             name, choice = entry.value[0]
             group = name.value.removeprefix("optional ").lstrip("/").partition("@")[0]
@@ -64,7 +65,10 @@ def default_groups(config: Path) -> dict[str, str]:
 
 def bases(config: Path) -> list[Path]:
     """The configs of its own folder that a config is built on."""
-    entries = _defaults(config.read_text(encoding="utf-8"))
+    return _bases(config, _defaults(config.read_text(encoding="utf-8")))
+
+
+def _bases(config: Path, entries: list[yaml.Node]) -> list[Path]:
     names = [entry.value.removesuffix("@_here_") for entry in entries if isinstance(entry, yaml.ScalarNode)]
     files = [config.parent / f"{name}.yaml" for name in names if name != "_self_"]
     return [file for file in files if file.is_file()]

@@ -57,11 +57,9 @@ PRIMARY = sorted(path.stem for path in ROOT.glob("*.yaml"))
 def groups() -> dict[str, str]:
     """Each config group, and a command that knows it: by its own defaults, or by those of its models."""
     result: dict[str, str] = {}
+    nested = [config_files.default_groups(ROOT / "model" / f"{name}.yaml") for name in config_files.options("model")]
     for command in sorted(PRIMARY, key=lambda command: command != "train"):
         own = config_files.default_groups(ROOT / f"{command}.yaml")
-        nested = [
-            config_files.default_groups(ROOT / "model" / f"{name}.yaml") for name in config_files.options("model")
-        ]
         brought = set().union(*nested) if "model" in own else set()
         for group in (*own, *sorted(brought)):
             if group != "hydra" and config_files.options(group):
