@@ -68,6 +68,16 @@ WRONG: dict[str, tuple[str, bytes | str, tuple[str, ...]]] = {
     "infinite value": ("npz", npz(X=at(X, (3, 1, 7), np.inf)), ("series 3", "infinite")),
     "infinite value below": ("npz", npz(X=at(X, (9, 0, 0), -np.inf)), ("series 9", "infinite")),
     "beyond float32": ("npz", npz(X=at(X.astype(float), (2, 0, 0), 1e39)), ("series 2", "float32")),
+    "steps that float32 does not hold": (
+        "npz",
+        npz(X=X.astype(float) + 1e9),
+        ("channel 0", "float32", "less a constant"),
+    ),
+    "whole numbers that float32 does not hold": (
+        "csv",
+        "label,t0,t1,t2\n" + "".join(f"{'ab'[i % 2]},20000000{i},20000001{i},20000002{i}\n" for i in range(8)),
+        ("vary by", "float32", "less a constant"),
+    ),
     "scaled beyond float32": ("npz", npz(scale=1e39), ("float32",)),
     "infinite value in .ts": ("ts", ts(TS_ROWS.replace("3,2,3:", "inf,2,3:")), ("series 3", "infinite")),
     "too large in .ts": ("ts", ts(TS_ROWS.replace("3,2,3:", "1e999,2,3:")), ("series 3", "infinite")),

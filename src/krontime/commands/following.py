@@ -68,7 +68,7 @@ def follow(options: Mapping[str, Any]) -> None:
     separator = reading.table.separator if (options.get("source") or {}).get("separator") else ","
     names = () if run.spec.header is None else header_names(run.spec.header)
     channels = names if len(names) == run.spec.num_channels else None  # not those of points
-    parser = PointParser(run.spec.num_channels, separator or ",", given, channels)
+    parser = PointParser(run.spec.num_channels, separator or ",", given, channels, num_checked=length)
     cutter = WindowCutter(run.spec.num_channels, length=length, stride=stride)
     latencies: deque[float] = deque(maxlen=_NUM_TIMED)
     num_windows = 0

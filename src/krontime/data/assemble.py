@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, chunks
 from krontime.data.values_file import ValuesFile
-from krontime.errors import UserError
+from krontime.errors import Problems, UserError
 
 NO_LABELS = ("", "nan", "NaN", "NaT", "<NA>")
 """What NumPy and pandas write for a label that is missing; NA and None, which are names too, are classes."""
@@ -35,19 +36,24 @@ class Labels:
     class_names: tuple[str, ...]
 
 
-def flatten(series: Iterable[np.ndarray], scratch: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+def flatten(
+    series: Iterable[np.ndarray], scratch: Path | None = None, *, rounding: Rounding | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Lay `(C, L_i)` arrays one after the other, as `SeriesData.values` and `SeriesData.offsets`.
 
     Args:
         series: the arrays.
         scratch: folder for a new file of the values, which are then a memory map, with one of them in memory at a time;
             None to keep all of them in memory.
+        rounding: takes note of what is lost of them; None where they are float32 already.
     """
     lengths: list[int] = []
 
     def flat() -> Iterator[np.ndarray]:
         for one in series:
             lengths.append(one.shape[-1])
+            if rounding is not None:
+                rounding.add(one)
             with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, which `checked` reports
                 yield np.asarray(one, np.float32).ravel()
 
@@ -276,6 +282,7 @@ def labelled_data(
     *,
     num_channels: int,
     where: str,
+    rounding: Rounding | None = None,
     sampling_rate_hz: float | None = None,
     **more: Any,
 ) -> SeriesData:
@@ -287,16 +294,20 @@ def labelled_data(
         is_test: bool `(n,)`.
         num_channels: C.
         where: the file or folder, for messages.
+        rounding: what is lost of the series, see `flatten`.
         sampling_rate_hz: of all of them, where it is known.
         more: further fields of `SeriesData`.
 
     Raises:
         UserError: names every problem, each beginning with `where`.
     """
-    try:
+    problems = Problems()
+    if rounding is not None:
+        problems.lines += rounding.problems()
+    with problems.collecting():
         labels = encode_labels(texts, is_test)
-    except UserError as error:
-        raise UserError(f"{where}: {problem}" for problem in error.problems) from error
+    if problems.lines:
+        raise UserError(f"{where}: {problem}" for problem in problems.lines)
     values, offsets = flat
     data = SeriesData(
         values=values,

@@ -10,6 +10,7 @@ import numpy as np
 
 from krontime.data.assemble import any_missing, class_order, flatten, label_texts, several_labels, value_problems
 from krontime.data.cache import with_checksum
+from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
 
@@ -90,9 +91,10 @@ def unlabelled_series(X: Any, class_names: Sequence[str]) -> SeriesData:
 
 
 def _data(series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[str, ...]) -> SeriesData:
-    values, offsets = flatten(series)
+    rounding = Rounding()
+    values, offsets = flatten(series, rounding=rounding)
     num_channels = len(series[0]) if series else 0
-    if problems := value_problems(values, offsets, num_channels):
+    if problems := value_problems(values, offsets, num_channels) + rounding.problems():
         raise ValueError(f"X: {'; '.join(problems)}")
     return SeriesData(
         values=values,

@@ -10,6 +10,7 @@ from krontime.data.assemble import any_missing, flatten, value_problems
 from krontime.data.new_series import NewSeries, channels_problem
 from krontime.data.read_ahead import read_ahead
 from krontime.data.recordings import Recording, in_order
+from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec, unscaled
 from krontime.data.sources.labelled import header_names
 from krontime.data.sources.recording_files import RecordingFiles
@@ -39,13 +40,15 @@ def read_new_recordings(
         The recordings, float32, by the names of their files, or by their own where a file holds several.
 
     Raises:
-        UserError: a file cannot be read and is not to be skipped, none can, or it has other channels.
+        UserError: a file cannot be read and is not to be skipped, none can, it has other channels, or float32 holds
+            too little of one.
     """
     broken: dict[str, tuple[str, int]] = {}
     problems: list[str] = []
     names: list[str] = []
     known_rates: list[float] = []
     firsts: dict[int, str] = {}
+    rounding = Rounding()
     trained = None if spec.header is None else header_names(spec.header)
 
     num_bytes = source.reading_bytes([path for path, _ in files])
@@ -65,6 +68,7 @@ def read_new_recordings(
             for one in held:
                 known_rates.append(one.sampling_rate_hz or np.nan)
                 firsts.setdefault(len(one.values), name)
+                rounding.add(one.variation, name)
                 yield one.values
 
     values, offsets = flatten(series(), scratch)
@@ -74,6 +78,8 @@ def read_new_recordings(
         raise UserError(problems)
     if problem := channels_problem(firsts):
         raise UserError(problem)
+    if lost := rounding.problems(trained):
+        raise UserError(f"input: {problem}" for problem in lost)
     rates = np.array(known_rates)
     known = np.unique(rates[~np.isnan(rates)])
     data = SeriesData(
@@ -107,4 +113,4 @@ def _checked(recording: Recording, trained: tuple[str, ...] | None, path: Path) 
         values = np.ascontiguousarray(recording.values, np.float32)
     if problems := value_problems(values.ravel(), np.array([0, values.shape[1]]), len(values)):
         raise UserError(f"{path}: {problem}" for problem in problems)
-    return replace(recording, values=values, scale=None)
+    return replace(recording, values=values, scale=None, variation=recording.lost)

@@ -11,6 +11,7 @@ import numpy as np
 
 from krontime.data.assemble import any_missing, class_texts, composed, flatten, value_problems
 from krontime.data.read_ahead import read_ahead
+from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
 from krontime.data.sources import audio
 from krontime.data.sources.arrays import Layout, channels_first, read_npy, shape_notes
@@ -153,7 +154,8 @@ def read_files(
         way: what to say to do about them where there are several.
 
     Raises:
-        UserError: a file cannot be read and is not to be skipped, none can, or their channels differ.
+        UserError: a file cannot be read and is not to be skipped, none can, their channels differ, or float32 holds
+            too little of one.
     """
     broken: dict[str, tuple[str, int]] = {}
     parts: list[SeriesData] = []
@@ -161,8 +163,11 @@ def read_files(
     problems: list[str] = []
     firsts: dict[int, str] = {}
 
-    def read(file: tuple[Path, str]) -> SeriesData:
-        return read_new(file[0], reading, class_names)
+    rounding = Rounding()
+
+    def read(file: tuple[Path, str]) -> tuple[SeriesData, Rounding]:
+        lost = Rounding(of=file[1] if len(files) > 1 else None)
+        return read_new(file[0], reading, class_names, lost), lost
 
     def in_order() -> Iterator[SeriesData]:
         paths = [path for path, _ in files]
@@ -170,12 +175,13 @@ def read_files(
         num_bytes = audio.decoding_bytes(paths) if is_audio else None
         for (path, name), held in read_ahead("reading files", files, read, num_bytes=num_bytes):
             try:
-                part = held()
+                part, lost = held()
             except UserError as error:
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
                 problems.extend(error.problems)
                 continue
             firsts.setdefault(part.num_channels, name)
+            rounding.include(lost)
             names.extend([name] * len(part))
             parts.append(replace(part, values=part.values if len(files) == 1 else part.values[:0].copy()))
             yield part
@@ -190,6 +196,8 @@ def read_files(
         raise UserError(problems)
     if problem := channels_problem(firsts):
         raise UserError(problem)
+    if lost := rounding.problems():
+        raise UserError(f"input: {problem}" for problem in lost)
     return NewSeries(parts[0] if len(files) == 1 else _joined(parts, values, offsets), names, broken)
 
 
@@ -220,7 +228,7 @@ def _joined(parts: Sequence[SeriesData], values: np.ndarray, offsets: np.ndarray
     )
 
 
-def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> SeriesData:
+def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding: Rounding | None = None) -> SeriesData:
     """Read a file of series, with or without labels.
 
     Formats, by the file's ending:
@@ -230,6 +238,12 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
     - `.ts`: aeon's text format, with or without class labels.
     - `.csv`, `.tsv`, `.txt`: the tables of `krontime.data.sources.table`, with or without labels.
     - recordings, such as `.wav` and `.flac`: one series.
+
+    Args:
+        path: the file.
+        reading: how.
+        class_names: the model's classes.
+        rounding: takes note of what is lost of the series; None to refuse those that lose too much.
 
     Returns:
         The series in the order of the file, with `UNKNOWN_LABEL` where there is no label.
@@ -253,6 +267,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
     header: str | None = None
     notes: tuple[str, ...] = ()
     labels: np.ndarray | None = None
+    lost = Rounding() if rounding is None else rounding
     if suffix == ".npz":
         values, offsets, num_channels, labels, own_rate, notes = _read_container(path, reading)
         rate = _rate(own_rate, reading, path)
@@ -274,9 +289,9 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str]) -> Series
             header = reading.trained.header if read.header is not None and reading.trained is not None else None
         series, labels, notes = read.series, read.labels, read.notes
         num_channels = series[0].shape[0] if series else 1
-        values, offsets = flatten([reading.decoded(one) for one in series])
+        values, offsets = flatten([reading.decoded(one) for one in series], rounding=lost)
 
-    if problems := value_problems(values, offsets, num_channels):
+    if problems := value_problems(values, offsets, num_channels) + (lost.problems() if rounding is None else []):
         raise UserError(f"{path}: {p}" for p in problems)
     return SeriesData(
         values=values,

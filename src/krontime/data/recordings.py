@@ -16,6 +16,7 @@ import numpy as np
 from krontime.data import copies
 from krontime.data.assemble import class_order, header_line, label_texts
 from krontime.data.prepare import Prepare
+from krontime.data.rounding import Rounding, Variation
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, unscaled
 from krontime.data.sources.labelled import label_problem
 from krontime.data.values_file import ValuesFile
@@ -50,6 +51,7 @@ class Recording:
         scale: float64 `(C, 2)`, factor and summand for integers; None for numbers as they are.
         missing_code: the integer that stands for a missing value; None where there is none.
         channels: names of the channels, where they have names.
+        variation: of the values before they were float32, where the source made them so; None else.
     """
 
     name: str
@@ -62,6 +64,16 @@ class Recording:
     scale: np.ndarray | None = None
     missing_code: int | None = None
     channels: tuple[str, ...] | None = None
+    variation: Variation | None = None
+
+    @property
+    def lost(self) -> Variation | None:
+        """The variation of the values and of what float32 takes from them; None where that is nothing."""
+        if self.variation is not None:
+            return self.variation
+        if self.scale is not None:
+            return Variation.of_scaled(self.values, self.scale, self.missing_code)
+        return Variation.of(self.values)
 
 
 @runtime_checkable
@@ -139,6 +151,7 @@ class _About:
     num_channels: int | None = None
     channels: tuple[str, ...] | None = None
     missing_code: int | None = None
+    rounding: Rounding = field(default_factory=Rounding)
     has_missing: bool = False
     all_missing: bool = True
 
@@ -162,6 +175,7 @@ class _About:
         except ValueError as error:
             self.problems.append(f"{name}: {error}")
             return
+        self.rounding.add(recording.lost, name)
         stored, numbers, scale, ratio, rate = _prepared(recording, prepare, out.dtype)
         if out.dtype not in (None, stored.dtype):
             self.problems.append(
@@ -214,6 +228,7 @@ class _About:
         if self.all_missing:
             problems.append("all values are missing")
         problems += self._rate_problems()
+        problems += self.rounding.problems(self.channels)
         whole = not self.spans and all(label is not None for label in self.labels)
         texts = [str(label) for label in self.labels] if whole else self._all_spans()
         names: list[str] = []
@@ -308,7 +323,8 @@ def in_order(recording: Recording, channels: tuple[str, ...] | None) -> Recordin
         raise ValueError(f"it has the channels {', '.join(recording.channels)}; expected {', '.join(channels)}")
     order = [recording.channels.index(name) for name in channels]
     scale = None if recording.scale is None else recording.scale[order]
-    return replace(recording, values=recording.values[order], scale=scale, channels=channels)
+    variation = None if recording.variation is None else recording.variation.of_channels(order)
+    return replace(recording, values=recording.values[order], scale=scale, channels=channels, variation=variation)
 
 
 def _hz(rate: float | None) -> str:

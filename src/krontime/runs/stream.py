@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from krontime.data.rounding import Rounding, Variation
 from krontime.data.sources.text import is_number, numbers
 from krontime.errors import UserError
 from krontime.runs.signals import Stopping
@@ -84,13 +85,23 @@ class PointParser:
         separator: between the numbers of a line.
         name: of the input, for messages.
         channels: names of the channels in training; None where they had none.
+        num_checked: points from the first of which it is known whether float32 holds their variation.
     """
 
-    def __init__(self, num_channels: int, separator: str, name: str, channels: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        num_channels: int,
+        separator: str,
+        name: str,
+        channels: tuple[str, ...] | None = None,
+        num_checked: int = 0,
+    ) -> None:
         self.num_channels = num_channels
         self.separator = separator
         self.name = name
         self.channels = channels
+        self.num_checked = num_checked
+        self._variation: Variation | None = None
         self._order: list[int] | None = None
         self._rest = b""
         self._num_lines = 0
@@ -113,13 +124,27 @@ class PointParser:
 
     def _points(self, lines: list[bytes]) -> np.ndarray:
         points = [point for line in lines if (point := self._point(line)) is not None]
+        exact = np.array(points, np.float64).reshape(-1, self.num_channels).T
+        self._check_rounding(exact)
         with np.errstate(over="ignore"):
-            values = np.array(points, np.float32).reshape(-1, self.num_channels).T
+            values = exact.astype(np.float32)
         if np.isinf(values).any():
             raise UserError(
                 f"{self.name}: infinite values (or larger than float32 can hold) before line {self._num_lines}"
             )
         return values
+
+    def _check_rounding(self, points: np.ndarray) -> None:
+        """Refuse the first points, once there are enough of them, where float32 holds too little of them."""
+        if self.num_checked <= 0 or (here := Variation.of(points)) is None:
+            return
+        self._variation = here if self._variation is None else self._variation | here
+        self.num_checked -= points.shape[1]
+        if self.num_checked <= 0:
+            rounding = Rounding()
+            rounding.add(self._variation, "the first window")
+            if problems := rounding.problems(self.channels):
+                raise UserError(f"{self.name}: {problem}" for problem in problems)
 
     def _point(self, line: bytes) -> np.ndarray | None:
         self._num_lines += 1

@@ -49,12 +49,18 @@ def as_text(column: "pa.Array") -> "pa.Array":
     return pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
 
 
-def as_numbers(column: "pa.Array") -> np.ndarray:
-    """Float32, NaN where there is none."""
+def is_exact(kind: "pa.DataType") -> bool:
+    """Whether float32 holds whatever a column of a type may."""
+    return str(kind) in ("float", "halffloat", "int16", "int8", "uint16", "uint8", "bool", "null")
+
+
+def as_numbers(column: "pa.Array", *, exact: bool = False) -> np.ndarray:
+    """Float32, or float64 where that is asked for, NaN where there is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.cast(column, pa.float32(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    kind = pa.float64() if exact else pa.float32()
+    return pc.cast(column, kind, safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
 def nanoseconds(column: "pa.Array", name: str) -> np.ndarray:

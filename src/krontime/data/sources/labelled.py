@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from krontime.data.assemble import encode_groups, flatten, header_line, labelled_data
+from krontime.data.rounding import Rounding
 from krontime.data.series import SeriesData
 from krontime.data.sources.columns import in_order
 from krontime.data.sources.files import file_identity
@@ -138,12 +139,14 @@ def series_of_files(train: Path, test: Path | None, read: Read, labels_hint: str
     if problems:
         raise UserError(problems)
 
+    rounding = Rounding()
     return labelled_data(
-        flatten(s for part in parts for s in part.series),
+        flatten((s for part in parts for s in part.series), rounding=rounding),
         np.concatenate([part.labels for part in parts if part.labels is not None]),
         np.repeat(np.arange(len(parts)) == 1, [len(part.series) for part in parts]),
         num_channels=parts[0].series[0].shape[0],
         where=str(train) if test is None else f"{train} and {test.name}",
+        rounding=rounding,
         **_groups(parts),
         header=None if parts[0].header is None else header_line(parts[0].header),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),

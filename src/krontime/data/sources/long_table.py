@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from krontime.data.recordings import Recording, Span
-from krontime.data.sources.arrow_columns import as_numbers, as_text, is_number, nanoseconds, stripped
+from krontime.data.rounding import Variation
+from krontime.data.sources.arrow_columns import as_numbers, as_text, is_exact, is_number, nanoseconds, stripped
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.time_grid import TimeGrid
 from krontime.errors import UserError
@@ -253,13 +254,17 @@ class _Spool:
         self.row = np.dtype([("time", "<i8"), ("label", "<i4"), ("values", "<f4", (len(roles.channels),))])
         self.labels: dict[str, int] = {}
         self.keys: dict[tuple[str, str | None], int] = {}
+        self.variations: dict[int, Variation] = {}
 
     def add(self, batch: "pa.RecordBatch") -> None:
         """Put the rows of a block where those of their recordings are."""
         roles = self.roles
         rows = np.empty(batch.num_rows, self.row)
-        for position, name in enumerate(roles.channels):
-            rows["values"][:, position] = as_numbers(batch.column(name))
+        columns = [batch.column(name) for name in roles.channels]
+        for position, column in enumerate(columns):
+            rows["values"][:, position] = as_numbers(column)
+        is_rounded = not all(is_exact(column.type) for column in columns)
+        exact = np.stack([as_numbers(column, exact=True) for column in columns]) if is_rounded else None
         rows["time"] = 0 if roles.time is None else nanoseconds(batch.column(roles.time), roles.time)
         rows["label"] = -1 if roles.label is None else self._codes(batch.column(roles.label))
         names = self._texts(batch, roles.recording, self.file.stem)
@@ -274,6 +279,9 @@ class _Spool:
                     f"column {roles.recording!r} has over {MAX_RECORDINGS:,} different values: expected one that says "
                     "which recording a row is of (data.source.recording=NAME)"
                 )
+            if exact is not None and (here := Variation.of(exact[:, mine])) is not None:
+                before = self.variations.get(number)
+                self.variations[number] = here if before is None else before | here
             with open(self._path(number), "ab") as out:
                 out.write(rows[mine].tobytes())
 
@@ -295,6 +303,7 @@ class _Spool:
                         group=name if group is None else group,
                         sampling_rate_hz=part.sampling_rate_hz,
                         channels=self.roles.channels,
+                        variation=self.variations.get(number),
                     )
             except UserError as error:
                 problems += [f"{where}: {problem}" for problem in error.problems]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from krontime.data.assemble import flatten, labelled_data
+from krontime.data.rounding import Rounding
 from krontime.data.series import SeriesData, chunks
 from krontime.data.sources.arrays import map_npy, read_npy
 from krontime.data.sources.files import file_identity, library_of
@@ -86,9 +87,16 @@ class MonsterSource:
             raise UserError(problems)
         is_test = np.zeros(len(values), bool)
         is_test[tested] = True
-        flat = flatten((np.atleast_2d(one) for chunk in chunks(values) for one in chunk), scratch)
-        num_channels = values.shape[1] if values.ndim == 3 else 1
-        return labelled_data(flat, labels, is_test, num_channels=num_channels, where=str(values_path.parent))
+        rounding = Rounding()
+        series = (np.atleast_2d(one) for chunk in chunks(values) for one in chunk)
+        return labelled_data(
+            flatten(series, scratch, rounding=rounding),
+            labels,
+            is_test,
+            num_channels=values.shape[1] if values.ndim == 3 else 1,
+            where=str(values_path.parent),
+            rounding=rounding,
+        )
 
     def _files(self) -> tuple[Path, Path, Path]:
         """The values, the labels and the positions of the test series, downloaded where they are not there."""

@@ -25,6 +25,7 @@ from krontime.data.assemble import (
     unseen_problems,
 )
 from krontime.data.memory import require_memory
+from krontime.data.rounding import Rounding, Variation
 from krontime.data.series import SeriesData
 from krontime.data.sources.arrays import Layout, channels_first, read_npz, shape_notes
 from krontime.data.sources.files import file_identity
@@ -255,8 +256,12 @@ def read_container(
     if problems:
         raise UserError(f"{path}: {p}" for p in problems)
 
+    rounding = Rounding()
+    scaled = _scaled(values, offsets, num_channels, scale, missing_value, missing_channels, rounding)
+    if lost := rounding.problems():
+        raise UserError(f"{path}: {problem}" for problem in lost)
     return Container(
-        values=_scaled(values, offsets, num_channels, scale, missing_value, missing_channels),
+        values=scaled,
         offsets=offsets,
         num_channels=num_channels,
         y=arrays.get("y"),
@@ -321,6 +326,7 @@ def _scaled(
     scale: np.ndarray,
     missing_value: float | None,
     missing_channels: list[int] | None,
+    rounding: Rounding,
 ) -> np.ndarray:
     """Values times `scale` (in float64) as flat float32, each series one `(C, L_i)` block, with NaN where missing."""
     out = np.empty(num_channels * int(offsets[-1]), np.float32)
@@ -334,4 +340,5 @@ def _scaled(
         if missing_value is not None:
             channels = slice(None) if missing_channels is None else missing_channels
             block[channels] = np.where(raw[channels] == missing_value, np.nan, block[channels])
+        rounding.add(Variation.of(raw, None if missing_value is None else np.isnan(block)))
     return out
