@@ -11,6 +11,7 @@ from krontime.data.recordings import Recording
 from krontime.data.sources.arrays import Layout, read_npy
 from krontime.data.sources.files import library_of
 from krontime.data.sources.long_table import spans_of
+from krontime.data.sources.packed import NAMES, Packed
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.zarr_arrays import SUFFIX as ZARR
 from krontime.data.sources.zarr_arrays import ZarrArray, arrays_of, listed
@@ -120,9 +121,9 @@ class ArrayFilesSource(RecordingFiles):
         labels = (
             None
             if self.label_key is None or self.label_key not in held
-            else np.atleast_1d(np.asarray(held[self.label_key]).squeeze())
+            else np.atleast_1d(_values(held, self.label_key).squeeze())
         )
-        return np.asarray(held[self.key or candidates[0]]), labels
+        return _values(held, self.key or candidates[0]), labels
 
     def _channels_first(self, values: np.ndarray) -> np.ndarray:
         if values.ndim == 1:
@@ -133,7 +134,17 @@ class ArrayFilesSource(RecordingFiles):
         return values if first else values.T
 
 
-def _held(file: Path) -> Mapping[str, np.ndarray | ZarrArray]:
+Held = Mapping[str, np.ndarray | ZarrArray | Packed]
+
+
+def _values(held: Held, name: str) -> np.ndarray:
+    try:
+        return np.asarray(held[name])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _held(file: Path) -> Held:
     """The arrays of a file that may have several, by name."""
     suffix = file.suffix.lower()
     if suffix == ZARR:
@@ -159,17 +170,17 @@ def _of_matlab(file: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _of_hdf5(file: Path) -> dict[str, np.ndarray]:
+def _of_hdf5(file: Path) -> Held:
     """Arrays of numbers; those of MATLAB as it shows them, whose axes run the other way in its files."""
     h5py = library_of("hdf5", "h5py", needed_by="HDF5")
-    held: dict[str, np.ndarray] = {}
+    held: dict[str, np.ndarray | Packed] = {}
     is_matlab = file.suffix.lower() not in HDF5
 
     def keep(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iufb":
             return
         if not is_matlab:
-            held[name] = item[()]
+            held[name] = Packed(item[()], {key: item.attrs[key] for key in NAMES if key in item.attrs})
         elif "MATLAB_empty" not in item.attrs and item.attrs.get("MATLAB_class") != b"char":  # sizes, and text
             held[name] = item[()].T
 

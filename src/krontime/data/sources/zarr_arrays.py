@@ -16,6 +16,7 @@ import numpy as np
 from krontime.data.memory import require_memory
 from krontime.data.sources.arrays import BYTES_OF_A_VALUE, FREE_BYTES, MAX_RATIO
 from krontime.data.sources.files import library_of
+from krontime.data.sources.packed import BYTES_UNPACKED, CODES, NAMES, unpacked
 
 SUFFIX = ".zarr"
 
@@ -51,17 +52,24 @@ class ZarrArray:
 
         try:
             self._array = zarr.open_array(folder, mode="r", zarr_format=version)
+            self._attributes = dict(self._array.attrs)
             self.shape = tuple(self._array.shape)
             itemsize = self._array.dtype.itemsize
         except Exception as error:  # whatever damaged metadata lead to
             raise ValueError(_reason(error)) from error
+        # In version 2 xarray, whose mark the names of dimensions are, keeps a `_FillValue` as `fill_value`. Otherwise,
+        # and where it is 0, that is what chunks hold that were never written, and no value equal to it is missing.
+        is_of_xarray = version == 2 and "_ARRAY_DIMENSIONS" in self._attributes
+        if is_of_xarray and (code := self._array.fill_value) is not None and code != 0:
+            self._attributes.setdefault(CODES[0], code)
         self.size = math.prod(self.shape)
         stored = sum(size for _, size, _ in listed(folder))
         if self.size * itemsize > max(FREE_BYTES, MAX_RATIO * stored):
             raise ValueError(
                 f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {stored:,} bytes that it has"
             )
-        self._num_bytes = self.size * (itemsize + BYTES_OF_A_VALUE)
+        unpacking = BYTES_UNPACKED if any(name in self._attributes for name in NAMES) else 0
+        self._num_bytes = self.size * (itemsize + BYTES_OF_A_VALUE + unpacking)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The values; raises `ValueError` where they are damaged or do not fit in memory."""
@@ -70,6 +78,7 @@ class ZarrArray:
             values = np.asarray(self._array[...])
         except Exception as error:  # whatever damaged chunks lead to
             raise ValueError(_reason(error)) from error
+        values = unpacked(values, self._attributes)
         return values if dtype is None else values.astype(dtype)
 
 
