@@ -27,7 +27,7 @@ from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.metrics import decide
 from krontime.runs.run import train_in
-from krontime.runs.trained_model import TrainedModel
+from krontime.runs.trained_model import TrainedModel, check_allow
 
 
 class KronTimeClassifier(BaseClassifier):
@@ -137,6 +137,7 @@ class KronTimeClassifier(BaseClassifier):
         return checked
 
     def _fit(self, X: Any, y: np.ndarray) -> "KronTimeClassifier":
+        check_allow(self.allow)
         data, seed, names = labelled_series(X, y), _seed(self.random_state), label_texts(self.classes_).tolist()
         if len(set(names)) < len(names):
             alike = [label for label, name in zip(self.classes_.tolist(), names, strict=True) if names.count(name) > 1]
@@ -181,8 +182,11 @@ class KronTimeClassifier(BaseClassifier):
         if not isinstance(self.options, Mapping | None):
             raise ValueError(f"options={self.options!r}: expected config keys with values, as {{'model.depth': 3}}")
         options = dict(self.options or {})
-        if taken := sorted({"model", "seed", "data", "data.path", "paths.output"} & set(options)):
-            raise ValueError(f"options: expected other keys than {taken}; model and random_state are arguments")
+        if taken := sorted(key for key in options if _is_taken(str(key), by_fold="data.validation.fold" in run)):
+            raise ValueError(
+                f"options: expected other keys than {taken}; model, random_state and cv are arguments, and series in "
+                "memory have neither files nor a test split"
+            )
         given = {"logger": [], "trainer.enable_progress_bar": self.verbose, **options, **run, "paths.output": folder}
         overrides = [f"model={self.model}", "data=npz", f"data.path={folder}/series.npz"]
         overrides += [f"{key}={_value(value)}" for key, value in given.items()]
@@ -195,6 +199,10 @@ class KronTimeClassifier(BaseClassifier):
         if targets.is_aeon(config):
             raise ValueError(f"model={self.model!r}: expected a model of krontime; use aeon's classifier itself")
         check_train(config, is_multirun=False)
+        if config["data"]["window"]["label"] is not None:
+            raise ValueError(
+                "options: expected no data.window.label, which cuts recordings; a run of krontime train can"
+            )
         return config
 
     @classmethod
@@ -231,6 +239,13 @@ def _collection(X: Any) -> Any:
     if not X.size:
         raise ValueError(f"0 feature(s) (shape={X.shape}) while a minimum of 1 is required: X is empty")
     return X
+
+
+def _is_taken(key: str, *, by_fold: bool) -> bool:
+    """Whether a config key has no effect beside the arguments of an estimator and its series in memory."""
+    folds = ("data.validation.method", "data.validation.num_folds", "data.validation.fold") if by_fold else ()
+    fixed = ("model", "seed", "data", "data.path", "data.train", "data.test", "data.resample", "paths.output", *folds)
+    return key in fixed or key.startswith("data.source")
 
 
 def _seed(random_state: Any) -> int:

@@ -73,6 +73,19 @@ def test_the_numbers_are_those_of_the_command(fitted, compose, tmp_path):
     assert np.array_equal(loaded.predict(X), fitted.predict(X))
 
 
+def test_series_are_prepared_in_training_as_they_are_for_prediction(compose, tmp_path):
+    X, y = labelled()
+    X[:, :, 30:] = 0
+    np.savez(tmp_path / "series.npz", X=X, y=y, split=np.zeros(len(y), int))
+    options = {**SMALL, "closed_form.min_network_series": 100, "data.prepare.crop_length": 25}
+    given = [f"{key}={value}" for key, value in options.items()]
+    train_in(compose("data=npz", f"data.path={tmp_path / 'series.npz'}", "logger=[]", *given), tmp_path / "run")
+    fitted = KronTimeClassifier(options=options).fit(X, y)
+    assert fitted.models_[0].run.spec == krontime.load(tmp_path / "run").run.spec
+    assert np.array_equal(fitted.predict_proba(X), krontime.load(tmp_path / "run").predict_proba(X))
+    assert fitted.models_[0].record.protocol == krontime.load(tmp_path / "run").record.protocol
+
+
 def test_a_pickled_classifier_gives_the_same_numbers(fitted):
     X, _ = labelled(6)
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
@@ -177,6 +190,11 @@ def test_folds_are_averaged():
         ({"random_state": "one"}, "to seed a numpy.random.RandomState"),
         ({"options": {"trainer.max_epochs": -5}}, "trainer.max_epochs"),
         ({"cv": 1}, "cv=1"),
+        ({"options": {"data.window.length": 20, "data.window.label": "majority"}}, r"expected no data\.window\.label"),
+        ({"allow": ["rate"]}, r"allow=\['rate'\]: expected a list of length"),
+        ({"allow": "lengths"}, "allow='lengths'"),
+        ({"options": {"data.resample": 1, "data.source.layout": "channels_last"}}, "'data.resample', 'data.source.lay"),
+        ({"options": {"data.validation.num_folds": 3}, "cv": 2}, "other keys than \\['data.validation.num_folds'\\]"),
         ({"model": "aeon_quant"}, "aeon_quant"),
     ],
 )

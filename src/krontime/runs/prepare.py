@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krontime.config.targets import instantiate, naming_keys
-from krontime.data.cache import cache_errors, load_cached
+from krontime.data.cache import cache_errors, load_cached, with_checksum
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import HeldOut, SeriesData, SeriesSpec
@@ -87,13 +87,14 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
 
     Args:
         config: resolved, in plain types.
-        data: series that are in memory already, with their checksum; None to read what the config names.
+        data: series that are in memory already, with their checksum, not yet prepared; None to read what the config
+            names.
 
     Raises:
-        UserError: the data cannot be read, or cannot be split as asked.
+        UserError: the data cannot be read or prepared, or cannot be split as asked.
     """
     options = config["data"]
-    data = load_data(config) if data is None else cut_as(data, options["window"])
+    data = load_data(config) if data is None else cut_as(_prepared(data, options), options["window"])
     split = split_of(config, data)
     if is_first_rank():
         log.info("%s", what_was_read(data, name=options["name"], split=split))
@@ -138,6 +139,17 @@ def _num_fitted(config: Mapping[str, Any], split: Split) -> int:
     """Count the series that a closed form is fitted to."""
     is_on_train = (config.get("closed_form") or {}).get("fit_on") == "train"
     return len(split.train) + (0 if is_on_train else len(split.validation))
+
+
+def _prepared(data: SeriesData, options: Mapping[str, Any]) -> SeriesData:
+    """Resample and crop series that are in memory already, as those of a file are; new ones get their checksum.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    with naming_keys(options, "data"):
+        prepared = Prepare(**options["prepare"]).apply(data)
+    return data if prepared is data else with_checksum(prepared)
 
 
 def load_data(config: Mapping[str, Any]) -> SeriesData:

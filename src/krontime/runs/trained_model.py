@@ -96,6 +96,7 @@ class TrainedModel:
 
     def prepared(self, series: SeriesData, allow: Collection[str] = ()) -> SeriesData:
         """Prepare new series as those of training were; see `predict_proba` for what is refused."""
+        check_allow(allow)
         config, spec = self.run.config, self.run.spec
         prepare = Prepare(**config["data"]["prepare"])
         data = prepare.apply(series)
@@ -125,3 +126,13 @@ class TrainedModel:
                 archive.extractall(folder)
             loaded = self.load(folder)
         self.__init__(loaded.run, loaded.record)  # type: ignore[misc]
+
+
+def check_allow(allow: object) -> None:
+    """Refuse what stands for nothing that new series may differ in.
+
+    Raises:
+        ValueError: it is no list of `length`, nor that word.
+    """
+    if allow != "length" and (not isinstance(allow, Collection) or any(word != "length" for word in allow)):
+        raise ValueError(f"allow={allow!r}: expected a list of length, or nothing in it")
