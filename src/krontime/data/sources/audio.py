@@ -18,6 +18,7 @@ import numpy as np
 from krontime.data.assemble import flatten, labelled_data
 from krontime.data.memory import require_memory
 from krontime.data.read_ahead import read_ahead
+from krontime.data.rounding import Rounding, Variation
 from krontime.data.series import SeriesData
 from krontime.data.sources.files import library_of
 from krontime.data.sources.folders import Found, Layout, Part, lay_out
@@ -220,15 +221,22 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
 
     Raises:
         UserError: the library is not installed.
-        ValueError: the file is none that it decodes, or does not fit in memory.
+        ValueError: the file is none that it decodes, does not fit in memory, or holds float64 of which float32 keeps
+            too little.
     """
     soundfile = library_of("audio", "soundfile", needed_by="data=audio")
     blocks: list[np.ndarray] = []
     num_bytes = checked_bytes = 0
+    variation: Variation | None = None
     try:
         with soundfile.SoundFile(path) as file:
             _refuse_cut(file.extra_info)
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            kind = "float64" if file.subtype == "DOUBLE" else "float32"  # which holds 24 bits of all others
+            while len(block := file.read(BLOCK_FRAMES, dtype=kind, always_2d=True)):
+                if (here := Variation.of(block.T)) is not None:
+                    variation = here if variation is None else variation | here
+                with np.errstate(over="ignore"):  # beyond float32: infinite, which is reported elsewhere
+                    block = block.astype(np.float32, copy=False)
                 num_bytes += block.nbytes
                 if num_bytes >= checked_bytes + CHECKED_BYTES:
                     require_memory(num_bytes + CHECKED_BYTES)  # the blocks so far have to be joined
@@ -239,6 +247,10 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
         raise ValueError(f"cannot be decoded ({error})") from error
     if not blocks:
         raise ValueError("it has no time points")
+    rounding = Rounding()
+    rounding.add(variation, "all of it")
+    if problems := rounding.problems():
+        raise ValueError("; ".join(problems))
     return Recording(np.ascontiguousarray(np.concatenate(blocks).T), rate)
 
 
