@@ -7,7 +7,6 @@ test split unread; who wants test scores trains the best config.
 import gc
 import logging
 import math
-import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -254,17 +253,17 @@ class Search:
         """Write what the search has found so far, and show it."""
         from krontime.search import outcome
 
-        completed = self.study.completed()
-        if not completed:
+        if ended := self.study.ended():
+            outcome.write_table(ended, self.folder / outcome.TABLE)
+        if not self.study.completed():
             show(f"no trial in {self.folder} has completed yet")
             return None
         best = self.study.study.best_trial
         assert best.value is not None
-        outcome.write_table(self.study.ended(), self.folder / outcome.TABLE)
         outcome.plot(self.study.study, self.folder)
         self._log(best.value)
         words = f"{self.metric} {best.value:.4f}, the best of {len(self.study.ended())} trials"
-        experiment_yaml = self._write_experiment(best.user_attrs["overrides"], words)
+        experiment_yaml, command = self._write_experiment(best.user_attrs["overrides"], words)
         result(
             folder=self.folder,
             metric=self.metric,
@@ -278,7 +277,7 @@ class Search:
             + "".join(f"  {text}\n" for text in best.user_attrs["overrides"])
             + f"\n{experiment_yaml}\n"
             f"Folder  {self.folder}\n"
-            f"Next    krontime train --config-dir {shlex.quote(str(self.folder))} experiment={outcome.EXPERIMENT.stem}"
+            f"Next    {command}"
         )
         return best.value
 
@@ -300,8 +299,8 @@ class Search:
         finally:
             equipment.finish_wandb()
 
-    def _write_experiment(self, overrides: Sequence[str], words: str) -> str:
-        """Write the experiment with a trial's overrides; what the file says."""
+    def _write_experiment(self, overrides: Sequence[str], words: str) -> tuple[str, str]:
+        """Write the experiment with a trial's overrides; what the file says, and the command that trains with it."""
         from krontime.search import outcome
 
         def unresolved(config: DictConfig) -> dict[str, Any]:

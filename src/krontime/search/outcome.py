@@ -1,5 +1,6 @@
 """What a search leaves: its best config as an experiment, its trials as a table, and Optuna's plots."""
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ NOT_OF_AN_EXPERIMENT = ("paths", "force", "logger")
 
 def write_experiment(
     path: Path, config: Mapping[str, Any], default: Mapping[str, Any], choices: Mapping[str, Any], words: str
-) -> str:
+) -> tuple[str, str]:
     """Write an experiment that composes to `config`.
 
     Args:
@@ -36,21 +37,25 @@ def write_experiment(
         words: what it is the best of.
 
     Returns:
-        What was written.
+        What was written, and the command that trains with it: what was left out of the choices, with `~`, can't be
+        said in an experiment.
     """
+    kept = {key: value for key, value in config.items() if key not in NOT_OF_AN_EXPERIMENT}
+    without = [f"~{key}" for key in _left_out(kept, default) if key.partition(".")[0] not in NOT_OF_AN_EXPERIMENT]
+    given = ["--config-dir", str(path.parent.parent), f"experiment={path.stem}", *without]
+    command = f"krontime train {shlex.join(given)}"
     lines = [
         "# @package _global_",
-        f"# krontime train --config-dir {path.parent.parent} experiment={path.stem}: {words}.",
+        f"# {command}: {words}.",
         "defaults:",
         *(f"  - override /{group}: {choice}" for group, choice in choices.items()),
     ]
-    kept = {key: value for key, value in config.items() if key not in NOT_OF_AN_EXPERIMENT}
     if changed := _difference(kept, default):
         lines += ["", OmegaConf.to_yaml(OmegaConf.create(changed)).rstrip()]
     text = "\n".join(lines) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return text
+    return text, command
 
 
 def _difference(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +68,17 @@ def _difference(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[s
         elif key not in default or default[key] != value:
             changed[key] = value
     return changed
+
+
+def _left_out(config: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of the default config that a config does not have."""
+    keys = []
+    for key, value in default.items():
+        if key not in config:
+            keys.append(f"{prefix}{key}")
+        elif isinstance(value, Mapping) and isinstance(config[key], Mapping):
+            keys += _left_out(config[key], value, f"{prefix}{key}.")
+    return keys
 
 
 def write_table(trials: Sequence["FrozenTrial"], path: Path) -> None:

@@ -140,6 +140,7 @@ def test_a_trial_that_the_pruner_gives_up_stops_after_that_epoch(tune, tmp_path)
     pruner += ["~search.pruner.n_startup_trials", "search.pruner.n_warmup_steps=0"]
     screen = tune(tmp_path / "s", 1, *pruner, "logger=csv")
     assert "has completed yet" in screen
+    assert list(pd.read_csv(tmp_path / "s" / "trials.csv")["state"]) == ["pruned"]
     rows = pd.read_csv(tmp_path / "s" / "trials" / "00000" / "metrics.csv")
     assert rows["val/loss"].notna().sum() == 1
 
