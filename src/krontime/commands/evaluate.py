@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from krontime.commands.options import check_options, folder_of, moved
+from krontime.commands.options import check_options, folder_of
 from krontime.config import resolve
 from krontime.console import result, show
 from krontime.errors import UserError
@@ -36,7 +36,7 @@ def evaluate(config: DictConfig) -> dict[MetricName, float | None]:
             f"run={str(run_dir)!r}: a bundle knows no folder of the machine that it was made on; expected "
             "paths.data=FOLDER, where its data lies"
         )
-    job = prepare.prepare(moved(run.config, options["paths"]))
+    job = prepare.prepare(prepare.moved(run.config, options["paths"]))
     if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
         raise UserError(
             f"run={str(run_dir)!r}: the data set {record.data!r} has changed since the run was trained; "

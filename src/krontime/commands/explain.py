@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from krontime.commands.new_input import new_input
-from krontime.commands.options import check_options, folder_of, moved, output_problems
+from krontime.commands.options import check_options, folder_of, output_problems
 from krontime.config import resolve
 from krontime.console import show
 from krontime.data.datamodule import SeriesDataset
@@ -112,7 +112,7 @@ def _neighbours(
     if run.module.mixture is None:
         return none, "a run without a closed form has no such distance"
     try:
-        job = prepare.prepare(moved(run.config, options["paths"]))
+        job = prepare.prepare(prepare.moved(run.config, options["paths"]))
     except UserError as error:
         return none, str(error).splitlines()[0]
     closed_form = run.module.mixture.closed_form

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from krontime.commands.options import folder_of, moved, output_problems
+from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.console import result, show
 from krontime.data.series import SeriesSpec
@@ -15,6 +15,7 @@ from krontime.metrics import METRICS
 from krontime.runs import bundle, load
 from krontime.runs.exported import files
 from krontime.runs.load import LoadedRun
+from krontime.runs.prepare import moved
 from krontime.runs.record import Record, Status
 from krontime.storage import RECORD
 

@@ -51,25 +51,3 @@ def output_problems(key: str, path: Path, *, is_folder: bool, force: bool = True
 
 def folder_of(value: Any) -> Path:
     return expanded(str(value))
-
-
-def moved(config: dict[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
-    """A run's config with its cache, and its data files where `paths.data` is given, found elsewhere."""
-    given = {key: value for key, value in paths.items() if value is not None}
-    moved = {**config, "paths": {**config["paths"], **given}}
-    if "data" in given:
-        old, new = Path(config["paths"]["data"]), Path(given["data"])
-
-        def moved_path(value: Any) -> Any:
-            if not isinstance(value, str):
-                return value
-            path = Path(value)
-            if path.is_relative_to(old):
-                return str(new / path.relative_to(old))
-            return str(new / path.name) if (new / path.name).is_file() else value
-
-        source = {
-            key: value if key == "_target_" else moved_path(value) for key, value in config["data"]["source"].items()
-        }
-        moved["data"] = {**config["data"], "source": source}
-    return moved

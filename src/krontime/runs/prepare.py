@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from krontime.data.datamodule import SeriesDataModule
 
 log = logging.getLogger(__name__)
+
+_MAY_BE_FOLDERS = ("path", "train", "test")
+"""Arguments of sources that name folders, too."""
 
 
 @dataclass(frozen=True)
@@ -178,3 +182,36 @@ def split_of(config: Mapping[str, Any], data: SeriesData) -> Split:
     """
     with naming_keys(config["data"]["validation"], "data.validation"):
         return split_indices(data, **config["data"]["validation"], seed=config["seed"])
+
+
+def moved(config: Mapping[str, Any], paths: Mapping[str, str | None]) -> dict[str, Any]:
+    """A run's config with its cache and its data elsewhere, as far as folders for them are given.
+
+    Args:
+        config: of the run, resolved, in plain types.
+        paths: `data`, the folder that the data lies in (or is, where a folder is the data), and `cache`; None for those
+            that have not moved.
+    """
+    given = {key: value for key, value in paths.items() if value is not None}
+    moved = {**config, "paths": {**config["paths"], **given}}
+    if "data" in given:
+        old, new = Path(config["paths"]["data"]), Path(given["data"])
+        source = {
+            key: _moved_path(key, value, old, new) if isinstance(value, str) and key != "_target_" else value
+            for key, value in config["data"]["source"].items()
+        }
+        moved["data"] = {**config["data"], "source": source}
+    return moved
+
+
+def _moved_path(key: str, value: str, old: Path, new: Path) -> str:
+    """An argument of a source: where it lies in the new folder, if it is a path and does."""
+    path = Path(value)
+    if path.is_relative_to(old):
+        return str(new / path.relative_to(old))
+    elsewhere = new / path.name
+    if elsewhere.is_file():
+        return str(elsewhere)
+    if key in _MAY_BE_FOLDERS and path.name and not path.exists():
+        return next((str(folder) for folder in (elsewhere, new) if folder.name == path.name and folder.is_dir()), value)
+    return value

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from krontime import cli
+from krontime.config.identity import config_hash
 from krontime.reports.comparison.collect import collect, publish
 from krontime.reports.comparison.compare import compare
 from krontime.reports.page.sweep_page import write_sweep_page
@@ -103,9 +104,12 @@ def test_without_a_test_split_the_page_shows_what_was_held_out(runs, tmp_path):
     assert record.protocol is not None
     untested = record.protocol.model_copy(update={"num_test": 0})
     metrics = record.metrics.model_copy(update={"test": {}})
-    record.model_copy(update={"protocol": untested, "metrics": metrics}).write(folder / "record.json")
-    cli.main(["report", f"run={folder}", f"output={tmp_path / 'r.html'}"])
+    record.config["data"]["source"]["path"] = str(runs / "gone" / "a.npz")  # found elsewhere
+    changed = {"protocol": untested, "metrics": metrics, "config_hash": config_hash(record.config)}
+    record.model_copy(update=changed).write(folder / "record.json")
+    cli.main(["report", f"run={folder}", f"output={tmp_path / 'r.html'}", f"paths.data={runs}"])
     text, structure = page(tmp_path / "r.html")
+    assert "2 channels of 80 points at 50 Hz" in text
     assert {"Errors", "How far its probabilities can be trusted", "Sets and thresholds"} <= set(structure.titles)
     assert "Confusion matrix of the held-out series" in text
     assert "interval of test" not in text

@@ -14,7 +14,7 @@ from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.models.kernel_ridge import part
 from krontime.models.kernel_ridge.ridge import StreamedRidge
-from krontime.runs.prepare import load_data, prepare
+from krontime.runs.prepare import load_data, moved, prepare
 from krontime.training.build import closed_form
 
 Compose = Callable[..., dict[str, Any]]
@@ -102,3 +102,23 @@ def test_the_number_of_series_is_of_those_that_the_closed_form_is_fitted_to(
     assert built is not None
     largest = max(kept.features.num_features for kept in built.kept_parts())
     assert (largest > 500) == (fit_on == "train")
+
+
+@pytest.mark.parametrize(
+    ("given", "data", "place"),
+    [
+        ("gone/a.npz", "new", "new/a.npz"),
+        ("old/sub/a.npz", "new", "new/sub/a.npz"),
+        ("gone/sounds", "new", "new/sounds"),
+        ("gone/sounds", "new/sounds", "new/sounds"),
+        ("gone/other", "new", "gone/other"),
+    ],
+)
+def test_data_that_has_moved_is_found_by_its_name(tmp_path: Path, given: str, data: str, place: str):
+    (tmp_path / "new" / "sounds").mkdir(parents=True)
+    (tmp_path / "new" / "a.npz").touch()
+    source = {"_target_": "a.b", "path": str(tmp_path / given), "label": "sounds", "rate": 3}
+    config = {"paths": {"data": str(tmp_path / "old"), "cache": "c"}, "data": {"source": source}}
+    elsewhere = moved(config, {"data": str(tmp_path / data), "cache": None})
+    assert elsewhere["data"]["source"] == {**source, "path": str(tmp_path / place)}
+    assert elsewhere["paths"] == {"data": str(tmp_path / data), "cache": "c"}

@@ -199,11 +199,9 @@ def _predictions(path: Path) -> Predictions | None:
 
 def _data(record: Record, paths: Mapping[str, Any]) -> tuple[SeriesData | None, str | None]:
     """The data set of a run, or why it can't be read (again)."""
-    config: dict[str, Any] = dict(record.config)
-    given = {key: value for key, value in paths.items() if value is not None}
     try:
-        data = prepare.load_data({**config, "paths": {**config["paths"], **given}})
-    except (UserError, KeyError, TypeError) as error:
+        data = prepare.load_data(prepare.moved(record.config, paths))
+    except (UserError, KeyError, TypeError, AttributeError) as error:
         return None, str(error).splitlines()[0]
     if record.protocol is not None and data.sha256 != record.protocol.data_sha256:
         return None, "the data set has changed since the run"
