@@ -77,7 +77,11 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
     if len(names) < 2:
         raise ValueError(f"y holds {len(names)} class: expected at least two classes")
     codes = {name: code for code, name in enumerate(names)}
-    return with_checksum(_data(series, np.array([codes[text] for text in texts.tolist()], np.int64), tuple(names)))
+    rounding = Rounding()
+    data = _data(series, np.array([codes[text] for text in texts.tolist()], np.int64), tuple(names), rounding)
+    if problems := rounding.problems():
+        raise ValueError(f"X: {'; '.join(problems)}")
+    return with_checksum(data)
 
 
 def unlabelled_series(X: Any, class_names: Sequence[str]) -> SeriesData:
@@ -87,14 +91,18 @@ def unlabelled_series(X: Any, class_names: Sequence[str]) -> SeriesData:
         ValueError: X can't be used.
     """
     series = as_series(X)
-    return _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names))
-
-
-def _data(series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[str, ...]) -> SeriesData:
     rounding = Rounding()
+    data = _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names), rounding)
+    rounding.warn("X")
+    return data
+
+
+def _data(
+    series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[str, ...], rounding: Rounding
+) -> SeriesData:
     values, offsets = flatten(series, rounding=rounding)
     num_channels = len(series[0]) if series else 0
-    if problems := value_problems(values, offsets, num_channels) + rounding.problems():
+    if problems := value_problems(values, offsets, num_channels):
         raise ValueError(f"X: {'; '.join(problems)}")
     return SeriesData(
         values=values,

@@ -40,8 +40,7 @@ def read_new_recordings(
         The recordings, float32, by the names of their files, or by their own where a file holds several.
 
     Raises:
-        UserError: a file cannot be read and is not to be skipped, none can, it has other channels, or float32 holds
-            too little of one.
+        UserError: a file cannot be read and is not to be skipped, none can, or it has other channels.
     """
     broken: dict[str, tuple[str, int]] = {}
     problems: list[str] = []
@@ -78,8 +77,7 @@ def read_new_recordings(
         raise UserError(problems)
     if problem := channels_problem(firsts):
         raise UserError(problem)
-    if lost := rounding.problems(trained):
-        raise UserError(f"input: {problem}" for problem in lost)
+    rounding.warn("input", trained)
     rates = np.array(known_rates)
     known = np.unique(rates[~np.isnan(rates)])
     data = SeriesData(

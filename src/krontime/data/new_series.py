@@ -154,15 +154,13 @@ def read_files(
         way: what to say to do about them where there are several.
 
     Raises:
-        UserError: a file cannot be read and is not to be skipped, none can, their channels differ, or float32 holds
-            too little of one.
+        UserError: a file cannot be read and is not to be skipped, none can, or their channels differ.
     """
     broken: dict[str, tuple[str, int]] = {}
     parts: list[SeriesData] = []
     names: list[str] = []
     problems: list[str] = []
     firsts: dict[int, str] = {}
-
     rounding = Rounding()
 
     def read(file: tuple[Path, str]) -> tuple[SeriesData, Rounding]:
@@ -196,8 +194,7 @@ def read_files(
         raise UserError(problems)
     if problem := channels_problem(firsts):
         raise UserError(problem)
-    if lost := rounding.problems():
-        raise UserError(f"input: {problem}" for problem in lost)
+    rounding.warn("input")
     return NewSeries(parts[0] if len(files) == 1 else _joined(parts, values, offsets), names, broken)
 
 
@@ -243,7 +240,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding:
         path: the file.
         reading: how.
         class_names: the model's classes.
-        rounding: takes note of what is lost of the series; None to refuse those that lose too much.
+        rounding: takes note of what is lost of the series; None for nothing of the kind.
 
     Returns:
         The series in the order of the file, with `UNKNOWN_LABEL` where there is no label.
@@ -269,7 +266,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding:
     labels: np.ndarray | None = None
     lost = Rounding() if rounding is None else rounding
     if suffix == ".npz":
-        values, offsets, num_channels, labels, own_rate, notes = _read_container(path, reading)
+        values, offsets, num_channels, labels, own_rate, notes = _read_container(path, reading, lost)
         rate = _rate(own_rate, reading, path)
     else:
         if suffix in audio.SUFFIXES:
@@ -279,6 +276,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding:
                 raise
             except ValueError as error:
                 raise UserError(f"{path}: {error}") from error
+            lost.add(recording.variation)
             read, rate = Labelled([recording.values], None), _rate(recording.sampling_rate_hz, reading, path)
         elif suffix == ".npy":
             read = _read_npy(path, reading.layout)
@@ -291,7 +289,7 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding:
         num_channels = series[0].shape[0] if series else 1
         values, offsets = flatten([reading.decoded(one) for one in series], rounding=lost)
 
-    if problems := value_problems(values, offsets, num_channels) + (lost.problems() if rounding is None else []):
+    if problems := value_problems(values, offsets, num_channels):
         raise UserError(f"{path}: {p}" for p in problems)
     return SeriesData(
         values=values,
@@ -320,11 +318,12 @@ def _rate(stated: float | None, reading: Reading, path: Path) -> float | None:
 
 
 def _read_container(
-    path: Path, reading: Reading
+    path: Path, reading: Reading, rounding: Rounding
 ) -> tuple[np.ndarray, np.ndarray, int, np.ndarray | None, float | None, tuple[str, ...]]:
     """Values, offsets, channels, labels, rate and notes of an `.npz` container."""
     raw = read_container(
         path,
+        rounding,
         missing_value=reading.missing_value,
         missing_channels=reading.missing_channels,
         required=() if reading.split == "all" else ("split",),

@@ -2,11 +2,13 @@
 
 float32 holds 24 bits of a value. Of 101,325.12 Pa that varies by 0.01 it keeps little, and of 1e9 that varies by 1
 nothing: a model would be trained on steps, or on a constant. So the variation within each series is compared with that
-of the rounding errors, and a channel that loses too much is refused. Values that are constant lose nothing.
+of the rounding errors, and a channel that loses too much is refused in training. New series, of which a quiet one may
+be all there is, give a warning. Values that are constant lose nothing, nor do those whose last digit flickers.
 
 Shape letters: C channels, L time points.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,14 +16,20 @@ import numpy as np
 
 from krontime.data.series import unscaled
 
-MAX_LOST = 0.01
+log = logging.getLogger(__name__)
+
+MAX_LOST = 0.1
 """Largest standard deviation of the rounding errors that is accepted, as a fraction of that of the values."""
 
 CONSTANT = 1e-12
 """Values whose deviation is a smaller fraction of their mean are a constant that was computed in float64."""
 
-MOSTLY = 0.5
-"""A channel is refused where more than this fraction of its series that vary lose too much."""
+NEARLY_ALL = 0.85
+"""A channel is refused where at least this fraction of its series that vary lose too much, whatever the others vary by:
+these may have dropouts, while fewer may be the quiet ones of a sensor that seldom moves."""
+
+FLICKER = 4
+"""Number of different values up to which a series that loses too much is a constant whose last digit flickers."""
 
 EXACT = tuple(np.dtype(kind) for kind in ("f2", "f4", "i1", "i2", "u1", "u2", "?"))
 """Types that float32 holds to the last bit."""
@@ -42,6 +50,7 @@ class Variation(NamedTuple):
         squares: sum of the squared deviations of the values from their mean.
         error: mean of the rounding errors.
         error_squares: sum of the squared deviations of the rounding errors from their mean.
+        flickers: whether they are a constant whose last digit flickers, bool.
         is_whole: whether the values are integers, any difference of which is one.
     """
 
@@ -50,6 +59,7 @@ class Variation(NamedTuple):
     squares: np.ndarray
     error: np.ndarray
     error_squares: np.ndarray
+    flickers: np.ndarray
     is_whole: bool = False
 
     @classmethod
@@ -90,13 +100,18 @@ class Variation(NamedTuple):
         count = is_there.sum(axis=1).astype(np.float64)
         if not is_there.all():
             values, errors = np.where(is_there, values, 0.0), np.where(is_there, errors, 0.0)
-        moments = []
+        means, squares = [], []
         for part in (values, errors):
             mean = part.sum(axis=1) / np.maximum(count, 1)
             deviations = part - mean[:, None]
             deviations *= is_there
-            moments += [mean, np.einsum("cl,cl->c", deviations, deviations)]
-        return cls(count, moments[0] + first[:, 0], *moments[1:])
+            means.append(mean)
+            squares.append(np.einsum("cl,cl->c", deviations, deviations))
+        made = cls(count, means[0] + first[:, 0], squares[0], means[1], squares[1], np.zeros(len(count), bool))
+        for channel in np.flatnonzero(made.is_lost):
+            there = values[channel][is_there[channel]]
+            made.flickers[channel] = len(np.unique(there)) <= min(FLICKER, len(there) // FLICKER)
+        return made
 
     def of_channels(self, order: list[int]) -> "Variation":
         """That of some channels, in an order."""
@@ -113,13 +128,15 @@ class Variation(NamedTuple):
             self.squares + other.squares + step**2 * self.num_values * weight,
             self.error + weight * error_step,
             self.error_squares + other.error_squares + error_step**2 * self.num_values * weight,
+            self.flickers & other.flickers,
             self.is_whole and other.is_whole,
         )
 
     @property
     def varies(self) -> np.ndarray:
         """Bool `(C,)`: whether the values are no constant."""
-        return self.squares > (0.0 if self.is_whole else self.num_values * (CONSTANT * self.mean) ** 2)
+        smallest = 0.0 if self.is_whole else self.num_values * (CONSTANT * self.mean) ** 2
+        return ~self.flickers & (self.squares > smallest)
 
     @property
     def is_lost(self) -> np.ndarray:
@@ -186,15 +203,16 @@ class Rounding:
             return []
         squares, errors, num_varying, num_lost = self._sums
         channels = channels if channels is not None and len(channels) == len(squares) else None
-        refused = np.flatnonzero((errors > MAX_LOST**2 * squares) | (num_lost > MOSTLY * num_varying)).tolist()
+        is_nearly_all = (num_lost > 0) & (num_lost >= NEARLY_ALL * num_varying)
+        refused = np.flatnonzero((errors > MAX_LOST**2 * squares) | is_nearly_all).tolist()
         lines = []
         for channel in refused[:MAX_NAMED]:
             name, mean, deviation, error = self._examples[channel]
             which = f"channel {channel}: " if len(squares) > 1 else ""
             which = which if channels is None else f"channel {channels[channel]!r}: "
             expected = (
-                f"values less a constant, such as {mean:.6g}, wherever the model is used; a channel that dates or "
-                "numbers the rows is left out"
+                f"values less a constant, such as {mean:.6g}, wherever the model is used, or rounded to float32 "
+                "before, where the rest does not matter; a channel that dates or numbers the rows is left out"
                 if abs(mean) > deviation
                 else "values in another unit"
             )
@@ -204,6 +222,11 @@ class Rounding:
             )
         more = [f"... ({len(refused)} channels in all)"] if len(refused) > MAX_NAMED else []
         return lines + more
+
+    def warn(self, where: str, channels: Sequence[str] | None = None) -> None:
+        """Log the problems of new series, each beginning with where these are from."""
+        for problem in self.problems(channels):
+            log.warning("%s: %s", where, problem)
 
 
 def _some(values: np.ndarray) -> np.ndarray:

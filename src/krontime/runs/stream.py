@@ -135,7 +135,7 @@ class PointParser:
         return values
 
     def _check_rounding(self, points: np.ndarray) -> None:
-        """Refuse the first points, once there are enough of them, where float32 holds too little of them."""
+        """Warn of the first points, once there are enough of them, where float32 holds too little of them."""
         if self.num_checked <= 0 or (here := Variation.of(points)) is None:
             return
         self._variation = here if self._variation is None else self._variation | here
@@ -143,8 +143,7 @@ class PointParser:
         if self.num_checked <= 0:
             rounding = Rounding()
             rounding.add(self._variation, "the first window")
-            if problems := rounding.problems(self.channels):
-                raise UserError(f"{self.name}: {problem}" for problem in problems)
+            rounding.warn(self.name, self.channels)
 
     def _point(self, line: bytes) -> np.ndarray | None:
         self._num_lines += 1

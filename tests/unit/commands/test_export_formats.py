@@ -106,9 +106,7 @@ def test_series_that_do_not_fit_are_refused(folder: Path, predict: ModuleType) -
     with pytest.raises(ValueError, match="series 0 has no value"):
         model.predict(np.full((1, 2, 20), np.nan))
     noise = np.random.default_rng(0).standard_normal((1, 2, 20))
-    with pytest.raises(ValueError, match="series 0 varies too little for its size as float32"):
-        model.predict(1e9 + noise)
-    assert len(model.predict(np.concatenate([1e3 + noise, np.full_like(noise, 1e9), np.where(noise > 1, np.nan, 1)])))
+    assert len(model.predict(np.concatenate([noise, np.full_like(noise, 12.3456781), np.where(noise > 1, np.nan, 1)])))
 
 
 def test_predictions_are_printed(

@@ -149,13 +149,14 @@ class ArrowDatasetSource(RecordingFiles):
     def _recording(self, file: Path, number: int, row: Any, columns: _Columns) -> Recording:
         """Make a recording of a table of one row; raises `ValueError` with what is wrong with it."""
         value, rate = row.column(columns.values)[0], self.sampling_rate_hz
+        variation = None
         if not value.is_valid:
             raise ValueError(f"the column {columns.values} is empty")
         if columns.is_audio:
             if value["bytes"].as_py() is None:
                 raise ValueError("the audio is not in the file, only its path; expected a data set that holds it")
             decoded = audio.read_recording(io.BytesIO(value["bytes"].as_py()), mono=self.mono)
-            values, rate = decoded.values, float(decoded.sampling_rate_hz)
+            values, rate, variation = decoded.values, float(decoded.sampling_rate_hz), decoded.variation
         else:
             values = self._channels_first(value.values)
         label = None if columns.label is None else row.column(columns.label)[0].as_py()
@@ -174,6 +175,7 @@ class ArrowDatasetSource(RecordingFiles):
             label=None if label is None else str(label),
             group=None if group is None else str(group).strip(),
             sampling_rate_hz=rate,
+            variation=variation,
         )
 
     def _channels_first(self, values: Any) -> np.ndarray:

@@ -41,10 +41,11 @@ MAX_EXAMPLES = 3
 
 
 class Recording(NamedTuple):
-    """One decoded file: `(C, L)` float32."""
+    """One decoded file: `(C, L)` float32, and the variation of its samples where they were float64."""
 
     values: np.ndarray
     sampling_rate_hz: int
+    variation: Variation | None = None
 
 
 class AudioSource:
@@ -120,6 +121,7 @@ class AudioSource:
         channels: list[int] = []
         rates: list[int] = []
         broken: dict[Path, str] = {}
+        rounding = Rounding()
 
         num_bytes = decoding_bytes([one.file for one in layout.recordings])
 
@@ -138,6 +140,7 @@ class AudioSource:
                 kept.append(one)
                 channels.append(recording.values.shape[0])
                 rates.append(recording.sampling_rate_hz)
+                rounding.add(recording.variation, one.file.name)
                 yield recording.values
 
         flat = flatten(decoded(), scratch)
@@ -163,6 +166,7 @@ class AudioSource:
             parts == "test",
             num_channels=channels[0],
             where=str(self.path),
+            rounding=rounding,
             sampling_rate_hz=float(rates[0]) if len(set(rates)) == 1 else None,
             rates_hz=np.array(rates, float) if len(set(rates)) > 1 else None,
             is_validation=parts == "validation" if (parts == "validation").any() else None,
@@ -221,8 +225,7 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
 
     Raises:
         UserError: the library is not installed.
-        ValueError: the file is none that it decodes, does not fit in memory, or holds float64 of which float32 keeps
-            too little.
+        ValueError: the file is none that it decodes, or does not fit in memory.
     """
     soundfile = library_of("audio", "soundfile", needed_by="data=audio")
     blocks: list[np.ndarray] = []
@@ -233,6 +236,7 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
             _refuse_cut(file.extra_info)
             kind = "float64" if file.subtype == "DOUBLE" else "float32"  # which holds 24 bits of all others
             while len(block := file.read(BLOCK_FRAMES, dtype=kind, always_2d=True)):
+                block = block.mean(axis=1, keepdims=True) if mono else block
                 if (here := Variation.of(block.T)) is not None:
                     variation = here if variation is None else variation | here
                 with np.errstate(over="ignore"):  # beyond float32: infinite, which is reported elsewhere
@@ -241,17 +245,13 @@ def read_recording(path: Path | BinaryIO, *, mono: bool) -> Recording:
                 if num_bytes >= checked_bytes + CHECKED_BYTES:
                     require_memory(num_bytes + CHECKED_BYTES)  # the blocks so far have to be joined
                     checked_bytes = num_bytes
-                blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
+                blocks.append(block)
             rate = file.samplerate
     except (OSError, RuntimeError, TypeError, MemoryError) as error:  # soundfile's own is a RuntimeError
         raise ValueError(f"cannot be decoded ({error})") from error
     if not blocks:
         raise ValueError("it has no time points")
-    rounding = Rounding()
-    rounding.add(variation, "all of it")
-    if problems := rounding.problems():
-        raise ValueError("; ".join(problems))
-    return Recording(np.ascontiguousarray(np.concatenate(blocks).T), rate)
+    return Recording(np.ascontiguousarray(np.concatenate(blocks).T), rate, variation)
 
 
 def _refuse_cut(noted: str) -> None:

@@ -52,4 +52,9 @@ class AudioRecordingsSource(RecordingFiles):
             raise
         except ValueError as error:
             raise UserError(f"{file}: {error}") from error
-        yield Recording(name=file.stem, values=recording.values, sampling_rate_hz=float(recording.sampling_rate_hz))
+        yield Recording(
+            name=file.stem,
+            values=recording.values,
+            sampling_rate_hz=float(recording.sampling_rate_hz),
+            variation=recording.variation,
+        )

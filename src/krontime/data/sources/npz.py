@@ -96,13 +96,17 @@ class NpzSource:
         Raises:
             UserError: names all problems of the file.
         """
+        rounding = Rounding()
         raw = read_container(
             self.path,
+            rounding,
             missing_value=self.missing_value,
             missing_channels=self.missing_channels,
             required=("y", "split" if self.test_group is None else "group"),
             layout=self.layout,
         )
+        if lost := rounding.problems():
+            raise UserError(f"{self.path}: {problem}" for problem in lost)
         assert raw.y is not None
         is_test = raw.is_test if self.test_group is None else np.zeros(len(raw.y), bool)
         assert is_test is not None
@@ -176,6 +180,7 @@ class Container:
 
 def read_container(
     path: Path,
+    rounding: Rounding,
     *,
     missing_value: float | None,
     missing_channels: list[int] | None,
@@ -187,6 +192,7 @@ def read_container(
 
     Args:
         path: the file.
+        rounding: takes note of what is lost of the series.
         missing_value: code of a missing value, besides NaN, before scaling.
         missing_channels: channels that use the code; None for all.
         required: keys that must be there besides the values.
@@ -256,12 +262,8 @@ def read_container(
     if problems:
         raise UserError(f"{path}: {p}" for p in problems)
 
-    rounding = Rounding()
-    scaled = _scaled(values, offsets, num_channels, scale, missing_value, missing_channels, rounding)
-    if lost := rounding.problems():
-        raise UserError(f"{path}: {problem}" for problem in lost)
     return Container(
-        values=scaled,
+        values=_scaled(values, offsets, num_channels, scale, missing_value, missing_channels, rounding),
         offsets=offsets,
         num_channels=num_channels,
         y=arrays.get("y"),

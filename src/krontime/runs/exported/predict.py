@@ -66,8 +66,7 @@ class Classifier:
             batch_size: series that are computed at once; memory grows with it.
 
         Raises:
-            ValueError: a series has other channels, or more points, than those of training, or no value, or varies too
-                little for float32.
+            ValueError: a series has other channels, or more points, than those of training, or no value.
         """
         series = [self._checked(number, values) for number, values in enumerate(X)]
         batches = (series[start : start + batch_size] for start in range(0, len(series), batch_size))
@@ -83,8 +82,7 @@ class Classifier:
         return self.classes_[(probabilities / np.array(self.about["prior"])).argmax(axis=1)]
 
     def _checked(self, number: int, values: Any) -> np.ndarray:
-        exact = np.atleast_2d(np.asarray(values))
-        series = exact.astype(np.float32)
+        series = np.atleast_2d(np.asarray(values, np.float32))
         channels, length = self.about["num_channels"], self.about["length"]
         if series.ndim != 2 or series.shape[0] != channels:
             raise ValueError(f"series {number} has shape {series.shape}: expected {channels} channels of points")
@@ -92,21 +90,7 @@ class Classifier:
             raise ValueError(f"series {number} has {series.shape[1]} points: expected 1 to {length}, as in training")
         if np.isnan(series).all():
             raise ValueError(f"series {number} has no value: expected one that is not NaN")
-        if exact.dtype.itemsize > series.dtype.itemsize and _is_lost(exact.astype(np.float64), series):
-            raise ValueError(f"series {number} varies too little for its size as float32: expected it less a constant")
         return series
-
-
-def _is_lost(exact: np.ndarray, read: np.ndarray) -> bool:
-    """Whether rounding takes over a hundredth of the variation of a channel, as krontime refuses it too."""
-    is_there = np.isfinite(exact)
-    count = np.maximum(is_there.sum(axis=1), 1)
-    exact, read = np.where(is_there, exact, 0.0), np.where(is_there, read, 0.0)
-    mean = exact.sum(axis=1) / count
-    errors = read - exact
-    deviation = np.sqrt((np.square(exact - mean[:, None]) * is_there).sum(axis=1) / count)
-    lost = np.sqrt((np.square(errors - errors.sum(axis=1)[:, None] / count[:, None]) * is_there).sum(axis=1) / count)
-    return bool(((deviation > 1e-12 * np.abs(mean)) & (lost > 0.01 * deviation)).any())
 
 
 def _together(batch: "list[np.ndarray]") -> np.ndarray:

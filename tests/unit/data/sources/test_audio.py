@@ -122,17 +122,19 @@ def test_a_recording_that_was_cut_short_is_refused_or_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(("offset", "subtype"), [(0.1, "DOUBLE"), (1e9, "DOUBLE"), (0.1, "PCM_32")])
-def test_a_recording_that_float32_does_not_hold_is_refused(offset, subtype, tmp_path):
+def test_recordings_that_float32_does_not_hold_are_refused(offset, subtype, tmp_path):
     soundfile = pytest.importorskip("soundfile")
     values = offset + 0.1 * np.random.default_rng(0).uniform(-1, 1, (500, 2))
-    soundfile.write(tmp_path / "r.wav", values, 100, subtype=subtype)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "r.wav", values, 100, subtype=subtype)
     if offset < 1:
-        read = audio.read_recording(tmp_path / "r.wav", mono=False).values
+        read = AudioSource(str(tmp_path), mono=False).load().series(0)
         np.testing.assert_allclose(read, values.T, atol=1e-7)
         assert read.dtype == np.float32
     else:
-        with pytest.raises(ValueError, match=r"channel 0: values that vary by 0\.0\d+ about 1000000000"):
-            audio.read_recording(tmp_path / "r.wav", mono=False)
+        with pytest.raises(UserError, match=r"channel 0: values that vary by 0\.0\d+ about 1000000000.* as in r\.wav"):
+            AudioSource(str(tmp_path), mono=False).load()
 
 
 def test_a_recording_that_does_not_fit_in_memory_is_told(tmp_path, monkeypatch):
