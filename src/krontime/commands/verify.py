@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from krontime.errors import Problems, UserError
 from krontime.reports.comparison.collect import Stored, collect, named
 from krontime.reports.verification import Verification, here, verified
 from krontime.runs.record import Record, Status
+from krontime.storage import RECORD
 
 EXIT_NOT_MET = 1
 
@@ -46,7 +48,8 @@ def verify(config: DictConfig) -> Verification:
 
     from krontime.runs.run import train_in
 
-    again = train_in(again_config, folder_of(options["output"]) / chosen.job)
+    run_dir = folder_of(options["output"]) / chosen.job
+    again = train_in({**again_config, "force": _is_finished(run_dir)}, run_dir)
     assert again is not None  # one process
     comparison = verified(chosen.record, again, runs)
     for metric in sorted(comparison.recorded.keys() | comparison.again.keys()):
@@ -55,6 +58,11 @@ def verify(config: DictConfig) -> Verification:
     if not comparison.met:
         sys.exit(EXIT_NOT_MET)
     return comparison
+
+
+def _is_finished(run_dir: Path) -> bool:
+    """Whether a finished run lies in a folder, which would be taken for the one that is trained again."""
+    return (run_dir / RECORD).is_file() and Record.read(run_dir / RECORD).status is Status.COMPLETED
 
 
 def in_steps(config: dict[str, Any], record: Record) -> dict[str, Any]:

@@ -37,10 +37,22 @@ def test_a_run_of_a_table_is_met_to_the_last_bit(published, tmp_path, capsys):
     arguments = [f"table={published / 'results'}", f"paths.data={published / 'data'}", f"output={tmp_path}"]
     cli.main(["verify", *arguments, "seed=0"])
     assert ": met, to the last bit" in capsys.readouterr().out
+    cli.main(["verify", *arguments, "seed=0"])  # what was trained before is no answer
+    said = capsys.readouterr().out
+    assert ": met, to the last bit" in said
+    assert "already done" not in said
     with pytest.raises(SystemExit) as ended:
         cli.main(["verify", *arguments, "run=Own/other/seed0-000000000000"])
     assert ended.value.code == 2
     assert "expected a completed run of the table, such as Own/DummyClassifier/seed0-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "true"])
+def test_a_seed_that_is_none_is_refused(published, capsys, seed):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", f"table={published / 'results'}", f"seed={seed}"])
+    assert ended.value.code == 2
+    assert "expected a whole number of at least 0, or null" in capsys.readouterr().err
 
 
 def test_a_record_that_is_not_met_ends_with_1(published, tmp_path, capsys):
