@@ -32,3 +32,13 @@ def test_what_can_not_be_audited_is_refused(tmp_path, capsys, overrides, says):
         cli.main(["audit", *overrides, f"output={tmp_path / 'audit.md'}"])
     assert says in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "audit.md").exists()
+
+
+def test_a_file_that_is_no_page_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "mine.npy").write_text("mine")
+    with pytest.raises(SystemExit):
+        cli.main(["audit", "data=synthetic", "num_shuffles=0", f"output={tmp_path / 'mine.npy'}"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "ends in .md" in said
+    assert "num_shuffles=0" in said
+    assert (tmp_path / "mine.npy").read_text() == "mine"

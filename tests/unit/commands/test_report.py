@@ -169,7 +169,7 @@ def test_mistakes_are_named_before_anything_is_written(runs, tmp_path, capsys):
         ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path / 'there.html'}"], "force=true"),
         ([f"run={runs / 'nothing'}", f"output={tmp_path / 'r.html'}"], "nothing"),
         ([f"run={tmp_path}", f"output={tmp_path / 'r.html'}"], "finished runs below it"),
-        ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path}"], "this is a folder"),
+        ([f"run={runs / 'out' / 'seed0'}", f"output={tmp_path}"], "ends in .html"),
         ([f"output={tmp_path / 'r.html'}"], "or table=FOLDER"),
         ([f"table={tmp_path / 'nothing'}", f"output={tmp_path / 'r.html'}"], "the folder of published results"),
     ):
