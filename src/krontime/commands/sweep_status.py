@@ -15,7 +15,7 @@ from krontime.errors import UserError
 from krontime.runs.lock import SUFFIX
 from krontime.runs.record import Record
 from krontime.runs.sweep import JobState, Progress, counts, listed, progress
-from krontime.storage import RECORD
+from krontime.storage import RECORD, expanded
 
 TOTAL = "total"
 
@@ -43,10 +43,11 @@ def sweep_status(config: DictConfig) -> dict[JobState, int]:
     """
     outputs = resolve.plain(config)["outputs"]
     roots = outputs if isinstance(outputs, list) else [outputs]
-    missing = [root for root in roots if not isinstance(root, str) or not Path(root).is_dir()]
+    missing = [root for root in roots if not isinstance(root, str) or not expanded(root).is_dir()]
     if missing or not roots:
         raise UserError([f"outputs={root!r}: expected the folder of a sweep's runs" for root in missing or [roots]])
-    jobs = [job for root in dict.fromkeys(map(Path, roots)) for job in jobs_in(root)]
+    by_folder = {job.folder.resolve(): job for root in reversed(roots) for job in jobs_in(expanded(root))}
+    jobs = sorted(by_folder.values(), key=lambda job: job.folder)  # each once, where one folder lies in another
     rows = {
         group: counts(job.progress.state for job in jobs if job.group == group)
         for group in sorted({job.group for job in jobs})

@@ -160,6 +160,12 @@ def test_several_output_folders(root: Path, tmp_path: Path) -> None:
     assert status([str(root)] * 2) == EXPECTED
 
 
+def test_a_folder_in_another_is_counted_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = status(str(root))
+    monkeypatch.chdir(root)
+    assert status([str(root / "hum"), str(root), "."]) == expected
+
+
 def test_the_same_sweep_leaves_one_list(tmp_path: Path) -> None:
     for _ in range(2):
         Sweep(jobs=jobs("a", "b")).write(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from krontime.metrics import METRIC_TITLES, METRICS, MetricName
 from krontime.reports.comparison.collect import Stored
-from krontime.reports.comparison.compare import Comparison, RunGroup, Variant, resample_of
+from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant, resample_of
 from krontime.reports.comparison.intervals import Interval, intervals
 from krontime.reports.page import figures
 from krontime.reports.page.render import Code, Section, Table, write_page
@@ -114,7 +114,7 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
     scores = [METRIC_TITLES[name] for name in SCORES]
     which = ["resample", "seed"] if _is_resampled(comparison) else ["seed"]
     header = [*(_keys(comparison) or ["model"]), *which, *scores, COSTS[field], "parameters", "run"]
-    ordered = sorted(entries, key=lambda entry: -(entry.mean or 0))
+    ordered = sorted(entries, key=_standing)
     rows = [
         [
             *_named(comparison, entry.variant),
@@ -136,6 +136,12 @@ def _data_set(comparison: Comparison, data: str, known: Sequence[Interval]) -> S
     metric = next((METRIC_TITLES[name] for name in METRICS if known and name == known[0].metric), "")
     tables = [Table(f"Runs on {data}", header, rows)]
     return Section(data, [], tables, [figures.scores(f"Test {metric}", drawn)] if drawn else [])
+
+
+def _standing(entry: RunGroup) -> tuple[bool, float]:
+    """By which entries are sorted, the best first and those without a score last."""
+    mean = entry.mean or 0.0
+    return entry.mean is None, mean if entry.metric in LOWER_IS_BETTER else -mean
 
 
 def _is_resampled(comparison: Comparison) -> bool:

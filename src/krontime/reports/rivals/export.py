@@ -1,5 +1,7 @@
 """Our scores in tsml-eval's files, which aeon's results loaders read."""
 
+import csv
+import io
 from pathlib import Path
 
 from krontime.reports.comparison.compare import Comparison
@@ -34,11 +36,12 @@ def export_tsml(comparison: Comparison, folder: Path) -> list[Path]:
 
 def _table(scores: dict[Place, float]) -> str:
     resamples = range(max(resample for _, resample in scores) + 1)
-    lines = [",".join(["Resamples:", *map(str, resamples)])]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["Resamples:", *resamples])
     for data in sorted({data for data, _ in scores}):
-        fields = [repr(scores[data, k]) if (data, k) in scores else "" for k in resamples]
-        lines.append(",".join([data, *fields]))
-    return "\n".join(lines) + "\n"
+        rows.writerow([data, *(repr(scores[data, k]) if (data, k) in scores else "" for k in resamples)])
+    return text.getvalue()
 
 
 def archive_name(comparison: Comparison, model: str) -> str:

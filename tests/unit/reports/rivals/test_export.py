@@ -3,7 +3,7 @@
 import numpy as np
 from aeon.benchmarking.results_loaders import get_estimator_results
 
-from krontime.reports.rivals.export import export_tsml
+from krontime.reports.rivals.export import _table, export_tsml
 from krontime.reports.rivals.read import read_published_folder
 from krontime.reports.rivals.standing import our_scores
 
@@ -35,3 +35,7 @@ def test_we_read_what_we_wrote(beside, tmp_path):
     comparison = beside({"krontime": {"Beef": [0.5, None, 0.25]}, "tcn": {"ACSF1": [0.1]}})
     export_tsml(comparison, tmp_path)
     assert read_published_folder(tmp_path).scores["accuracy"] == our_scores(comparison, "accuracy")
+
+
+def test_a_name_with_a_comma_stays_one_field():
+    assert _table({("trial 1,2", 1): 0.5}) == 'Resamples:,0,1\n"trial 1,2",,0.5\n'
