@@ -19,6 +19,8 @@ from krontime.errors import UserError
 
 HDF5 = (".h5", ".hdf5")
 
+Held = Mapping[str, np.ndarray | ZarrArray | Packed]
+
 
 class ArrayFilesSource(RecordingFiles):
     """Reads an array of each file; see `RecordingFiles` for `path`, labels and what is tested on.
@@ -30,6 +32,8 @@ class ArrayFilesSource(RecordingFiles):
         layout: `channels_first` for `(channels, points)`, `channels_last` for `(points, channels)`; None for the one
             with more points than channels.
         sampling_rate_hz: points per second, where known.
+        mask_and_scale: whether the attributes of an array of HDF5 or Zarr say what its numbers stand for; see
+            `krontime.data.sources.packed`.
     """
 
     kind = "arrays"
@@ -49,12 +53,14 @@ class ArrayFilesSource(RecordingFiles):
         label_key: str | None = None,
         layout: Layout | None = None,
         sampling_rate_hz: float | None = None,
+        mask_and_scale: bool = True,
     ) -> None:
         super().__init__(path, test, test_groups, test_fraction, annotations, pattern, folders, group_name)
         self.key = key
         self.label_key = label_key
         self.layout = layout
         self.sampling_rate_hz = sampling_rate_hz
+        self.mask_and_scale = mask_and_scale
 
     def options(self) -> dict[str, Any]:
         """See `RecordingFiles`."""
@@ -63,6 +69,7 @@ class ArrayFilesSource(RecordingFiles):
             "label_key": self.label_key,
             "layout": self.layout,
             "sampling_rate_hz": self.sampling_rate_hz,
+            "mask_and_scale": self.mask_and_scale,
         }
 
     def is_whole(self, path: Path) -> bool:
@@ -121,9 +128,16 @@ class ArrayFilesSource(RecordingFiles):
         labels = (
             None
             if self.label_key is None or self.label_key not in held
-            else np.atleast_1d(_values(held, self.label_key).squeeze())
+            else np.atleast_1d(self._values(held, self.label_key).squeeze())
         )
-        return _values(held, self.key or candidates[0]), labels
+        return self._values(held, self.key or candidates[0]), labels
+
+    def _values(self, held: Held, name: str) -> np.ndarray:
+        array = held[name]
+        try:
+            return np.asarray(array if self.mask_and_scale or isinstance(array, np.ndarray) else array.stored())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def _channels_first(self, values: np.ndarray) -> np.ndarray:
         if values.ndim == 1:
@@ -132,16 +146,6 @@ class ArrayFilesSource(RecordingFiles):
             raise ValueError(f"shape {values.shape}, type {values.dtype}: expected numbers (channels, points)")
         first = values.shape[0] <= values.shape[1] if self.layout is None else self.layout == "channels_first"
         return values if first else values.T
-
-
-Held = Mapping[str, np.ndarray | ZarrArray | Packed]
-
-
-def _values(held: Held, name: str) -> np.ndarray:
-    try:
-        return np.asarray(held[name])
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _held(file: Path) -> Held:

@@ -9,7 +9,7 @@ is 0 where nobody chose it, which is a measurement like any other.
 """
 
 import base64
-import binascii
+import contextlib
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,8 @@ UNSIGNED = "_Unsigned"
 BYTES_UNPACKED = 10
 """Memory that a value takes at most while it is made: a float64 and two flags."""
 
+AS_STORED = "; data.source.mask_and_scale=false takes the numbers as they are stored"
+
 NAMES = (*CODES, *RANGES, *FACTORS, UNSIGNED)
 
 
@@ -31,18 +33,22 @@ class Packed:
 
     Args:
         array: the numbers as they are stored.
-        attributes: its own, of which `NAMES` count.
+        attributes: its own that are among `NAMES`.
     """
 
     def __init__(self, array: Any, attributes: Mapping[str, Any]) -> None:
         self.array = array
-        self.attributes = {name: attributes[name] for name in NAMES if name in attributes}
+        self.attributes = attributes
         self.shape = tuple(array.shape)
         self.size = int(array.size)
 
+    def stored(self) -> np.ndarray:
+        """The numbers as they are stored."""
+        return np.asarray(self.array)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The values; raises `ValueError` where an attribute is not what the conventions say."""
-        values = unpacked(np.asarray(self.array), self.attributes)
+        values = unpacked(self.stored(), self.attributes)
         return values if dtype is None else values.astype(dtype)
 
 
@@ -57,10 +63,14 @@ def unpacked(raw: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
         is_unsigned = str(said.decode() if isinstance(said, bytes) else said).lower() == "true"
         raw = raw.view(raw.dtype.str.replace("i", "u") if is_unsigned else raw.dtype.str.replace("u", "i"))
     given = {name: _numbers(name, attributes[name]) for name in (*CODES, *RANGES, *FACTORS) if name in attributes}
-    for name, size in (("valid_range", 2), ("valid_min", 1), ("valid_max", 1), *((name, 1) for name in FACTORS)):
-        if name in given and (given[name].size != size or not np.isfinite(given[name]).all()):
-            number = "one finite number" if size == 1 else "two finite numbers, the smallest and the largest"
-            raise ValueError(f"attribute {name}={attributes[name]!r}: expected {number}")
+    for name in sorted(given.keys() - CODES):
+        is_pair, unusable = (
+            name == "valid_range",
+            ~np.isfinite(given[name]) if name in FACTORS else np.isnan(given[name]),
+        )
+        if given[name].size != 1 + is_pair or unusable.any():
+            number = "two numbers, the smallest and the largest" if is_pair else "one finite number"
+            raise ValueError(f"attribute {name}={attributes[name]!r}: expected {number}{AS_STORED}")
     if not given:
         return raw
     missing = np.zeros(raw.shape, bool)
@@ -75,7 +85,8 @@ def unpacked(raw: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
     of_values = (
         is_scaled and raw.dtype.kind in "iu" and any(given[name].dtype.kind == "f" for name in RANGES if name in given)
     )
-    if not of_values:
+    is_limited = any(name in given for name in RANGES)
+    if is_limited and not of_values:
         missing |= _outside(values, low, high)
     if is_scaled:
         values *= given.get("scale_factor", np.ones(1))[0]
@@ -90,15 +101,13 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     """An attribute as numbers `(n,)`; in Zarr, version 3, xarray writes floats as the base64 of their eight bytes."""
     if isinstance(value, bytes | str):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        try:
-            if name == "_FillValue" and len(text) == 12:
-                return np.array(struct.unpack("<d", base64.b64decode(text, validate=True)))
+        with contextlib.suppress(ValueError):
             return np.array([float(text)])
-        except (ValueError, binascii.Error, struct.error):
-            pass
+        with contextlib.suppress(ValueError, struct.error):
+            return np.array(struct.unpack("<d", base64.b64decode(text, validate=True)))
     elif (array := np.asarray(value)).dtype.kind in "iuf" and array.size:
         return array.ravel()
-    raise ValueError(f"attribute {name}={value!r}: expected a number")
+    raise ValueError(f"attribute {name}={value!r}: expected a number{AS_STORED}")
 
 
 def _is_code(raw: np.ndarray, code: Any, name: str) -> np.ndarray:
@@ -113,7 +122,7 @@ def _is_code(raw: np.ndarray, code: Any, name: str) -> np.ndarray:
         or code != np.floor(code)
         or not np.iinfo(raw.dtype).min <= code <= np.iinfo(raw.dtype).max
     ):
-        raise ValueError(f"attribute {name}={code}: expected a number that {raw.dtype} holds")
+        raise ValueError(f"attribute {name}={code}: expected a number that {raw.dtype} holds{AS_STORED}")
     return raw == raw.dtype.type(int(code))
 
 

@@ -71,14 +71,17 @@ class ZarrArray:
         unpacking = BYTES_UNPACKED if any(name in self._attributes for name in NAMES) else 0
         self._num_bytes = self.size * (itemsize + BYTES_OF_A_VALUE + unpacking)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The values; raises `ValueError` where they are damaged or do not fit in memory."""
+    def stored(self) -> np.ndarray:
+        """The numbers as they are stored; raises `ValueError` where they are damaged or do not fit in memory."""
         require_memory(self._num_bytes)
         try:
-            values = np.asarray(self._array[...])
+            return np.asarray(self._array[...])
         except Exception as error:  # whatever damaged chunks lead to
             raise ValueError(_reason(error)) from error
-        values = unpacked(values, self._attributes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values; raises `ValueError` as `stored`, and where an attribute is not what the conventions say."""
+        values = unpacked(self.stored(), self._attributes)
         return values if dtype is None else values.astype(dtype)
 
 

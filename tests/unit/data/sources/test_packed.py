@@ -33,6 +33,7 @@ def b64(value: float) -> str:
         ({"_FillValue": "NaN"}, [1, 2, -999, 32767, -5]),
         ({"_FillValue": -999, "scale_factor": 0.5, "add_offset": 10}, [10.5, 11, NAN, 16393.5, 7.5]),
         ({"valid_min": 0, "valid_max": 99}, [1, 2, NAN, NAN, NAN]),
+        ({"valid_range": [-np.inf, 9], "_FillValue": "-999.00000000"}, [1, 2, NAN, NAN, -5]),
         ({"valid_range": [-999, 0]}, [NAN, NAN, -999, NAN, -5]),
         ({"scale_factor": 0.1, "valid_range": [0, 50]}, [0.1, 0.2, NAN, NAN, NAN]),  # of the numbers as stored
         ({"scale_factor": 0.1, "valid_range": [-0.5, 0.1]}, [0.1, NAN, NAN, NAN, -0.5]),  # of what they stand for
@@ -60,7 +61,8 @@ def test_numbers_without_attributes_that_count_are_as_they_are():
         ({"scale_factor": "a half"}, r"attribute scale_factor='a half': expected a number"),
         ({"scale_factor": [0.5, 0.25]}, r"attribute scale_factor=\[0.5, 0.25\]: expected one finite number"),
         ({"add_offset": NAN}, "attribute add_offset=nan: expected one finite number"),
-        ({"valid_range": [1]}, r"attribute valid_range=\[1\]: expected two finite numbers"),
+        ({"valid_range": [1]}, r"attribute valid_range=\[1\]: expected two numbers, the smallest"),
+        ({"valid_min": NAN}, "attribute valid_min=nan: expected one finite number"),
         ({"_FillValue": 70_000}, "attribute _FillValue=70000: expected a number that int16 holds"),
         ({"missing_value": None}, "attribute missing_value=None: expected a number"),
     ],
@@ -100,6 +102,8 @@ def test_files_are_read_as_their_attributes_say(write, suffix, tmp_path):
     write(tmp_path / "x" / f"b.{suffix}", {"add_offset": "ten"})
     with pytest.raises(UserError, match=rf"b\.{suffix}: .*t: attribute add_offset='ten': expected a number"):
         load_cached(source, Prepare(), tmp_path / "cache")
+    as_stored = ArrayFilesSource(str(tmp_path / "x"), pattern="^(?P<label>[ab])", mask_and_scale=False)
+    np.testing.assert_array_equal(load_cached(as_stored, Prepare(), tmp_path / "cache").series(1), RAW)
 
 
 def test_a_fill_value_of_xarray_is_a_code_and_the_default_of_zarr_is_not(tmp_path):
