@@ -159,6 +159,9 @@ def _length_problems(options: Mapping[str, Any]) -> list[str]:
         problems.add("length", None, "a number of time points of at least 1, or data=NAME")
     elif options.get("data") is not None and options["length"] is not None:
         problems.add("length", options["length"], "null where data=NAME says the length")
+    for key, default in (("num_channels", 1), ("num_classes", 2)):
+        if options.get("data") is not None and options[key] != default:
+            problems.add(key, options[key], f"nothing ({default}) where data=NAME says it")
     if options.get("data") is None and options["epoch"]:
         problems.add("epoch", True, "false without data=NAME, which has the series that an epoch is of")
     return problems.lines

@@ -71,3 +71,11 @@ def test_the_start_is_timed_in_a_process_of_its_own(data, tmp_path, monkeypatch)
     report = json.loads((tmp_path / "numbers.json").read_text())
     assert report["first_step_s"] > 0
     assert "ratio" not in report
+
+
+def test_a_file_that_holds_no_numbers_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "mine.npz").write_text("mine")
+    with pytest.raises(SystemExit):
+        cli.main(["overhead", "data=synthetic", f"output={tmp_path / 'mine.npz'}"])
+    assert "ends in .json" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "mine.npz").read_text() == "mine"

@@ -176,6 +176,7 @@ def test_a_data_set_gives_the_sizes(compose, capsys):
             ["batch_size", "length", "num_channels", "num_classes"],
         ),
         (["length=100", "data=synthetic"], ["length"]),
+        (["data=synthetic", "num_channels=3", "num_classes=5"], ["num_channels", "num_classes"]),
         (["length=true", "batch_size=true"], ["batch_size", "length"]),
         (["length=3.5"], ["length"]),
         (["length=100", "model.num_heads=7", "model.dropout=2"], ["model.dropout", "model.num_heads"]),
