@@ -65,7 +65,7 @@ def predict(config: DictConfig) -> Path | None:
         indices = np.arange(len(data))
         scorer = Scorer.of(run.config, options["accelerator"])
         probability = scorer.probabilities(run.module, data, indices)
-        observed = data.observed()
+        observed = data.observed() if data.windows is None else None  # recordings without any value are refused
     if data.windows is not None:
         gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
         predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())
