@@ -186,7 +186,6 @@ class Rounding:
 
     def include(self, other: "Rounding") -> None:
         """Add the series of another one."""
-        self._num_series += other._num_series
         if self._sums is None:
             self._sums = other._sums
         elif other._sums is not None and self._sums.shape == other._sums.shape:

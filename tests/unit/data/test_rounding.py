@@ -49,6 +49,7 @@ def problems_of(*series: np.ndarray) -> list[str]:
         np.where(NOISE[0] > 1, np.nan, 1e9 + NOISE[0]),
         np.where(NOISE[0] > 2, np.inf, 1e9 + NOISE[0]),
         2**24 + RNG.integers(0, 5, (1, LENGTH)),
+        1e9 + np.arange(2**17)[None] % 8,
         MANY,
         MANY.astype(np.uint64) + np.uint64(2**63),
         1_700_000_000 + np.arange(LENGTH, dtype=np.uint32)[None],
@@ -66,7 +67,7 @@ def test_variation_that_float32_does_not_hold_is_refused(series):
     [
         np.full((1, LENGTH), 1e9 + 0.3),
         np.full((1, LENGTH), 2**62 + 1),
-        0.1 + 2.0**-56 * RNG.integers(-1, 2, (1, LENGTH)),  # as a mean of constants comes out
+        0.1 + 2.0**-56 * RNG.integers(-9, 10, (1, LENGTH)),  # as a mean of constants comes out
         1000 + NOISE[0],
         101325 + NOISE[0],
         (1e9 + NOISE[0]).astype(np.float32),  # lost before, if at all
@@ -129,6 +130,18 @@ def test_integers_lose_by_their_summand_alone():
 
 def test_of_a_long_recording_some_points_are_looked_at():
     assert Variation.of(np.broadcast_to(1.5, (2, 2**40))) is not None
+
+
+def test_values_that_are_missing_do_not_count():
+    values = np.where(NOISE[0] > 1, 0, 2**24 + RNG.integers(0, 5, (1, LENGTH)))
+    for missing, is_lost in ((None, False), (values == 0, True)):
+        variation = Variation.of(values, missing)
+        assert variation is not None
+        assert variation.is_lost.tolist() == [is_lost]
+
+
+def test_series_of_other_channels_are_left_to_others():
+    assert problems_of(NOISE[0], np.concatenate([NOISE[0], 1e9 + NOISE[1]])) == []
 
 
 def test_names_of_other_channels_are_not_those_of_the_series():

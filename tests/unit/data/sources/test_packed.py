@@ -51,6 +51,16 @@ def test_floats_have_codes_as_they_are_stored():
     assert values.dtype == np.float32
 
 
+def test_a_range_of_scaled_floats_is_of_the_numbers_as_stored():
+    values = unpacked(np.array([1.0, 4.0]), {"scale_factor": 0.5, "valid_range": [0.0, 3.0]})
+    np.testing.assert_array_equal(values, [0.5, NAN])
+
+
+def test_truth_values_have_no_code():
+    with pytest.raises(ValueError, match="attribute missing_value=1: expected a number that bool holds"):
+        unpacked(np.array([True, False]), {"missing_value": 1})
+
+
 def test_numbers_without_attributes_that_count_are_as_they_are():
     assert unpacked(RAW, {"units": "K", "long_name": "x"}) is RAW
 
@@ -63,6 +73,7 @@ def test_numbers_without_attributes_that_count_are_as_they_are():
         ({"add_offset": NAN}, "attribute add_offset=nan: expected one finite number"),
         ({"valid_range": [1]}, r"attribute valid_range=\[1\]: expected two numbers, the smallest"),
         ({"valid_min": NAN}, "attribute valid_min=nan: expected one finite number"),
+        ({"_FillValue": 0.5}, "attribute _FillValue=0.5: expected a number that int16 holds"),
         ({"_FillValue": 70_000}, "attribute _FillValue=70000: expected a number that int16 holds"),
         ({"missing_value": None}, "attribute missing_value=None: expected a number"),
     ],
