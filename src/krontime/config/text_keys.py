@@ -7,30 +7,16 @@ from typing import Any
 
 from krontime.config.files import config_dir, options
 
+_FILES = ("run", "input", "output", "segments", "plot", "folder", "cells", "table", "check", "from", "refresh")
+
 OF_COMMANDS = (
-    *(
-        "run",
-        "input",
-        "output",
-        "segments",
-        "plot",
-        "folder",
-        "cells",
-        "table",
-        "check",
-        "from",
-        "refresh",
-        "published",
-    ),
-    *("json", "reference", "against", "scatter", "superseded", "target", "threshold.class"),
+    *_FILES,
+    *("published", "json", "reference", "against", "scatter", "superseded", "target", "threshold.class"),
     *("window.length", "window.stride", "model.classifier", "data.path", "data.train", "data.test"),
 )
 """Text at the top of commands, and what a choice of data passes on to its source."""
 
-PATHS = (
-    *("run", "input", "output", "segments", "plot", "folder", "cells", "table", "check", "from", "refresh"),
-    *("paths.output", "paths.cache", "paths.data"),
-)
+PATHS = (*_FILES, "paths.output", "paths.cache", "paths.data")
 """Paths that no command takes without any text."""
 
 OF_LOGGERS = (
