@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from krontime import cli
@@ -114,6 +115,16 @@ def test_without_a_test_split_the_page_shows_what_was_held_out(runs, tmp_path):
     assert "Confusion matrix of the held-out series" in text
     assert "interval of test" not in text
     assert all(structure.images)
+
+
+def test_predictions_of_other_series_than_the_record_counts_are_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs / "out" / "seed0", folder := tmp_path / "run")
+    path = folder / "test_predictions.parquet"
+    pd.read_parquet(path)[:-3].to_parquet(path)
+    with pytest.raises(SystemExit):
+        cli.main(["report", f"run={folder}", f"output={tmp_path / 'r.html'}"])
+    assert "protocol.num_test is 12 but the predictions beside it are 9" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_the_page_of_several_runs_compares_them(runs, tmp_path):

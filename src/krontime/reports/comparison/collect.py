@@ -157,6 +157,16 @@ def _contradictions(run: Stored) -> list[str]:
     return problems
 
 
+def refuse_contradictions(run: Stored) -> None:
+    """Refuse a run whose record and predictions do not fit together, as `collect` leaves it out.
+
+    Raises:
+        UserError: with all that does not.
+    """
+    if problems := _contradictions(run):
+        raise UserError(f"{run.folder / RECORD}: {problem}" for problem in problems)
+
+
 def named(runs: Iterable[Stored], job: str) -> Stored:
     """The completed run of a name, `DATA/MODEL/seedS-HASH`.
 

@@ -16,7 +16,7 @@ import numpy as np
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
-from krontime.reports.comparison.collect import Stored
+from krontime.reports.comparison.collect import Stored, refuse_contradictions
 from krontime.reports.comparison.series_bootstrap import drawn_groups
 from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
@@ -124,6 +124,7 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
     record = Record.read(folder / RECORD)
     if record.status is not Status.COMPLETED:
         raise UserError(f"run={str(folder)!r}: expected a completed run; this one is {record.status.replace('_', ' ')}")
+    refuse_contradictions(Stored(record, folder))
     data, missing = _data(record, paths)
     held_out = _predictions(folder / HELD_OUT)
     tested = _predictions(folder / PREDICTIONS)
