@@ -89,3 +89,10 @@ def test_what_the_library_cannot_read_names_the_file(tmp_path, kind, message):
     (tmp_path / "r.dat").write_bytes(bytes(1000))
     with pytest.raises(UserError, match=rf"r\.hea: cannot be read as a WFDB record \(.*{message}"):
         read(header(tmp_path, [kind]))
+
+
+def test_signals_of_one_name_may_have_several_units(tmp_path):
+    np.arange(2 * LENGTH, dtype="<i2").tofile(tmp_path / "r.dat")
+    file = header(tmp_path, ["16", "16"])
+    file.write_text(file.read_text().replace("/mV", "/V", 1).replace("s1", "s0"))
+    assert read(file)[1].shape == (2, LENGTH)
