@@ -69,7 +69,7 @@ class WfdbSource(RecordingFiles):
         wfdb = library_of("wfdb", "wfdb", needed_by="data=wfdb")
         name = str(file.with_suffix(""))
         try:
-            is_physical, has_frames = _how(wfdb.rdheader(name, rd_segments=True))
+            is_physical, has_frames = _how(wfdb.rdheader(name, rd_segments=True), self.channels)
             record = wfdb.rdrecord(
                 name,
                 physical=is_physical,
@@ -123,26 +123,36 @@ class WfdbSource(RecordingFiles):
         return [Span(start, stop, label) for (start, label), stop in zip(rhythms, ends, strict=True)]
 
 
-def _how(header: Any) -> tuple[bool, bool]:
-    """Whether a record has to be read as physical values, and whether a signal has several samples in a frame.
+def _how(header: Any, channels: list[str] | None) -> tuple[bool, bool]:
+    """Whether a record has to be read as physical values, and whether a signal of it has several samples in a frame.
 
     The former where a signal is of more than 16 bits, has several samples in a frame (the library's own mean of them
     takes the code of a missing one for a number), or segments write their signals in several ways.
+
+    Args:
+        header: of the record, with those of its segments.
+        channels: names of the signals that are read; None for all.
 
     Raises:
         ValueError: a format is not known, or segments are in several units.
     """
     parts = [header] if not hasattr(header, "segments") else header.segments
     parts = [one for one in parts if one is not None and one.sig_name and one.sig_len != 0]
-    formats = {kind for one in parts for kind in one.fmt}
+    signals = [
+        signal
+        for one in parts
+        for signal in zip(one.sig_name, one.fmt, one.units, one.samps_per_frame, strict=True)
+        if channels is None or signal[0] in channels
+    ]
+    formats = {kind for _, kind, _, _ in signals}
     if strange := sorted(formats.difference(MISSING, WIDE)):
         known = ", ".join(sorted((*MISSING, *WIDE), key=int))
         raise ValueError(f"its signals are in format {', '.join(strange)}; expected one of {known}")
-    units = {pair for one in parts for pair in zip(one.sig_name, one.units, strict=True)}
+    units = {(name, unit) for name, _, unit, _ in signals}
     if hasattr(header, "segments") and len({name for name, _ in units}) < len(units):
         raise ValueError(f"its segments have several units, {', '.join(sorted({unit for _, unit in units}))}")
     ways = {(*one.sig_name, *one.fmt, *one.adc_gain, *one.baseline) for one in parts}
-    has_frames = any(count > 1 for one in parts for count in one.samps_per_frame)
+    has_frames = any(count > 1 for *_, count in signals)
     return has_frames or len(ways) > 1 or not formats.isdisjoint(WIDE), has_frames
 
 

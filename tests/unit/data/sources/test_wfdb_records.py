@@ -79,6 +79,9 @@ def test_a_point_is_the_mean_of_the_samples_of_a_frame_that_are_there(tmp_path):
     expected[0, 7], expected[1, 5], expected[1, 6] = np.nan, 0.55, np.nan
     np.testing.assert_allclose(values, expected)
     assert recording.sampling_rate_hz == 100
+    (alone,) = WfdbSource(str(tmp_path), channels=["s0"]).read(tmp_path / "r.hea", tmp_path)
+    assert alone.values.dtype == np.int16
+    np.testing.assert_allclose(unscaled(alone.values, alone.scale, alone.missing_code), expected[:1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
