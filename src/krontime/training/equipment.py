@@ -82,6 +82,7 @@ def trainer(
     from lightning.pytorch.callbacks import ProgressBar
 
     from krontime.training.checkpoint import ChecksummedCheckpointIO
+    from krontime.training.torch_internals import resume_by_epochs
 
     options = dict(config["trainer"])
     options["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
@@ -89,7 +90,7 @@ def trainer(
         options["strategy"] = instantiate(options["strategy"], "trainer.strategy")
     checkpoint_io = ChecksummedCheckpointIO()
     try:
-        return Trainer(
+        built = Trainer(
             **options,
             callbacks=callbacks,
             plugins=[checkpoint_io],
@@ -101,3 +102,5 @@ def trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from error
+    resume_by_epochs(built)
+    return built

@@ -44,10 +44,17 @@ class EpochLines(pl.Callback):
 
     def __init__(self) -> None:
         self._began_s = self._validation_s = self._logged_s = 0.0
+        self._num_before = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note where an epoch goes on that a checkpoint was made within, which Lightning does not begin again."""
+        self._began_s = self._logged_s = time.monotonic()
+        self._num_before = trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note when the epoch began, from which the time that is left is estimated."""
         self._began_s = self._logged_s = time.monotonic()
+        self._num_before = 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note when validation began."""
@@ -57,7 +64,8 @@ class EpochLines(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log how far the epoch has come, if the last line is long enough ago."""
-        self._log_position(trainer, "batch", batch_idx + 1, int(trainer.num_training_batches), self._began_s)
+        total = int(trainer.num_training_batches)
+        self._log_position(trainer, "batch", batch_idx + 1, total, self._began_s, self._num_before)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -67,13 +75,24 @@ class EpochLines(pl.Callback):
             trainer, "validation batch", batch_idx + 1, int(sum(trainer.num_val_batches)), self._validation_s
         )
 
-    def _log_position(self, trainer: pl.Trainer, what: str, done: int, total: int, began_s: float) -> None:
-        """Log how many of `total` are done and how long the rest may take, if the last line is long enough ago."""
+    def _log_position(
+        self, trainer: pl.Trainer, what: str, done: int, total: int, began_s: float, num_before: int = 0
+    ) -> None:
+        """Log how many of `total` are done and how long the rest may take, if the last line is long enough ago.
+
+        Args:
+            trainer: at work.
+            what: of which there are `total`.
+            done: how many are.
+            total: see above.
+            began_s: when the first of those after `num_before` began.
+            num_before: done before the run was resumed.
+        """
         now_s = time.monotonic()
         if not trainer.is_global_zero or now_s - self._logged_s < EVERY_S or done >= total:
             return
         self._logged_s = now_s
-        left_s = (now_s - began_s) * (total - done) / done
+        left_s = (now_s - began_s) * (total - done) / (done - num_before)
         log.info(
             "epoch %d of %s: %s %d of %d, about %s left of it",
             *(trainer.current_epoch + 1, trainer.max_epochs, what, done, total, format_duration(left_s)),

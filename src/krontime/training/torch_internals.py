@@ -3,14 +3,17 @@
 `tests/unit/training/test_torch_internals.py` fails when other versions are installed than these uses were checked with.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-__all__ = ["FakeTensorMode", "TorchDispatchMode", "mark_as_not_begun", "storage_id", "tree_iter"]
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+__all__ = ["FakeTensorMode", "TorchDispatchMode", "mark_as_not_begun", "resume_by_epochs", "storage_id", "tree_iter"]
 
 VERIFIED = {"torch": "2.13.0", "lightning": "2.6.6"}
 """Versions that the uses below were checked with.
@@ -35,3 +38,12 @@ def mark_as_not_begun(checkpoint: dict[str, Any]) -> None:
     for counts in (progress["total"], progress["current"]):
         counts["ready"] = counts["completed"]
     progress["is_last_batch"] = False
+
+
+def resume_by_epochs(trainer: "Trainer") -> None:
+    """Let a trainer with `max_steps` begin the next epoch where it resumes from a checkpoint of an epoch's end.
+
+    Lightning takes every checkpoint for one within an epoch where steps are limited, and ends that epoch a second time,
+    without its metrics: a callback that monitors one fails, and others count the epoch twice.
+    """
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]

@@ -87,6 +87,23 @@ def test_a_resumed_run_has_the_steps_that_were_measured_first(
     assert equal(weights(whole), weights(resumed))
 
 
+@pytest.mark.parametrize("limit", [None, "+trainer.max_steps=14"])
+def test_an_epoch_that_was_whole_is_not_ended_again(
+    limit: str | None, config: Callable[..., Any], interrupted_at: Callable[..., None], tmp_path: Path
+) -> None:
+    """Lightning ends it a second time where steps are limited, without the score that early stopping waits for."""
+    options = config("equal.npz", "trainer.max_epochs=4", *([limit] if limit else []))
+    train(options, tmp_path / "whole")
+    interrupted_at(8, KeyboardInterrupt())  # in the first step of the third epoch
+    with pytest.raises(KeyboardInterrupt):
+        train(options, tmp_path / "cut")
+    interrupted_at(None, KeyboardInterrupt())
+    assert train(options, tmp_path / "cut").status is Status.COMPLETED
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    whole, cut = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "cut"))
+    assert cut.drop(columns="series_per_s").equals(whole.drop(columns="series_per_s"))
+
+
 @pytest.mark.slow
 def test_the_smallest_limit_counts(limited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     without_clock(monkeypatch, 9)

@@ -39,6 +39,22 @@ def test_a_long_epoch_is_told_of_every_ten_seconds(
         assert caplog.messages[0] == "epoch 1 of 3: batch 10 of 100, about 1 min 30 s left of it"
 
 
+def test_the_rest_of_an_epoch_is_told_from_where_the_run_resumed(
+    now_s: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lightning does not begin an epoch again that a checkpoint was made within."""
+    caplog.set_level(logging.INFO)
+    lines, module = EpochLines(), SimpleNamespace()
+    now_s[0] = 5000.0
+    progress = SimpleNamespace(current=SimpleNamespace(completed=60))
+    resumed = trainer(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)))
+    lines.on_train_start(resumed, module)
+    for batch in range(60, 80):
+        now_s[0] += 1.0
+        lines.on_train_batch_end(resumed, module, None, None, batch)
+    assert caplog.messages[0] == "epoch 1 of 3: batch 70 of 100, about 30.0 s left of it"
+
+
 def test_a_long_validation_is_told_of_too(now_s: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     lines, module = EpochLines(), SimpleNamespace()
