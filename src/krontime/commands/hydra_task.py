@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from krontime import console
 from krontime.commands import COMMANDS
-from krontime.config.resolve import register_resolvers
+from krontime.config.resolve import register_resolvers, unresolved
 from krontime.config.shape import shape_problems
 from krontime.errors import UserError
 
@@ -50,7 +50,7 @@ class Task:
                 logging.getLogger().setLevel(logging.WARNING)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 console.sweep_notice(int(HydraConfig.get().job.num))
-            if problems := shape_problems(self.command, _unresolved(config)):
+            if problems := shape_problems(self.command, unresolved(config)):
                 raise UserError(problems)
             with console.signs_of_life(self.command) if is_first_rank() else nullcontext():
                 returned = function(self.command)(config)
@@ -69,12 +69,6 @@ class Task:
             elif (problem := storage_problem(error)) is not None:
                 console.fail([problem])
             raise
-
-
-def _unresolved(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def function(command: str) -> Callable[[DictConfig], Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from krontime.commands.options import output_problems
 from krontime.config import resolve, targets
@@ -303,19 +303,17 @@ class Search:
         """Write the experiment with a trial's overrides; what the file says, and the command that trains with it."""
         from krontime.search import outcome
 
-        def unresolved(config: DictConfig) -> dict[str, Any]:
-            plain = OmegaConf.to_container(config)
-            assert isinstance(plain, dict)
-            return {str(key): value for key, value in plain.items() if key not in (*OWN_KEYS, "hydra")}
+        def of_training(config: DictConfig) -> dict[str, Any]:
+            return {key: value for key, value in resolve.unresolved(config).items() if key not in (*OWN_KEYS, "hydra")}
 
         composed = _compose([*self.overrides, *overrides], with_hydra=True)
-        config = unresolved(composed)
+        config = of_training(composed)
         choices = {
             group: choice
             for group, choice in composed.hydra.runtime.choices.items()
             if group in config and group not in outcome.NOT_OF_AN_EXPERIMENT and choice is not None
         }
-        default = unresolved(_compose([f"{group}={choice}" for group, choice in choices.items()]))
+        default = of_training(_compose([f"{group}={choice}" for group, choice in choices.items()]))
         return outcome.write_experiment(self.folder / outcome.EXPERIMENT, config, default, choices, words)
 
 

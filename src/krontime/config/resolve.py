@@ -77,6 +77,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def unresolved(config: DictConfig) -> dict[str, Any]:
+    """The config as plain dicts and lists, with its interpolations left as they are."""
+    container = OmegaConf.to_container(config)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Every value below a node of a plain config that is no container, and every `_target_`, with its dotted key."""
     if isinstance(node, Mapping):

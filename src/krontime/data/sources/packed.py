@@ -64,10 +64,8 @@ def unpacked(raw: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:
         raw = raw.view(raw.dtype.str.replace("i", "u") if is_unsigned else raw.dtype.str.replace("u", "i"))
     given = {name: _numbers(name, attributes[name]) for name in (*CODES, *RANGES, *FACTORS) if name in attributes}
     for name in sorted(given.keys() - CODES):
-        is_pair, unusable = (
-            name == "valid_range",
-            ~np.isfinite(given[name]) if name in FACTORS else np.isnan(given[name]),
-        )
+        is_pair = name == "valid_range"
+        unusable = ~np.isfinite(given[name]) if name in FACTORS else np.isnan(given[name])
         if given[name].size != 1 + is_pair or unusable.any():
             number = "two numbers, the smallest and the largest" if is_pair else "one finite number"
             raise ValueError(f"attribute {name}={attributes[name]!r}: expected {number}{AS_STORED}")
