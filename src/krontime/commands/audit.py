@@ -24,12 +24,7 @@ def audit(config: DictConfig) -> Path:
     if options.get("data") is None:
         raise UserError("data=...: expected a data set, such as data=ucr; krontime data lists them")
     output = folder_of(options["output"])
-    problems = audit_problems(options)
-    if output.suffix == ".md":  # a page that is there is written over, and nothing else
-        problems += output_problems("output", output, is_folder=False)
-    else:
-        problems.append(f"output={str(output)!r}: expected a file name that ends in .md")
-    if problems:
+    if problems := audit_problems(options) + output_problems("output", output, is_folder=False, ending=".md"):
         raise UserError(problems)
     import torch
 

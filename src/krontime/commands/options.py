@@ -25,7 +25,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise UserError(given)
 
 
-def output_problems(key: str, path: Path, *, is_folder: bool, force: bool = True) -> list[str]:
+def output_problems(
+    key: str, path: Path, *, is_folder: bool, force: bool = True, ending: str | None = None
+) -> list[str]:
     """A line where what is computed could not be written in the end.
 
     Args:
@@ -33,10 +35,13 @@ def output_problems(key: str, path: Path, *, is_folder: bool, force: bool = True
         path: of the output.
         is_folder: whether it is a folder, which may be there already.
         force: whether a file that is there is overwritten.
+        ending: of the name of the file, without which nothing that is there is overwritten; None for any.
     """
     problems = Problems()
     try:
-        if is_folder and path.is_file():
+        if ending is not None and path.suffix != ending:
+            problems.add(key, str(path), f"a file name that ends in {ending}")
+        elif is_folder and path.is_file():
             problems.add(key, str(path), "a folder; this is a file")
         elif not is_folder and path.is_dir():
             problems.add(key, str(path), "a file; this is a folder")

@@ -58,10 +58,8 @@ def overhead(config: DictConfig) -> dict[str, Any]:
         if type(own[key]) is not int or own[key] < 0:
             problems.add(key, own[key], "a whole number of at least 0")
     output = None if own["output"] is None else folder_of(own["output"])
-    if output is not None and output.suffix == ".json":  # numbers that are there are written over, and nothing else
-        problems.lines += output_problems("output", output, is_folder=False)
-    elif output is not None:
-        problems.add("output", str(output), "a file name that ends in .json")
+    if output is not None:
+        problems.lines += output_problems("output", output, is_folder=False, ending=".json")
     problems.raise_if_any()
     check_train(options, is_multirun=False)
 

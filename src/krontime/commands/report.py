@@ -32,10 +32,7 @@ def report(config: DictConfig) -> Path:
     options = resolve.plain(config)
     output = folder_of(options["output"])
     problems = Problems()
-    if output.suffix == ".html":
-        problems.lines += output_problems("output", output, is_folder=False, force=options["force"])
-    else:
-        problems.add("output", str(output), "a file name that ends in .html")
+    problems.lines += output_problems("output", output, is_folder=False, force=options["force"], ending=".html")
     for key in ("run", "table"):
         if not isinstance(options[key], str | None):
             problems.add(key, options[key], "text")
