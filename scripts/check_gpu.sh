@@ -12,7 +12,10 @@ cd "$(dirname "$0")/.."
 left() { echo $(($1 > SECONDS ? $1 - SECONDS : 1)); } # seconds until $1 seconds after the start
 
 if [ ! -x .venv/bin/krontime ]; then # the torch of the machine, since its CUDA is that of the device
+    packages='import sysconfig; print(sysconfig.get_path("purelib"))'
     ${PYTHON:-python3} -m venv --system-site-packages .venv
+    # where that Python is an environment itself, its packages are not the system's
+    ${PYTHON:-python3} -c "$packages" > "$(.venv/bin/python -c "$packages")/of_the_machine.pth"
     timeout "$(left 120)" .venv/bin/python -m pip install --quiet --disable-pip-version-check -e . hypothesis pytest pytest-xdist
 fi
 device=$(.venv/bin/python -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")')
