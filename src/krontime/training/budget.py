@@ -156,10 +156,17 @@ class _StepTimer(pl.Callback):
         if self._validation_s:
             after_epoch_s += (num_validation - len(self._validation_s)) * statistics.median(self._validation_s)
         epoch_s = num_batches * statistics.median(self._batch_s) + max(after_epoch_s, 0.0)
-        per_step_s = epoch_s / math.ceil(num_batches / self.options["accumulate_grad_batches"])
+        steps_per_epoch = math.ceil(num_batches / self.options["accumulate_grad_batches"])
+        per_step_s = epoch_s / steps_per_epoch
         steps = max(1, int((self.limit_s - (ended_s - self._started_s)) / per_step_s))
         self.steps = int(trainer.strategy.broadcast(steps))
-        log.info("%d steps of %.3g s fit into the time, validation included", self.steps, per_step_s)
+        log.info("%d step(s) of %.3g s fit into the time, validation included", self.steps, per_step_s)
+        if self.steps < steps_per_epoch:
+            log.warning(
+                "the network is trained for less than an epoch, of %d steps: trainer.max_time counts what comes before "
+                "it too, such as a closed form; give more, or use model=closed_form",
+                steps_per_epoch,
+            )
 
     def _now_s(self, trainer: pl.Trainer) -> float:
         """Read the clock that the limit is kept with."""

@@ -113,6 +113,13 @@ def test_the_smallest_limit_counts(limited: Callable[..., Any], monkeypatch: pyt
 
 
 @pytest.mark.slow
+def test_time_for_less_than_an_epoch_is_told(limited: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    record, _ = limited('+trainer.max_time="00:00:00:01"', "optim.min_batches_per_epoch=100000")
+    assert record.num_steps < 100_000
+    assert "the network is trained for less than an epoch, of 100000 steps" in caplog.text
+
+
+@pytest.mark.slow
 def test_measuring_leaves_the_run_as_it_is(limited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps give the same weights, whether they were measured or told; with dropout and batches to draw."""
     measured, first = limited(LIMIT, "augment.jitter=0.1")
