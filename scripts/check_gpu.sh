@@ -33,7 +33,7 @@ mkdir -p "$results"
 
 failed=0
 # shellcheck disable=SC2086
-timeout "$(left 240)" .venv/bin/python -m pytest -q -m gpu $tests tests/unit > "$results/tests.txt" 2>&1 || failed=$?
+PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 timeout "$(left 240)" .venv/bin/python -m pytest -q -p xdist -m gpu $tests tests/unit > "$results/tests.txt" 2>&1 || failed=$?
 tail -n 3 "$results/tests.txt"
 # shellcheck disable=SC2086
 timeout "$(left 475)" .venv/bin/krontime benchmark size=gpu $sizes total_s="$(left 440)" output="$results" cells=outputs/benchmark

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -227,4 +228,8 @@ def test_compiles_without_graph_breaks(name, masked, device):
     torch.compiler.reset()
     backend = "eager" if device == "cpu" else "inductor"
     compiled = torch.compile(network, backend=backend, fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs), network(*inputs), atol=1e-5 if device == "cpu" else 1e-3, rtol=0)
+    with warnings.catch_warnings():
+        if device != "cpu":
+            warnings.simplefilter("ignore")  # Inductor's own: of modules that it imports, of TensorFloat32
+        logits = compiled(*inputs)
+    torch.testing.assert_close(logits, network(*inputs), atol=1e-5 if device == "cpu" else 1e-3, rtol=0)
