@@ -65,12 +65,11 @@ def predict(config: DictConfig) -> Path | None:
         indices = np.arange(len(data))
         scorer = Scorer.of(run.config, options["accelerator"])
         probability = scorer.probabilities(run.module, data, indices)
-        observed = data.observed() if data.windows is None else None  # recordings without any value are refused
-    if data.windows is not None:
-        gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
-        predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())
-    else:
-        predictions = replace(named(probability, data, indices, run.module.prior.cpu()), observed=observed)
+        if data.windows is not None:
+            gathered = gather(data, indices, probability.numpy(), run.module.prior.cpu().numpy())
+            predictions = of_recordings(data, gathered, run.module.prior.cpu().numpy())
+        else:
+            predictions = replace(named(probability, data, indices, run.module.prior.cpu()), observed=data.observed())
     if segments is not None:
         write_table(segment_table(data, gathered), segments)
     table = prediction_table(
@@ -80,12 +79,12 @@ def predict(config: DictConfig) -> Path | None:
     )
     for name, (reason, _) in new.broken.items():
         log.warning("%s: left out (%s)", name, reason)
+    what = "series" if data.windows is None else "recordings"
     if predictions.observed is not None and (empty := np.flatnonzero(~predictions.observed)).size:
         shown = ", ".join(map(str, empty[:_MAX_NAMED]))
-        log.warning("%d series have no value and get no class (at index %s)", empty.size, shown)
+        log.warning("%d %s have no value and get no class (at index %s)", empty.size, what, shown)
     for sentence in rules.sentences():
         log.info("%s", sentence)
-    what = "series" if data.windows is None else "recordings"
     said = f"{len(predictions.index)} {what} of {given} classified"
     if str(options["output"]) == STDOUT:
         table.to_pandas().to_csv(sys.stdout, index=False, lineterminator="\n")

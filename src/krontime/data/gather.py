@@ -17,8 +17,8 @@ class Recordings(NamedTuple):
 
     Attributes:
         recording: int64 `(R,)`, rising positions of those that have windows.
-        probability: float64 `(R, K)`, the mean over the windows of each.
-        num_windows: int64 `(R,)`.
+        probability: float64 `(R, K)`, the mean over the windows of each that have a value; NaN where none has.
+        num_windows: int64 `(R,)`, how many those are.
         position: int64 `(n,)`, row of each window's recording in these.
     """
 
@@ -28,12 +28,14 @@ class Recordings(NamedTuple):
     position: np.ndarray
 
 
-def by_recording(windows: Windows, probability: np.ndarray) -> Recordings:
-    """The mean of the windows' probabilities `(n, K)` for each recording."""
-    recording, position, counts = np.unique(windows.recording, return_inverse=True, return_counts=True)
+def by_recording(windows: Windows, probability: np.ndarray, observed: np.ndarray) -> Recordings:
+    """The mean of the probabilities `(n, K)` of each recording's windows, those left out that have no value `(n,)`."""
+    recording, position = np.unique(windows.recording, return_inverse=True)
     total = np.zeros((len(recording), probability.shape[1]))
-    np.add.at(total, position, probability)
-    return Recordings(recording, total / counts[:, None], counts, position)
+    np.add.at(total, position[observed], probability[observed])
+    counts = np.bincount(position[observed], minlength=len(recording))
+    mean = np.divide(total, counts[:, None], out=np.full_like(total, np.nan), where=counts[:, None] > 0)
+    return Recordings(recording, mean, counts, position)
 
 
 def most_frequent(windows: Windows, labels: np.ndarray, num_classes: int) -> np.ndarray:

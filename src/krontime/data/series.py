@@ -276,11 +276,12 @@ class SeriesData:
             return True
         return self.has_missing and any(bool(np.isnan(self.series(index)).any()) for index in indices)
 
-    def observed(self) -> np.ndarray:
-        """Return whether each series has any value, bool `(n,)`."""
+    def observed(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return whether each of the series, or of those at `indices`, has any value, bool."""
+        chosen = np.arange(len(self)) if indices is None else indices
         if not self.has_missing:
-            return np.ones(len(self), bool)
-        return np.array([not np.isnan(self.series(index)).all() for index in range(len(self))], bool)
+            return np.ones(len(chosen), bool)
+        return np.array([not np.isnan(self.series(index)).all() for index in chosen.tolist()], bool)
 
 
 def unscaled(stored: np.ndarray, scale: np.ndarray, missing_code: int | None) -> np.ndarray:

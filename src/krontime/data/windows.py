@@ -71,6 +71,8 @@ def cut(
         min_overlap: fraction of a window that its class has to cover, from 0 to 1; else it is unlabelled.
         unlabelled: class of the windows that have none; None leaves them out.
 
+    Windows without any value are left out, whatever their class.
+
     Raises:
         UserError: nothing is left to train on, a class is tested on and not trained on, or windows have several classes
             at once.
@@ -93,8 +95,9 @@ def cut(
             names.append(unlabelled)
         labels = np.where(missing, names.index(unlabelled), labels)
         missing = labels == UNKNOWN_LABEL
-    kept = Windows(*(column[~missing] for column in windows))
-    labels = labels[~missing]
+    observed = replace(data, labels=labels, windows=windows).observed()
+    kept = Windows(*(column[observed & ~missing] for column in windows))
+    labels = labels[observed & ~missing]
     is_test = data.is_test[kept.recording]
     groups, group_name = _groups(data)
     position, class_names = _classes(labels, is_test, names)
@@ -105,6 +108,8 @@ def cut(
     notes = [f"windows of {length:,} points every {stride:,}, of {len(data.offsets) - 1:,} recordings"]
     if missing.any():
         notes.append(f"{int(missing.sum()):,} windows without a label left out")
+    if not observed.all():
+        notes.append(f"{int((~observed).sum()):,} windows without any value left out")
     if (num_short := int((kept.length < length).sum())) > 0:
         notes.append(f"{num_short:,} recordings shorter than a window")
     return replace(

@@ -3,6 +3,7 @@
 Shape letters: n windows, R recordings, K classes, m annotations.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,8 +29,8 @@ class Gathered(NamedTuple):
         recording: int64 `(R,)`, positions of those that have windows.
         names: of each.
         labels: int64 `(R,)`, the class that most of their windows have, or `UNKNOWN_LABEL`.
-        probability: float64 `(R, K)`, the mean over their windows.
-        num_windows: int64 `(R,)`.
+        probability: float64 `(R, K)`, the mean over their windows that have a value; NaN where none has.
+        num_windows: int64 `(R,)`, how many those are.
         are_of_one_class: whether all windows of each have the same class, so that scores of recordings mean something.
         segments: their stretches of one predicted class, and the predicted class of each.
         timelines: the stretches that were decided, with the true class of each.
@@ -51,12 +52,14 @@ def gather(data: SeriesData, indices: np.ndarray, probability: np.ndarray, prior
     """Gather probabilities `(n, K)` of the windows at `indices`; see `decide` for the prior `(K,)`."""
     assert data.windows is not None
     windows = Windows(*(column[indices] for column in data.windows))
-    means = by_recording(windows, probability)
+    observed = data.observed(indices)
+    means = by_recording(windows, probability, observed)
     annotations = _annotations(data)
     labels = most_frequent(windows, data.labels[indices], len(data.class_names))
     joined, timelines = [], []
     right = known = 0
-    for stretch in by_time(windows, np.asarray(probability, np.float64)):
+    seen = Windows(*(column[observed] for column in windows))
+    for stretch in by_time(seen, np.asarray(probability, np.float64)[observed]):
         predicted = decide(stretch.probability, prior)
         truth = labels_over_time(stretch, annotations, len(data.class_names))
         whole = segments(stretch, predicted)
@@ -104,8 +107,11 @@ def segment_table(data: SeriesData, gathered: Gathered) -> "Table":
 
 
 def of_recordings(data: SeriesData, gathered: Gathered, prior: np.ndarray) -> Predictions:
-    """Make predictions of recordings, by their position."""
-    return Predictions.from_codes(gathered.recording, gathered.labels, gathered.probability, data.class_names, prior)
+    """Make predictions of recordings, by their position; those without any window that has a value get no class."""
+    predictions = Predictions.from_codes(
+        gathered.recording, gathered.labels, gathered.probability, data.class_names, prior
+    )
+    return replace(predictions, observed=gathered.num_windows > 0)
 
 
 def recording_table(data: SeriesData, gathered: Gathered, prior: np.ndarray) -> "Table":

@@ -88,6 +88,26 @@ def test_new_recordings_are_classified_by_time(trained, tmp_path):
         call(predict, run=folder, input=table, output=tmp_path / "other.csv", segments=segments)
 
 
+def test_windows_without_any_value_say_nothing(trained, tmp_path, caplog):
+    folder, _ = trained
+    table, output, segments = tmp_path / "new.csv", tmp_path / "out.csv", tmp_path / "segments.csv"
+    write_table(table, ["x1", "x2", "x3"], points=240, seed=7)
+    new = pd.read_csv(table)
+    new.loc[(new["machine"] == "x1") & new["t"].between(4, 15.9), ["a", "b"]] = np.nan
+    new.loc[new["machine"] == "x2", ["a", "b"]] = np.nan
+    after = pd.DataFrame({"t": [24.0, 24.1], "machine": "x2", "a": 0.5, "b": 0.1, "state": "run"})  # in no window
+    pd.concat([new, after]).to_csv(table, index=False)
+    call(predict, run=folder, input=table, output=output, segments=segments)
+    rows = pd.read_csv(output)
+    assert rows["predicted"].isna().tolist() == [False, True, False]
+    assert rows.loc[rows["file"] == "x2", ["p_idle", "p_run"]].isna().all(axis=None)
+    assert "1 recordings have no value and get no class (at index 1)" in caplog.text
+    stretches = pd.read_csv(segments)
+    assert set(stretches["recording"]) == {"x1", "x3"}
+    first = stretches[stretches["recording"] == "x1"]
+    assert not ((first["start"] < 140) & (first["stop"] > 60)).any()
+
+
 def test_windows_longer_than_any_of_training_are_cut_where_asked(trained, tmp_path, monkeypatch):
     folder, _ = trained
     run = bundle.load(folder)

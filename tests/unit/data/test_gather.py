@@ -11,7 +11,7 @@ def test_means_over_windows_and_over_time():
     rng = np.random.default_rng(0)
     windows = index_of(np.array([37, 12, 50]), length=12, stride=5)
     probability = rng.dirichlet([1, 1, 1], len(windows.start))
-    means = by_recording(windows, probability)
+    means = by_recording(windows, probability, np.ones(len(probability), bool))
     assert means.num_windows.tolist() == [6, 1, 8]
     np.testing.assert_allclose(means.probability[0], probability[:6].mean(axis=0))
     for stretch in by_time(windows, probability):
@@ -24,6 +24,14 @@ def test_means_over_windows_and_over_time():
                 )
                 np.testing.assert_allclose(row, probability[covers].mean(axis=0))
     assert [stretch.stop[-1] for stretch in by_time(windows, probability)] == [37, 12, 47]
+
+
+def test_windows_without_a_value_do_not_count():
+    windows = index_of(np.array([30, 10]), length=10, stride=10)
+    probability = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    means = by_recording(windows, probability, np.array([True, False, True, False]))
+    assert means.num_windows.tolist() == [2, 0]
+    np.testing.assert_array_equal(means.probability, [[0.75, 0.25], [np.nan, np.nan]])
 
 
 def test_segments_join_neighbours_of_one_class():

@@ -107,6 +107,17 @@ def test_windows_without_a_class_are_left_out_or_are_one():
     assert np.bincount(named.labels).tolist() == [36, 32, 8]
 
 
+def test_windows_without_any_value_are_left_out():
+    data = replace(recordings(4), has_missing=True)
+    data.stretch(1)[:, 15:45] = np.nan
+    data.stretch(2)[0] = np.nan
+    windows = cut(data, length=10, stride=10)
+    assert np.flatnonzero(windows.windows.recording == 1).tolist() == list(range(10, 18))
+    assert windows.windows.start[10:18].tolist() == [0, 10, 40, 50, 60, 70, 80, 90]
+    assert len(windows) == len(windows.labels) == 4 * 10 - 2
+    assert "2 windows without any value left out" in windows.notes
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_window_of_a_training_recording_validates_or_tests(seed):
     """Nor does one of another recording of its machine, nor do points of windows that overlap."""
