@@ -4,7 +4,7 @@ import contextlib
 import errno
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from krontime.commands.options import folder_of
 from krontime.config.targets import instantiate, naming_keys
 from krontime.data.mismatch import ALLOWABLE, mismatches
 from krontime.data.new_recordings import read_new_recordings
-from krontime.data.new_series import NewSeries, Reading, input_files, read_files
+from krontime.data.new_series import NewSeries, Reading, input_files, options_for, read_files
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.data.sources.audio import SUFFIXES as RECORDINGS
@@ -89,6 +89,8 @@ def _read(options: Mapping[str, Any], problems: Problems, scratch: Path, *, skip
         if source is not None:
             new = read_new_recordings(source, files, run.spec, scratch, skip=bool(skip), way=way)
         else:
+            if lines := _without_effect(_said(options), options_for(path for path, _ in files)):
+                raise UserError(lines)
             reading = reading_of(options, run)
             new = read_files(files, reading, run.spec.class_names, scratch, skip=bool(skip), way=way)
         data = prepared(new, options, run, scratch)
@@ -136,18 +138,40 @@ def _source_of_recordings(options: Mapping[str, Any], run: LoadedRun) -> Recordi
     trained = run.config["data"]["source"]
     if not issubclass(get_class(str(trained["_target_"])), RecordingFiles):
         return None
-    said = {key: value for key, value in (options.get("source") or {}).items() if value is not None}
+    said, problems = _said(options), Problems()
+    if (split := options.get("split", "all")) != "all":
+        problems.add("split", split, "all, since only an .npz container has a split")
+    if (rate := options.get("sampling_rate_hz")) is not None:
+        if "sampling_rate_hz" in trained:
+            said["sampling_rate_hz"] = rate
+        else:
+            problems.add("sampling_rate_hz", rate, "null, since files of this format state it")
+    problems.lines += _without_effect(said, [key for key in trained if not key.startswith("_")])
+    problems.raise_if_any()
     nowhere = dict.fromkeys(("test", "test_groups", "test_fraction", "annotations"))
-    taken = {key: value for key, value in {**trained, **said}.items() if key in trained}
-    source = instantiate({**taken, **nowhere, "path": str(options["input"])}, "source")
+    source = instantiate({**trained, **said, **nowhere, "path": str(options["input"])}, "source")
     assert isinstance(source, RecordingFiles)
     return source
+
+
+def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user says of how files are read."""
+    return {key: value for key, value in (options.get("source") or {}).items() if value is not None}
+
+
+def _without_effect(said: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """A line for each option that the files at hand have no use for."""
+    problems = Problems()
+    for key, value in said.items():
+        if key not in known:
+            problems.add(f"source.{key}", value, "null, since it has no effect on files of this format")
+    return problems.lines
 
 
 def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
     """As training read its files, but for what the user says of the new ones."""
     trained = run.config["data"]["source"]
-    said = {key: value for key, value in (options.get("source") or {}).items() if value is not None}
+    said = _said(options)
     source = {**trained, **said}
     keys = ("label", "group", "ignore", "keep", "header", "separator", "decimal")
     is_ucr = str(trained.get("_target_", "")).endswith(".UcrTextSource")

@@ -3,7 +3,7 @@
 import glob
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +31,13 @@ TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (".npz", ".npy", ".ts", *TABLES, *audio.SUFFIXES)
 SPLITS = ("all", "train", "test")
 MAX_TOLD = 5
+_OPTIONS = {
+    "table": ("label", "group", "ignore", "keep", "header", "separator", "decimal", "wide"),
+    "recording": ("mono",),
+    ".npy": ("layout",),
+    ".npz": ("layout",),
+}
+"""Of each kind of file, the options that have an effect on how it is read."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,11 @@ def input_files(given: Path, source: RecordingFiles | None = None) -> tuple[list
             )
         file_identity(given, "input")
     return [(file, str(file)) for file in files], None
+
+
+def options_for(files: Iterable[Path]) -> set[str]:
+    """The options `source` of `configs/base/new_series.yaml` that have an effect on any of these files."""
+    return set().union(*(_OPTIONS.get(_kind(file), ()) for file in files))
 
 
 def _kind(file: Path) -> str:

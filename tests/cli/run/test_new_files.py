@@ -277,3 +277,13 @@ def test_arrays_with_channels_last_are_refused_unless_said(table_run, tmp_path):
     code, out, _ = told(f"run={run}", f"input={tmp_path / 'new.npy'}", "output=-", "source.layout=channels_last")
     assert code == 0
     assert len(out.splitlines()) == 25
+
+
+def test_options_that_other_formats_have_are_refused(table_run, tmp_path):
+    run, table = table_run
+    table.drop(columns="kind").to_csv(tmp_path / "new.csv", index=False)
+    options = ("output=-", "source.mono=false", "source.layout=channels_last")
+    code, _, errors = told(f"run={run}", f"input={tmp_path / 'new.csv'}", *options)
+    assert code == 2
+    assert "source.mono=False: expected null, since it has no effect on files of this format" in errors
+    assert "source.layout='channels_last': expected null" in errors
