@@ -9,17 +9,13 @@ import numpy as np
 from krontime.data.assemble import several_labels
 from krontime.data.recordings import Recording
 from krontime.data.sources.arrays import Layout, read_npy
-from krontime.data.sources.files import library_of
 from krontime.data.sources.long_table import spans_of
-from krontime.data.sources.packed import NAMES, Packed
+from krontime.data.sources.packed import Packed
 from krontime.data.sources.recording_files import RecordingFiles
+from krontime.data.sources.several_arrays import HDF5, arrays_of_file
 from krontime.data.sources.zarr_arrays import SUFFIX as ZARR
-from krontime.data.sources.zarr_arrays import ZarrArray, arrays_of, listed
+from krontime.data.sources.zarr_arrays import arrays_of, listed
 from krontime.errors import UserError
-
-HDF5 = (".h5", ".hdf5")
-
-Held = Mapping[str, np.ndarray | ZarrArray | Packed]
 
 
 class ArrayFilesSource(RecordingFiles):
@@ -114,7 +110,7 @@ class ArrayFilesSource(RecordingFiles):
         try:
             if suffix == ".npy":
                 return read_npy(file), None
-            held = _held(file)
+            held = arrays_of(file) if suffix == ZARR else arrays_of_file(file)
         except UserError:
             raise
         except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
@@ -132,10 +128,10 @@ class ArrayFilesSource(RecordingFiles):
         )
         return self._values(held, self.key or candidates[0]), labels
 
-    def _values(self, held: Held, name: str) -> np.ndarray:
+    def _values(self, held: Mapping[str, Packed], name: str) -> np.ndarray:
         array = held[name]
         try:
-            return np.asarray(array if self.mask_and_scale or isinstance(array, np.ndarray) else array.stored())
+            return np.asarray(array if self.mask_and_scale else array.stored())
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -146,48 +142,3 @@ class ArrayFilesSource(RecordingFiles):
             raise ValueError(f"shape {values.shape}, type {values.dtype}: expected numbers (channels, points)")
         first = values.shape[0] <= values.shape[1] if self.layout is None else self.layout == "channels_first"
         return values if first else values.T
-
-
-def _held(file: Path) -> Held:
-    """The arrays of a file that may have several, by name."""
-    suffix = file.suffix.lower()
-    if suffix == ZARR:
-        return arrays_of(file)
-    return _of_hdf5(file) if suffix in HDF5 or _is_hdf5(file) else _of_matlab(file)
-
-
-def _is_hdf5(file: Path) -> bool:
-    """Whether a `.mat` file is of MATLAB 7.3, which are HDF5 behind a header of 512 bytes."""
-    with open(file, "rb") as stream:
-        stream.seek(512)
-        return stream.read(4) == b"\x89HDF"
-
-
-def _of_matlab(file: Path) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-
-    held = loadmat(file, squeeze_me=False)
-    return {
-        name: value
-        for name, value in held.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iufb" and not name.startswith("__")
-    }
-
-
-def _of_hdf5(file: Path) -> Held:
-    """Arrays of numbers; those of MATLAB as it shows them, whose axes run the other way in its files."""
-    h5py = library_of("hdf5", "h5py", needed_by="HDF5")
-    held: dict[str, np.ndarray | Packed] = {}
-    is_matlab = file.suffix.lower() not in HDF5
-
-    def keep(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iufb":
-            return
-        if not is_matlab:
-            held[name] = Packed(item[()], {key: item.attrs[key] for key in NAMES if key in item.attrs})
-        elif "MATLAB_empty" not in item.attrs and item.attrs.get("MATLAB_class") != b"char":  # sizes, and text
-            held[name] = item[()].T
-
-    with h5py.File(file, "r") as opened:
-        opened.visititems(keep)
-    return held

@@ -8,9 +8,9 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,44 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     start: int
+
+
+class StoredArray:
+    """An array of a file, whose numbers are read when they are asked for.
+
+    Args:
+        shape: of the array.
+        value_bytes: memory that each number takes.
+        stored_bytes: room that it takes in the file, at most.
+        read: reads the numbers.
+
+    Attributes:
+        shape: of the array.
+        size: how many numbers it has.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], *, value_bytes: int, stored_bytes: int, read: Callable[[], np.ndarray]
+    ) -> None:
+        self.shape = shape
+        self.size = math.prod(shape)
+        self._value_bytes = value_bytes
+        self._stored_bytes = stored_bytes
+        self._read = read
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The numbers; raises `ValueError` where they are damaged, too many to be true, or too many for the memory."""
+        if self.size * self._value_bytes > max(FREE_BYTES, MAX_RATIO * self._stored_bytes):
+            raise ValueError(
+                f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {self._stored_bytes:,} bytes "
+                "that it has"
+            )
+        require_memory(self.size * (self._value_bytes + BYTES_OF_A_VALUE))
+        try:
+            values = self._read()
+        except Exception as error:  # whatever damaged numbers lead to
+            raise ValueError(str(error).strip() or type(error).__name__) from error
+        return values if dtype is None else values.astype(dtype)
 
 
 def read_npy(path: Path) -> np.ndarray:

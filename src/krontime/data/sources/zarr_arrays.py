@@ -5,7 +5,6 @@ installed, and shapes beyond what its chunks hold.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from krontime.data.memory import require_memory
-from krontime.data.sources.arrays import BYTES_OF_A_VALUE, FREE_BYTES, MAX_RATIO
+from krontime.data.sources.arrays import StoredArray
 from krontime.data.sources.files import library_of
-from krontime.data.sources.packed import BYTES_UNPACKED, CODES, NAMES, unpacked
+from krontime.data.sources.packed import BYTES_UNPACKED, CODES, NAMES, Packed
 
 SUFFIX = ".zarr"
 
@@ -32,60 +30,7 @@ Version = Literal[2, 3]
 MAX_METADATA_BYTES = 1 << 24
 
 
-class ZarrArray:
-    """An array of a store, whose values are read when they are asked for.
-
-    Args:
-        folder: of the array.
-        version: of the format.
-
-    Attributes:
-        shape: of the array.
-        size: how many values it has.
-
-    Raises:
-        ValueError: it cannot be opened, or claims more than its chunks can hold.
-    """
-
-    def __init__(self, folder: Path, version: Version) -> None:
-        import zarr
-
-        try:
-            self._array = zarr.open_array(folder, mode="r", zarr_format=version)
-            self._attributes = dict(self._array.attrs)
-            self.shape = tuple(self._array.shape)
-            itemsize = self._array.dtype.itemsize
-        except Exception as error:  # whatever damaged metadata lead to
-            raise ValueError(_reason(error)) from error
-        # In version 2 xarray, whose mark the names of dimensions are, keeps a `_FillValue` as `fill_value`. Otherwise,
-        # and where it is 0, that is what chunks hold that were never written, and no value equal to it is missing.
-        is_of_xarray = version == 2 and "_ARRAY_DIMENSIONS" in self._attributes
-        if is_of_xarray and (code := self._array.fill_value) is not None and code != 0:
-            self._attributes.setdefault(CODES[0], code)
-        self.size = math.prod(self.shape)
-        stored = sum(size for _, size, _ in listed(folder))
-        if self.size * itemsize > max(FREE_BYTES, MAX_RATIO * stored):
-            raise ValueError(
-                f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {stored:,} bytes that it has"
-            )
-        unpacking = BYTES_UNPACKED if any(name in self._attributes for name in NAMES) else 0
-        self._num_bytes = self.size * (itemsize + BYTES_OF_A_VALUE + unpacking)
-
-    def stored(self) -> np.ndarray:
-        """The numbers as they are stored; raises `ValueError` where they are damaged or do not fit in memory."""
-        require_memory(self._num_bytes)
-        try:
-            return np.asarray(self._array[...])
-        except Exception as error:  # whatever damaged chunks lead to
-            raise ValueError(_reason(error)) from error
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The values; raises `ValueError` as `stored`, and where an attribute is not what the conventions say."""
-        values = unpacked(self.stored(), self._attributes)
-        return values if dtype is None else values.astype(dtype)
-
-
-def arrays_of(store: Path) -> dict[str, ZarrArray]:
+def arrays_of(store: Path) -> dict[str, Packed]:
     """The arrays of numbers of a store, by their paths in it.
 
     Raises:
@@ -102,7 +47,7 @@ def arrays_of(store: Path) -> dict[str, ZarrArray]:
         try:
             if strange := sorted(set(_codecs(about)).difference(CODECS)):
                 raise ValueError(f"it is stored with {strange[0]!r}; expected one of {', '.join(CODECS)}")
-            held[name] = ZarrArray(folder, version)
+            held[name] = _array(folder, version)
         except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{name}: its metadata are damaged ({_reason(error)})") from error
         except ValueError as error:
@@ -110,6 +55,31 @@ def arrays_of(store: Path) -> dict[str, ZarrArray]:
     if not held:
         raise ValueError("it holds no arrays of numbers in Zarr's format, version 2 or 3")
     return held
+
+
+def _array(folder: Path, version: Version) -> Packed:
+    """An array of a store; raises `ValueError` where it cannot be opened."""
+    import zarr
+
+    try:
+        array: Any = zarr.open_array(folder, mode="r", zarr_format=version)
+        attributes = dict(array.attrs)
+        shape, itemsize = tuple(array.shape), array.dtype.itemsize
+    except Exception as error:  # whatever damaged metadata lead to
+        raise ValueError(_reason(error)) from error
+    # In version 2 xarray, whose mark the names of dimensions are, keeps a `_FillValue` as `fill_value`. Otherwise,
+    # and where it is 0, that is what chunks hold that were never written, and no value equal to it is missing.
+    is_of_xarray = version == 2 and "_ARRAY_DIMENSIONS" in attributes
+    if is_of_xarray and (code := array.fill_value) is not None and code != 0:
+        attributes.setdefault(CODES[0], code)
+    known = {key: value for key, value in attributes.items() if key in NAMES}
+    stored = StoredArray(
+        shape,
+        value_bytes=itemsize + (BYTES_UNPACKED if known else 0),
+        stored_bytes=sum(size for _, size, _ in listed(folder)),
+        read=lambda: np.asarray(array[...]),
+    )
+    return Packed(stored, known)
 
 
 def listed(folder: Path) -> list[tuple[str, int, int]]:

@@ -1,0 +1,70 @@
+"""Files of several arrays from strangers: what they declare is checked, and only the array that is used is read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from krontime.data.sources import arrays
+from krontime.data.sources.array_files import ArrayFilesSource
+from krontime.errors import UserError
+
+
+def read(path: Path, key: str | None = None) -> np.ndarray:
+    (recording,) = ArrayFilesSource(str(path), key=key).read(path, path.parent)
+    return recording.values
+
+
+def test_a_small_file_cannot_claim_the_memory_of_a_large_array(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        file.create_dataset("x", shape=(1, 3 * 10**9), dtype="f8", chunks=(1, 10**6), compression="gzip")
+        file["y"] = np.arange(6.0).reshape(2, 3)
+    with pytest.raises(UserError, match=r"x: it declares the shape \(1, 3000000000\), which is over 200 times"):
+        read(tmp_path / "r.h5", "x")
+    np.testing.assert_array_equal(read(tmp_path / "r.h5", "y"), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_matlab_file_that_inflates_too_much_is_refused(tmp_path, monkeypatch):
+    from scipy.io import savemat
+
+    monkeypatch.setattr(arrays, "FREE_BYTES", 2**16)
+    wave = np.random.default_rng(0).standard_normal((2, 1000))
+    savemat(tmp_path / "r.mat", {"zeros": np.zeros((2, 10**6)), "x": wave}, do_compression=True)
+    with pytest.raises(UserError, match=r"zeros: it declares the shape \(2, 1000000\)"):
+        read(tmp_path / "r.mat", "zeros")
+    np.testing.assert_array_equal(read(tmp_path / "r.mat", "x"), wave)
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual"])
+def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
+    h5py = pytest.importorskip("h5py")
+    np.arange(20.0).tofile(tmp_path / "secret")
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["z"] = np.arange(20.0)
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        if kind == "external":
+            file.create_dataset("x", (20,), "f8", external=[(str(tmp_path / "secret"), 0, 160)])
+        else:
+            layout = h5py.VirtualLayout((20,), "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "z", (20,))
+            file.create_virtual_dataset("x", layout)
+    with pytest.raises(UserError, match="x: its numbers lie in other files"):
+        read(tmp_path / "r.h5")
+
+
+def test_damaged_numbers_are_refused_where_they_are_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "r.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "x", data=np.random.default_rng(0).standard_normal(1000), compression="gzip", chunks=(1000,)
+        )
+        file["y"] = np.arange(6.0)
+        place, size = file["x"].id.get_chunk_info(0)[2:]
+    content = bytearray(path.read_bytes())
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read as an array of numbers \(x: "):
+        read(path, "x")
+    np.testing.assert_array_equal(read(path, "y"), np.arange(6.0)[None])
