@@ -1,12 +1,9 @@
 """`KronTimeClassifier`: the models of `krontime train` as an estimator of aeon and scikit-learn."""
 
-import contextlib
-import logging
-import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from krontime.config import resolve, targets
 from krontime.config.files import config_dir
 from krontime.config.overrides import explained
 from krontime.config.schema import check_train
+from krontime.console import silent
 from krontime.data.assemble import label_texts
 from krontime.data.in_memory import labelled_series, refuse_masked_labels, unmasked
 from krontime.data.series import SeriesData
@@ -155,7 +153,7 @@ class KronTimeClassifier(BaseClassifier):
         return self
 
     def _predict_proba(self, X: Any) -> np.ndarray:
-        with _silent(not self.verbose):
+        with silent(not self.verbose):
             probability = np.mean([model.predict_proba(X, self.allow) for model in self.models_], axis=0)
         return probability[:, self._columns]
 
@@ -165,7 +163,7 @@ class KronTimeClassifier(BaseClassifier):
 
     def _train(self, data: SeriesData, run: Mapping[str, Any]) -> TrainedModel:
         """One run, in a folder of its own that is gone afterwards."""
-        with tempfile.TemporaryDirectory() as folder, _silent(not self.verbose):
+        with tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
             run_dir = Path(folder) / "run"
             train_in(self._config(run, folder), run_dir, data)
             return TrainedModel.load(run_dir)
@@ -268,19 +266,3 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
         return repr(value)
     return str(value)
-
-
-@contextlib.contextmanager
-def _silent(is_silent: bool) -> Iterator[None]:
-    """Neither screens nor notices; warnings stay."""
-    if not is_silent:
-        yield
-        return
-    log = logging.getLogger("krontime")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            yield
-    finally:
-        log.setLevel(level)

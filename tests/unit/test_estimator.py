@@ -2,10 +2,13 @@
 
 import io
 import json
+import logging
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ import krontime
 from krontime.errors import UserError
 from krontime.estimator import KronTimeClassifier
 from krontime.runs.run import train_in
+from krontime.runs.trained_model import TrainedModel
 from tests.cli.run.small import CLOSED_FORM
 
 SMALL = {
@@ -91,6 +95,27 @@ def test_a_pickled_classifier_gives_the_same_numbers(fitted):
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
     with zipfile.ZipFile(io.BytesIO(fitted.models_[0].__getstate__()["bundle"])) as bundle:
         assert {file.date_time for file in bundle.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # the same bytes at any time
+
+
+def test_threads_that_classify_at_once_leave_the_output_of_the_process_as_it_was(fitted, monkeypatch):
+    X, _ = labelled(4)
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+
+    def predict_proba(*_: Any) -> np.ndarray:
+        is_first = not first_is_in.is_set()
+        (first_is_in if is_first else second_is_in).set()
+        assert (second_is_in if is_first else first_is_out).wait(60)
+        return np.full((4, 2), 0.5)
+
+    monkeypatch.setattr(TrainedModel, "predict_proba", predict_proba)
+    before = sys.stdout, logging.getLogger("krontime").level
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fitted.predict, X)
+        first.add_done_callback(lambda _: first_is_out.set())
+        assert first_is_in.wait(60)
+        threads.submit(fitted.predict, X).result()
+    assert (sys.stdout, logging.getLogger("krontime").level) == before
+    assert not sys.stdout.closed
 
 
 def test_every_form_of_input_is_classified_alike(fitted):

@@ -52,6 +52,9 @@ _result: dict[str, Any] = {}
 _texts: list[str] = []
 _live: "Progress | None" = None
 _is_without_progress = False
+_silent_lock = threading.Lock()
+_num_silent = 0
+_level_before = logging.NOTSET
 
 
 @contextmanager
@@ -99,6 +102,8 @@ def has_result() -> bool:
 
 def show(text: "RenderableType") -> None:
     """Print, with styles where the output is a terminal; long lines such as paths stay on one line."""
+    if _num_silent:
+        return
     from rich.console import Console
 
     if is_json():
@@ -172,6 +177,32 @@ def fail(problems: Sequence[str]) -> NoReturn:
     safe(sys.stderr).write("\n".join(lines) + "\n")
     result(status="refused", problems=list(problems))
     sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def silent(is_wanted: bool = True) -> Iterator[None]:
+    """Within this, `show` prints nothing, and warnings alone are logged.
+
+    Threads may be in here at once, so that what the process shares is put back by the last that leaves; standard
+    output is not touched, since what other threads print there is not ours.
+    """
+    global _num_silent, _level_before
+    if not is_wanted:
+        yield
+        return
+    ours = logging.getLogger("krontime")
+    with _silent_lock:
+        if not _num_silent:
+            _level_before = ours.level
+            ours.setLevel(logging.WARNING)
+        _num_silent += 1
+    try:
+        yield
+    finally:
+        with _silent_lock:
+            _num_silent -= 1
+            if not _num_silent:
+                ours.setLevel(_level_before)
 
 
 @contextmanager
