@@ -1,9 +1,11 @@
 """`KronTimeClassifier`: the models of `krontime train` as an estimator of aeon and scikit-learn."""
 
+import contextlib
 import re
 import tempfile
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from krontime.errors import UserError
 from krontime.metrics import decide
 from krontime.runs.run import train_in
 from krontime.runs.trained_model import TrainedModel, check_allow
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a thread trains: Hydra and the generators of random numbers are shared by all of them."""
 
 
 class KronTimeClassifier(BaseClassifier):
@@ -163,7 +168,7 @@ class KronTimeClassifier(BaseClassifier):
 
     def _train(self, data: SeriesData, run: Mapping[str, Any]) -> TrainedModel:
         """One run, in a folder of its own that is gone afterwards."""
-        with tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
+        with _ONE_AT_A_TIME, tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
             run_dir = Path(folder) / "run"
             train_in(self._config(run, folder), run_dir, data)
             return TrainedModel.load(run_dir)
@@ -189,11 +194,12 @@ class KronTimeClassifier(BaseClassifier):
         overrides = [f"model={self.model}", "data=npz", f"data.path={folder}/series.npz"]
         overrides += [f"{key}={_value(value)}" for key, value in given.items()]
         resolve.register_resolvers()
-        try:
-            with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                config = resolve.plain(compose("train", overrides))
-        except Exception as error:
-            raise UserError(explained("train", overrides, error)) from error
+        with _hydra_set_aside():
+            try:
+                with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                    config = resolve.plain(compose("train", overrides))
+            except Exception as error:
+                raise UserError(explained("train", overrides, error)) from error
         if targets.is_aeon(config):
             raise ValueError(f"model={self.model!r}: expected a model of krontime; use aeon's classifier itself")
         check_train(config, is_multirun=False)
@@ -266,3 +272,15 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
         return repr(value)
     return str(value)
+
+
+@contextlib.contextmanager
+def _hydra_set_aside() -> Iterator[None]:
+    """Let Hydra be begun anew within the block, in a program that is itself run by Hydra too."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    of_program, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = of_program

@@ -9,11 +9,14 @@ import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import initialize
+from hydra.core.global_hydra import GlobalHydra
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -116,6 +119,24 @@ def test_threads_that_classify_at_once_leave_the_output_of_the_process_as_it_was
         threads.submit(fitted.predict, X).result()
     assert (sys.stdout, logging.getLogger("krontime").level) == before
     assert not sys.stdout.closed
+
+
+def test_threads_that_train_at_once_wait_for_each_other(fitted):
+    X, y = labelled()
+    expected = fitted.predict_proba(X)
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda _: classifier().fit(X, y).predict_proba(X), range(2)))
+    assert all(np.array_equal(answer, expected) for answer in answers)
+
+
+@pytest.mark.parametrize("option", ["model.depth", "model.d_modle"])
+def test_a_program_that_hydra_runs_can_train(option):
+    with initialize(version_base="1.3"):
+        program = GlobalHydra.instance().hydra
+        fit = classifier(**{option: 2}).fit
+        with nullcontext() if option == "model.depth" else pytest.raises(UserError, match=r"model\.d_modle"):
+            fit(*labelled())
+        assert GlobalHydra.instance().hydra is program
 
 
 def test_every_form_of_input_is_classified_alike(fitted):
