@@ -167,8 +167,10 @@ class KronTimeClassifier(BaseClassifier):
         return np.asarray(self.classes_)[decide(self._predict_proba(X), prior)]
 
     def _train(self, data: SeriesData, run: Mapping[str, Any]) -> TrainedModel:
-        """One run, in a folder of its own that is gone afterwards."""
-        with _ONE_AT_A_TIME, tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
+        """One run, in a folder of its own that is gone afterwards; the program's random numbers go on as before."""
+        from lightning.pytorch.utilities.seed import isolate_rng
+
+        with _ONE_AT_A_TIME, isolate_rng(), tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
             run_dir = Path(folder) / "run"
             train_in(self._config(run, folder), run_dir, data)
             return TrainedModel.load(run_dir)

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import initialize
 from hydra.core.global_hydra import GlobalHydra
 from sklearn.model_selection import cross_val_score
@@ -119,6 +121,23 @@ def test_threads_that_classify_at_once_leave_the_output_of_the_process_as_it_was
         threads.submit(fitted.predict, X).result()
     assert (sys.stdout, logging.getLogger("krontime").level) == before
     assert not sys.stdout.closed
+
+
+def test_random_numbers_of_the_program_go_on_as_without_a_fit():
+    def drawn() -> list[float]:
+        return [random.random(), np.random.random(), torch.rand(1).item()]  # noqa: NPY002
+
+    X, y = labelled()
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    expected = drawn()
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+    classifier().fit(X, y)
+    assert drawn() == expected
 
 
 def test_threads_that_train_at_once_wait_for_each_other(fitted):
