@@ -49,7 +49,9 @@ def _of_matlab(file: Path) -> dict[str, Packed]:
         return Packed(StoredArray(shape, value_bytes=value_bytes, stored_bytes=stored_bytes, read=read), {})
 
     return {
-        name: array(name, shape, _MATLAB_BYTES[kind]) for name, shape, kind in whosmat(file) if kind in _MATLAB_BYTES
+        name: array(name, shape, _MATLAB_BYTES[kind])
+        for name, shape, kind in whosmat(file)
+        if kind in _MATLAB_BYTES and not name.startswith("__")  # as what MATLAB keeps of its objects is named
     }
 
 

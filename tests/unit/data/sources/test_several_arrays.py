@@ -36,6 +36,19 @@ def test_a_matlab_file_that_inflates_too_much_is_refused(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read(tmp_path / "r.mat", "x"), wave)
 
 
+def test_what_matlab_keeps_of_its_objects_is_no_array_of_the_user(tmp_path):
+    from scipy.io import savemat, whosmat
+
+    wave = np.random.default_rng(0).standard_normal((2, 50))
+    savemat(tmp_path / "r.mat", {"x": wave, "w": np.arange(60, dtype=np.uint8)})
+    named = b"\x01\x00\x01\x00w\x00\x00\x00"
+    content = (tmp_path / "r.mat").read_bytes()
+    assert content.count(named) == 1
+    (tmp_path / "r.mat").write_bytes(content.replace(named, b"\x01" + bytes(7)))  # without a name, as MATLAB does
+    assert [name for name, *_ in whosmat(tmp_path / "r.mat")] == ["x", "__function_workspace__"]
+    np.testing.assert_array_equal(read(tmp_path / "r.mat"), wave)
+
+
 @pytest.mark.parametrize("kind", ["external", "virtual"])
 def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
     h5py = pytest.importorskip("h5py")
