@@ -222,7 +222,7 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch
     with naming_keys(run.config["data"], "data"):
         data = prepare.apply(data, scratch)
     names = new.names
-    if is_cut(window := run.config["data"]["window"]):
+    if is_cut(window := run.config["data"]["window"]) and not options.get("follow"):  # which has cut them already
         data = cut_new(data, length=window["length"], stride=window.get("stride") or window["length"])
         names = [names[number] for number in data.recording]
     if problems := mismatches(data, run.spec, names=names, given=given, allow=allow):

@@ -120,6 +120,20 @@ def test_windows_longer_than_any_of_training_are_cut_where_asked(trained, tmp_pa
     assert pd.read_csv(tmp_path / "out.csv")["file"].tolist() == ["x1", "x2"]
 
 
+def test_windows_of_a_stream_are_cut_once(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    points = pd.read_csv(write_table(tmp_path / "new.csv", ["x1"], points=240, seed=7))[["a", "b"]]
+    points.to_csv(tmp_path / "points.csv", index=False)
+    with open(tmp_path / "points.csv") as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        options = {"run": folder, "input": "-", "output": tmp_path / "out.csv", "follow": True}
+        with pytest.raises(UserError, match="expected at most 40 points, as in training; series 0 has 80"):
+            call(predict, **options, window={"length": 80, "stride": None})
+        call(predict, **options, window={"length": None, "stride": 20})
+    rows = pd.read_csv(tmp_path / "out.csv")
+    assert rows["start"].tolist() == list(range(0, 201, 20))
+
+
 def test_a_window_is_explained_under_its_recording(trained, tmp_path):
     pytest.importorskip("captum")
     folder, _ = trained
