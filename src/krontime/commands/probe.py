@@ -16,6 +16,7 @@ from krontime.config import resolve, targets
 from krontime.console import show
 from krontime.data.series import SeriesData
 from krontime.data.sources.synthetic import SyntheticSource
+from krontime.data.windows import is_cut
 from krontime.errors import Problems, UserError
 from krontime.models.krontime import KronTime
 from krontime.reports.probes import CSV, PLOT, Probe, write_probes
@@ -41,13 +42,23 @@ def probe(config: DictConfig) -> list[Probe]:
     network = run.module.network
     source = targets.instantiate(run.config["data"]["source"], "data.source")
     if not isinstance(network, KronTime) or not network.head_by_level or not isinstance(source, SyntheticSource):
-        raise UserError(f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels data=synthetic")
+        raise UserError(
+            f"run={str(run_dir)!r}: expected a run of model=krontime model.head=levels closed_form=none data=synthetic"
+        )
+    if is_cut(run.config["data"]["window"]):
+        raise UserError(f"run={str(run_dir)!r}: expected a run on whole series, without data.window.label")
     job = prepare.prepare({**run.config, "paths": {**run.config["paths"], **options["paths"]}})
     indices = np.flatnonzero(~job.data.is_test)
+    patterns = dict(zip(("short", "long"), source.patterns(), strict=True))
+    fewest = min(int(np.bincount(labels[indices]).min()) for labels in patterns.values())
+    if options["num_folds"] > fewest:
+        raise UserError(
+            f"num_folds={options['num_folds']}: expected at most {fewest}, the training series of the rarest pattern"
+        )
+    run.module.mixture = None  # the features are the network's, however little of it is mixed in
     features = level_features_of(
         run.module, Scorer.of(run.config, options["accelerator"]), job.data, indices, masked=job.masked_for(indices)
     )
-    patterns = dict(zip(("short", "long"), source.patterns(), strict=True))
     group_sizes = np.cumprod([1, *network.plan.sizes]).tolist()
     probes = [
         Probe(

@@ -18,6 +18,7 @@ from krontime.reports.folder import refresh
 from krontime.reports.probes import Probe
 from krontime.runs import load, prepare, run
 from krontime.training.predict import Scorer
+from tests.cli.run.small import CLOSED_FORM
 
 SMALL = (
     *("data=synthetic", "data.source.num_train=48", "data.source.num_test=0", "data.source.length=512"),
@@ -97,11 +98,26 @@ def test_the_plot_is_made_again_from_the_table(tmp_path):
             refresh(tmp_path)
 
 
+def test_a_network_that_is_not_mixed_in_is_probed_all_the_same(compose, tmp_path):
+    options = [option for option in SMALL if option != "closed_form=none"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.train_in(compose(*options, *CLOSED_FORM), tmp_path / "run")
+        mixture = load.load_run(tmp_path / "run").module.mixture
+        assert mixture is not None
+        assert mixture.mixing.weight == 0
+        cli.main(["probe", f"run={tmp_path / 'run'}", "num_folds=2"])
+    assert len(pd.read_csv(tmp_path / "run" / "probe.csv")) == 6
+
+
 def test_a_run_of_anything_else_is_refused(compose, finished, tmp_path):
+    windows = ("data.window.label=majority", "data.window.length=256")
     with contextlib.redirect_stdout(io.StringIO()):
         run.train_in(compose(*SMALL, "model.head=mean"), tmp_path / "mean")
+        run.train_in(compose(*SMALL, *windows), tmp_path / "windows")
     for arguments, says in (
-        ([f"run={tmp_path / 'mean'}"], "model.head=levels data=synthetic"),
+        ([f"run={tmp_path / 'mean'}"], "model.head=levels closed_form=none data=synthetic"),
+        ([f"run={tmp_path / 'windows'}"], "expected a run on whole series"),
+        ([f"run={finished}", "num_folds=25"], "num_folds=25: expected at most 24"),
         ([f"run={finished}", "num_folds=1"], "num_folds=1: expected a whole number of at least 2"),
     ):
         with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
