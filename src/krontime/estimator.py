@@ -226,6 +226,8 @@ def _collection(X: Any) -> Any:
     """
     if hasattr(X, "sparse") or hasattr(X, "tocsr"):
         raise TypeError("X is a sparse matrix: expected a dense array, or a list of arrays")
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = list(X)
     if isinstance(X, list) and X and all(isinstance(series, np.ndarray) for series in X):
         return [unmasked(series) for series in X]
     if not isinstance(X, np.ndarray):

@@ -164,6 +164,9 @@ def test_every_form_of_input_is_classified_alike(fitted):
     assert np.array_equal(fitted.predict_proba(X[:, 0]), expected)
     assert np.array_equal(fitted.predict_proba(X[:, 0].tolist()), expected)
     assert np.array_equal(fitted.predict_proba(list(X)), expected)
+    of_objects = np.empty(len(X), object)
+    of_objects[:] = list(X[:, 0])
+    assert np.array_equal(fitted.predict_proba(of_objects), expected)
 
 
 def test_what_a_masked_array_masks_is_missing(fitted):
