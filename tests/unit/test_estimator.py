@@ -23,6 +23,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import krontime
+from krontime.data.in_memory import labelled_series
 from krontime.errors import UserError
 from krontime.estimator import KronTimeClassifier
 from krontime.runs.run import train_in
@@ -181,6 +182,14 @@ def test_what_a_masked_array_masks_is_missing(fitted):
         assert np.array_equal(model.predict_proba(given), expected)
     with pytest.raises(ValueError, match="y is masked at 1 of its places"):
         classifier().fit(X, np.ma.masked_array(y, [True, False, False, False]))
+
+
+def test_channels_that_look_like_points_are_warned_of(caplog):
+    X, y = labelled()
+    labelled_series(X, y)
+    assert not caplog.records
+    labelled_series(X.transpose(0, 2, 1), y)
+    assert "it has 60 channels of 1 points; " in caplog.text
 
 
 def test_tables_have_their_columns_in_the_order_of_the_fit():

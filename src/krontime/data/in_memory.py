@@ -3,6 +3,7 @@
 Shape letters: C channels, L time points, n series, K classes.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from krontime.data.assemble import any_missing, class_order, flatten, label_text
 from krontime.data.cache import with_checksum
 from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
+from krontime.data.sources.arrays import MIN_SUSPICIOUS
+
+log = logging.getLogger(__name__)
 
 
 def as_series(X: Any) -> list[np.ndarray]:
@@ -76,6 +80,13 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
     names = class_order(texts)
     if len(names) < 2:
         raise ValueError(f"y holds {len(names)} class: expected at least two classes")
+    num_channels, num_points = len(series[0]), max(one.shape[1] for one in series)
+    if num_channels > num_points and num_channels >= MIN_SUSPICIOUS:
+        log.warning(
+            "X: read as (series, channels, points), it has %d channels of %d points; where they are points and "
+            "channels, as in (series, points, channels), expected X.transpose(0, 2, 1)",
+            *(num_channels, num_points),
+        )
     codes = {name: code for code, name in enumerate(names)}
     rounding = Rounding()
     data = _data(series, np.array([codes[text] for text in texts.tolist()], np.int64), tuple(names), rounding)
