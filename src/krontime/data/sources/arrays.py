@@ -48,9 +48,10 @@ class StoredArray:
 
     Args:
         shape: of the array.
-        value_bytes: memory that each number takes.
+        itemsize: bytes of each number.
         stored_bytes: room that it takes in the file, at most.
         read: reads the numbers.
+        unpacking_bytes: memory that each number takes besides, while what it stands for is made.
 
     Attributes:
         shape: of the array.
@@ -58,22 +59,29 @@ class StoredArray:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, value_bytes: int, stored_bytes: int, read: Callable[[], np.ndarray]
+        self,
+        shape: tuple[int, ...],
+        *,
+        itemsize: int,
+        stored_bytes: int,
+        read: Callable[[], np.ndarray],
+        unpacking_bytes: int = 0,
     ) -> None:
         self.shape = shape
         self.size = math.prod(shape)
-        self._value_bytes = value_bytes
+        self._itemsize = itemsize
         self._stored_bytes = stored_bytes
         self._read = read
+        self._unpacking_bytes = unpacking_bytes
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The numbers; raises `ValueError` where they are damaged, too many to be true, or too many for the memory."""
-        if self.size * self._value_bytes > max(FREE_BYTES, MAX_RATIO * self._stored_bytes):
+        if self.size * self._itemsize > max(FREE_BYTES, MAX_RATIO * self._stored_bytes):
             raise ValueError(
                 f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {self._stored_bytes:,} bytes "
                 "that it has"
             )
-        require_memory(self.size * (self._value_bytes + BYTES_OF_A_VALUE))
+        require_memory(self.size * (self._itemsize + self._unpacking_bytes + BYTES_OF_A_VALUE))
         try:
             values = self._read()
         except Exception as error:  # whatever damaged numbers lead to

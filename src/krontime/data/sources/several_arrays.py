@@ -41,12 +41,12 @@ def _is_hdf5(file: Path) -> bool:
 def _of_matlab(file: Path) -> dict[str, Packed]:
     from scipy.io import loadmat, whosmat
 
-    def array(name: str, shape: tuple[int, ...], value_bytes: int) -> Packed:
+    def array(name: str, shape: tuple[int, ...], itemsize: int) -> Packed:
         def read() -> np.ndarray:
             return np.asarray(loadmat(file, squeeze_me=False, variable_names=[name])[name])
 
         stored_bytes = file.stat().st_size
-        return Packed(StoredArray(shape, value_bytes=value_bytes, stored_bytes=stored_bytes, read=read), {})
+        return Packed(StoredArray(shape, itemsize=itemsize, stored_bytes=stored_bytes, read=read), {})
 
     return {
         name: array(name, shape, _MATLAB_BYTES[kind])
@@ -78,9 +78,10 @@ def _of_hdf5(file: Path) -> dict[str, Packed]:
         attributes = {} if is_matlab else {key: item.attrs[key] for key in NAMES if key in item.attrs}
         array = StoredArray(
             tuple(item.shape[::-1] if is_matlab else item.shape),
-            value_bytes=item.dtype.itemsize + (BYTES_UNPACKED if attributes else 0),
+            itemsize=item.dtype.itemsize,
             stored_bytes=item.id.get_storage_size(),
             read=read,
+            unpacking_bytes=BYTES_UNPACKED if attributes else 0,
         )
         held[name] = Packed(array, attributes)
 

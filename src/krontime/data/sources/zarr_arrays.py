@@ -75,9 +75,10 @@ def _array(folder: Path, version: Version) -> Packed:
     known = {key: value for key, value in attributes.items() if key in NAMES}
     stored = StoredArray(
         shape,
-        value_bytes=itemsize + (BYTES_UNPACKED if known else 0),
+        itemsize=itemsize,
         stored_bytes=sum(size for _, size, _ in listed(folder)),
         read=lambda: np.asarray(array[...]),
+        unpacking_bytes=BYTES_UNPACKED if known else 0,
     )
     return Packed(stored, known)
 

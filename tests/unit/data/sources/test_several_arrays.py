@@ -36,6 +36,17 @@ def test_a_matlab_file_that_inflates_too_much_is_refused(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read(tmp_path / "r.mat", "x"), wave)
 
 
+def test_memory_for_what_numbers_stand_for_does_not_count_as_claimed(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr(arrays, "FREE_BYTES", 0)
+    states = np.repeat(np.random.default_rng(0).integers(0, 5, (2, 2000), np.int8), 50, axis=1)
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        stored = file.create_dataset("x", data=states, compression="gzip")
+        stored.attrs["_FillValue"] = np.int8(-1)
+        assert 20 < states.size / stored.id.get_storage_size() < 200
+    np.testing.assert_array_equal(read(tmp_path / "r.h5"), states)
+
+
 def test_what_matlab_keeps_of_its_objects_is_no_array_of_the_user(tmp_path):
     from scipy.io import savemat, whosmat
 
