@@ -13,6 +13,7 @@ import numpy as np
 from krontime.data.sources.arrays import StoredArray
 from krontime.data.sources.files import library_of
 from krontime.data.sources.packed import BYTES_UNPACKED, NAMES, Packed
+from krontime.errors import UserError
 
 HDF5 = (".h5", ".hdf5")
 
@@ -26,9 +27,15 @@ def arrays_of_file(file: Path) -> Mapping[str, Packed]:
 
     Raises:
         UserError: the library is not installed.
-        Exception: whatever the library says of a file that is none of its own.
+        OSError: the file cannot be opened.
+        ValueError: it is damaged, or none of the library's own.
     """
-    return _of_hdf5(file) if file.suffix.lower() in HDF5 or _is_hdf5(file) else _of_matlab(file)
+    try:
+        return _of_hdf5(file) if file.suffix.lower() in HDF5 or _is_hdf5(file) else _of_matlab(file)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # whatever damaged bytes lead to
+        raise ValueError(str(error).strip() or type(error).__name__) from error
 
 
 def _is_hdf5(file: Path) -> bool:

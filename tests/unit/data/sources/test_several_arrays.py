@@ -92,3 +92,15 @@ def test_damaged_numbers_are_refused_where_they_are_read(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read as an array of numbers \(x: "):
         read(path, "x")
     np.testing.assert_array_equal(read(path, "y"), np.arange(6.0)[None])
+
+
+@pytest.mark.parametrize("kept", [0, 200])
+def test_files_without_a_list_of_arrays_are_told(tmp_path, kept):
+    from scipy.io import savemat
+
+    path = tmp_path / "r.mat"
+    savemat(path, {"x": np.random.default_rng(0).standard_normal((2, 500))}, do_compression=True)
+    content = path.read_bytes()[:kept]
+    path.write_bytes(content[:136] + bytes(len(content[136:])))
+    with pytest.raises(UserError, match=r"r\.mat: cannot be read as an array of numbers \("):
+        read(path)
