@@ -49,7 +49,8 @@ class StoredArray:
     Args:
         shape: of the array.
         itemsize: bytes of each number.
-        stored_bytes: room that it takes in the file, at most.
+        stored_bytes: room that it takes in the file, at most; None where it lies in other files, which may be any of
+            this machine, so that it is not read.
         read: reads the numbers.
         unpacking_bytes: memory that each number takes besides, while what it stands for is made.
 
@@ -63,7 +64,7 @@ class StoredArray:
         shape: tuple[int, ...],
         *,
         itemsize: int,
-        stored_bytes: int,
+        stored_bytes: int | None,
         read: Callable[[], np.ndarray],
         unpacking_bytes: int = 0,
     ) -> None:
@@ -75,7 +76,13 @@ class StoredArray:
         self._unpacking_bytes = unpacking_bytes
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The numbers; raises `ValueError` where they are damaged, too many to be true, or too many for the memory."""
+        """The numbers.
+
+        Raises:
+            ValueError: they are damaged, lie in other files, or are too many to be true or for the memory.
+        """
+        if self._stored_bytes is None:
+            raise ValueError("its numbers lie in other files; expected them in this one")
         if self.size * self._itemsize > max(FREE_BYTES, MAX_RATIO * self._stored_bytes):
             raise ValueError(
                 f"it declares the shape {self.shape}, which is over {MAX_RATIO} times the {self._stored_bytes:,} bytes "

@@ -66,18 +66,15 @@ def _of_hdf5(file: Path) -> dict[str, Packed]:
     """Arrays of numbers; those of MATLAB, whose axes run the other way in its files, turned."""
     h5py = library_of("hdf5", "h5py", needed_by="HDF5")
     held: dict[str, Packed] = {}
-    is_matlab = file.suffix.lower() not in HDF5
+    is_matlab, file_bytes = file.suffix.lower() not in HDF5, file.stat().st_size
 
     def keep(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iufb" or item.shape is None:
             return
         if is_matlab and ("MATLAB_empty" in item.attrs or item.attrs.get("MATLAB_class") == b"char"):
             return  # sizes, and text
-        is_elsewhere = bool(item.external or item.is_virtual)
 
         def read() -> np.ndarray:
-            if is_elsewhere:  # which may be any file of this machine
-                raise ValueError("its numbers lie in other files; expected them in this one")
             with h5py.File(file, "r") as opened:
                 values = np.asarray(opened[name][()])
             return values.T if is_matlab else values
@@ -86,7 +83,8 @@ def _of_hdf5(file: Path) -> dict[str, Packed]:
         array = StoredArray(
             tuple(item.shape[::-1] if is_matlab else item.shape),
             itemsize=item.dtype.itemsize,
-            stored_bytes=item.id.get_storage_size(),
+            # what the file says of it is a sum over chunks, which may say anything of themselves
+            stored_bytes=None if item.external or item.is_virtual else min(item.id.get_storage_size(), file_bytes),
             read=read,
             unpacking_bytes=BYTES_UNPACKED if attributes else 0,
         )

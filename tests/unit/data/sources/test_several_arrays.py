@@ -25,6 +25,21 @@ def test_a_small_file_cannot_claim_the_memory_of_a_large_array(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "r.h5", "y"), [[0, 1, 2], [3, 4, 5]])
 
 
+def test_chunks_cannot_claim_more_room_than_their_file(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "r.h5"
+    with h5py.File(path, "w") as file:
+        x = file.create_dataset("x", (10**8,), "f8", chunks=(10**6,), compression="gzip")
+        x[: 10**6] = 0
+        size = x.id.get_chunk_info(0).size
+    content = path.read_bytes()
+    stated = size.to_bytes(4, "little")
+    assert content.count(stated) == 1
+    path.write_bytes(content.replace(stated, (2**31).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=f"x: it declares .* over 200 times the {len(content):,} bytes"):
+        read(path)
+
+
 def test_a_matlab_file_that_inflates_too_much_is_refused(tmp_path, monkeypatch):
     from scipy.io import savemat
 
@@ -60,7 +75,7 @@ def test_what_matlab_keeps_of_its_objects_is_no_array_of_the_user(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "r.mat"), wave)
 
 
-@pytest.mark.parametrize("kind", ["external", "virtual"])
+@pytest.mark.parametrize("kind", ["external", "virtual", "large virtual"])
 def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
     h5py = pytest.importorskip("h5py")
     np.arange(20.0).tofile(tmp_path / "secret")
@@ -70,8 +85,8 @@ def test_arrays_that_lie_in_other_files_are_refused(tmp_path, kind):
         if kind == "external":
             file.create_dataset("x", (20,), "f8", external=[(str(tmp_path / "secret"), 0, 160)])
         else:
-            layout = h5py.VirtualLayout((20,), "f8")
-            layout[:] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "z", (20,))
+            layout = h5py.VirtualLayout((20 if kind == "virtual" else 10**9,), "f8")
+            layout[:20] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "z", (20,))
             file.create_virtual_dataset("x", layout)
     with pytest.raises(UserError, match="x: its numbers lie in other files"):
         read(tmp_path / "r.h5")
