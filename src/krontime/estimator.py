@@ -1,6 +1,7 @@
 """`KronTimeClassifier`: the models of `krontime train` as an estimator of aeon and scikit-learn."""
 
 import contextlib
+import random
 import re
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from aeon.classification.base import BaseClassifier
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_random_state
@@ -168,9 +170,7 @@ class KronTimeClassifier(BaseClassifier):
 
     def _train(self, data: SeriesData, run: Mapping[str, Any]) -> TrainedModel:
         """One run, in a folder of its own that is gone afterwards; the program's random numbers go on as before."""
-        from lightning.pytorch.utilities.seed import isolate_rng
-
-        with _ONE_AT_A_TIME, isolate_rng(), tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
+        with _ONE_AT_A_TIME, _random_numbers_kept(), tempfile.TemporaryDirectory() as folder, silent(not self.verbose):
             run_dir = Path(folder) / "run"
             train_in(self._config(run, folder), run_dir, data)
             return TrainedModel.load(run_dir)
@@ -276,6 +276,18 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
         return repr(value)
     return str(value)
+
+
+@contextlib.contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Put the generators of `random`, NumPy and PyTorch back as they were, where the block fails too."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 @contextlib.contextmanager

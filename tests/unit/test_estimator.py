@@ -124,7 +124,8 @@ def test_threads_that_classify_at_once_leave_the_output_of_the_process_as_it_was
     assert not sys.stdout.closed
 
 
-def test_random_numbers_of_the_program_go_on_as_without_a_fit():
+@pytest.mark.parametrize("fails", [False, True])
+def test_random_numbers_of_the_program_go_on_as_without_a_fit(fails):
     def drawn() -> list[float]:
         return [random.random(), np.random.random(), torch.rand(1).item()]  # noqa: NPY002
 
@@ -137,7 +138,9 @@ def test_random_numbers_of_the_program_go_on_as_without_a_fit():
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     torch.set_rng_state(states[2])
-    classifier().fit(X, y)
+    options = {"data.validation.fraction": 0.99} if fails else {}  # which is told once the seed is set
+    with pytest.raises(UserError) if fails else nullcontext():
+        classifier(**options).fit(X, y)
     assert drawn() == expected
 
 
