@@ -92,7 +92,7 @@ class StoredArray:
         try:
             values = self._read()
         except Exception as error:  # whatever damaged numbers lead to
-            raise ValueError(str(error).strip() or type(error).__name__) from error
+            raise ValueError(reason(error)) from error
         return values if dtype is None else values.astype(dtype)
 
 
@@ -172,7 +172,7 @@ def read_npz(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], 
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # zipfile raises whatever the first damaged byte leads to
-            raise ValueError(_reason(error)) from error
+            raise ValueError(reason(error)) from error
         with archive:
             held = [name.removesuffix(".npy") for name in archive.namelist()]
             for key in keys:
@@ -180,7 +180,7 @@ def read_npz(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], 
                     try:
                         arrays[key] = _read_member(archive, key, os.fstat(file.fileno()).st_size)
                     except Exception as error:
-                        problems.append(f"{key} cannot be read ({_reason(error)})")
+                        problems.append(f"{key} cannot be read ({reason(error)})")
     return arrays, held, problems
 
 
@@ -240,6 +240,7 @@ def shape_notes(values: np.ndarray | None, layout: Layout | None) -> tuple[str, 
     return tuple(notes)
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error)
+def reason(error: BaseException) -> str:
+    """What went wrong in a library, with the kind of error that it raised."""
+    text = str(error).strip()
     return text if type(error) is ValueError else f"{type(error).__name__}: {text}" if text else type(error).__name__

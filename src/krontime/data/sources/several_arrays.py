@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.sources.arrays import StoredArray
+from krontime.data.sources.arrays import StoredArray, reason
 from krontime.data.sources.files import library_of
 from krontime.data.sources.packed import BYTES_UNPACKED, NAMES, Packed
 from krontime.errors import UserError
@@ -35,7 +35,7 @@ def arrays_of_file(file: Path) -> Mapping[str, Packed]:
     except (UserError, OSError):
         raise
     except Exception as error:  # whatever damaged bytes lead to
-        raise ValueError(str(error).strip() or type(error).__name__) from error
+        raise ValueError(reason(error)) from error
 
 
 def _is_hdf5(file: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from krontime.data.sources.arrays import StoredArray
+from krontime.data.sources.arrays import StoredArray, reason
 from krontime.data.sources.files import library_of
 from krontime.data.sources.packed import BYTES_UNPACKED, CODES, NAMES, Packed
 
@@ -49,7 +49,7 @@ def arrays_of(store: Path) -> dict[str, Packed]:
                 raise ValueError(f"it is stored with {strange[0]!r}; expected one of {', '.join(CODECS)}")
             held[name] = _array(folder, version)
         except (TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"{name}: its metadata are damaged ({_reason(error)})") from error
+            raise ValueError(f"{name}: its metadata are damaged ({reason(error)})") from error
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     if not held:
@@ -66,7 +66,7 @@ def _array(folder: Path, version: Version) -> Packed:
         attributes = dict(array.attrs)
         shape, itemsize = tuple(array.shape), array.dtype.itemsize
     except Exception as error:  # whatever damaged metadata lead to
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason(error)) from error
     # In version 2 xarray, whose mark the names of dimensions are, keeps a `_FillValue` as `fill_value`. Otherwise,
     # and where it is 0, that is what chunks hold that were never written, and no value equal to it is missing.
     is_of_xarray = version == 2 and "_ARRAY_DIMENSIONS" in attributes
@@ -111,7 +111,7 @@ def _metadata(file: Path) -> dict[str, Any]:
         with open(file, "rb") as stream:
             about = json.loads(stream.read(MAX_METADATA_BYTES))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is damaged ({_reason(error)})") from error
+        raise ValueError(f"{file.name} is damaged ({reason(error)})") from error
     if not isinstance(about, dict):
         raise ValueError(f"{file.name} is damaged (it holds {type(about).__name__})")
     return about
@@ -135,7 +135,3 @@ def _codecs(about: dict[str, Any]) -> Iterator[str]:
         yield str(codec["name"]).removeprefix("numcodecs.")
         for key in ("codecs", "index_codecs"):
             yield from _codecs({"codecs": (codec.get("configuration") or {}).get(key)})
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
