@@ -105,15 +105,13 @@ class ArrayFilesSource(RecordingFiles):
         yield Recording(name=file.stem, values=values, spans=spans, sampling_rate_hz=self.sampling_rate_hz)
 
     def _arrays(self, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the values and the labels; what a library says of a file, of whatever kind, becomes a ValueError."""
+        """Return the values and the labels; a file that cannot be opened is a ValueError, as one that is damaged."""
         suffix = file.suffix.lower()
         try:
             if suffix == ".npy":
                 return read_npy(file), None
             held = arrays_of(file) if suffix == ZARR else arrays_of_file(file)
-        except UserError:
-            raise
-        except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        except OSError as error:
             raise ValueError(str(error)) from error
         sizes = {name: array.shape for name, array in held.items()}
         if self.key is not None and self.key not in held:
