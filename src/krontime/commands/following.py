@@ -71,15 +71,19 @@ def follow(options: Mapping[str, Any]) -> None:
     parser = PointParser(run.spec.num_channels, separator or ",", given, channels, num_checked=length)
     cutter = WindowCutter(run.spec.num_channels, length=length, stride=stride)
     latencies: deque[float] = deque(maxlen=_NUM_TIMED)
-    num_windows = 0
+    num_windows = num_classified = 0
     with Stopping.on_signals() as stopping, _writer(options) as write:
         for window in _windows(given, parser, cutter, stopping):
-            write(_row(window, length, rate, classify(window)))
+            row = _row(window, length, rate, classify(window))
+            write(row)
             latencies.append(time.perf_counter() - window.arrived_s)
             num_windows += 1
+            num_classified += row["predicted"] is not None
             if stopping.came or getattr(sys.stdout, "lost", None) is not None:  # nobody reads any more
                 break
-    log.info("%s: %s windows classified; %s points at the end fill none", given, f"{num_windows:,}", cutter.num_left)
+    if num_classified < num_windows:
+        log.warning("%s windows have no value and get no class", f"{num_windows - num_classified:,}")
+    log.info("%s: %s windows classified; %s points at the end fill none", given, f"{num_classified:,}", cutter.num_left)
     result(num_windows=num_windows)
     if options.get("latency") and latencies:
         middle, high, longest = (1000 * np.quantile(latencies, (0.5, 0.95, 1))).tolist()

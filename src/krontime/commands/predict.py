@@ -80,12 +80,13 @@ def predict(config: DictConfig) -> Path | None:
     for name, (reason, _) in new.broken.items():
         log.warning("%s: left out (%s)", name, reason)
     what = "series" if data.windows is None else "recordings"
-    if predictions.observed is not None and (empty := np.flatnonzero(~predictions.observed)).size:
+    empty = np.flatnonzero(~predictions.observed) if predictions.observed is not None else np.empty(0, np.int64)
+    if empty.size:
         shown = ", ".join(map(str, empty[:_MAX_NAMED]))
         log.warning("%d %s have no value and get no class (at index %s)", empty.size, what, shown)
     for sentence in rules.sentences():
         log.info("%s", sentence)
-    said = f"{len(predictions.index)} {what} of {given} classified"
+    said = f"{len(predictions.index) - empty.size} {what} of {given} classified"
     if str(options["output"]) == STDOUT:
         table.to_pandas().to_csv(sys.stdout, index=False, lineterminator="\n")
         log.info("%s", said)

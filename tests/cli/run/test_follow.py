@@ -97,10 +97,14 @@ def test_a_file_that_grows_is_followed_until_sigterm(finished, files, tmp_path, 
     assert 0 < said["latency_ms"]["median"] <= said["latency_ms"]["max"]
 
 
-def test_a_window_without_an_observed_point_has_no_class(finished, files, stdin):
+def test_a_window_without_an_observed_point_has_no_class(finished, files, stdin, capsys):
     stdin(text_of(series_of(files)[0]) + "nan\n" * 80)
     out = command("predict", f"run={finished[0]}", "follow=true", "input=-", "output=-")
-    assert out.splitlines()[-1].split(",")[5:] == ["", "", "", ""]
+    rows = [line.split(",")[5:] for line in out.splitlines()]
+    assert rows[-1] == ["", "", "", ""]
+    errors = capsys.readouterr().err
+    assert "1 windows have no value and get no class" in errors
+    assert f"{len(rows) - 2} windows classified" in errors
 
 
 @pytest.mark.parametrize(

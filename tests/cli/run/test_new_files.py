@@ -210,6 +210,7 @@ def test_a_series_without_any_value_has_no_class(table_run, tmp_path):
     code, out, errors = told(*given, f"input={tmp_path / 'new.npy'}")
     assert code == 0
     assert "1 series have no value and get no class (at index 3)" in errors
+    assert "5 series of " in errors
     rows, all_rows = (
         pd.read_csv(io.StringIO(text)) for text in (out, told(*given, f"input={tmp_path / 'all.npy'}")[1])
     )
