@@ -11,6 +11,9 @@ from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
 METHODS = ("auto", "given", "stratified", "group", "kfold", "time")
 
+_NUM_BLOCKS = 10
+"""Number of stretches of time that training windows are left out in."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -125,6 +128,29 @@ def split_indices(
         **_group_facts(data, split),
     )
     return split
+
+
+def blocks_of_time(data: SeriesData, split: Split) -> np.ndarray:
+    """Which windows to leave out together where training and validation have windows of the same recordings.
+
+    Those that validate are one block, so that they are predicted from what is trained on alone. Those that are trained
+    on are cut into tenths of the longest recording, none shorter than a window, counted back from where training ends
+    in each: so those of several recordings that end at one time are left out at one time.
+
+    Returns:
+        int64 `(n,)`, the block of each window; -1 for others than these.
+    """
+    assert data.windows is not None
+    block = np.full(len(data), -1)
+    block[split.validation] = 0
+    recording, start, length = (column[split.train] for column in data.windows)
+    first = np.full(len(data.offsets) - 1, np.iinfo(np.int64).max)
+    last = np.zeros_like(first)
+    np.minimum.at(first, recording, start)
+    np.maximum.at(last, recording, start + length)
+    size = max(-(-int((last - first).max()) // _NUM_BLOCKS), int(length.max()))
+    block[split.train] = 1 + (last[recording] - start - length) // size
+    return block
 
 
 def _nested(y: np.ndarray, count: int, seed: int) -> np.ndarray:

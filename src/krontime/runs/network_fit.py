@@ -251,12 +251,12 @@ class NetworkFit(Fit):
         if mixture is not None and mixture.mixing.weight == 0:
             positions = np.array(sorted(self._held_out))
             probability = torch.stack([self._held_out[position] for position in positions.tolist()]).softmax(dim=-1)
-        groups = self.job.groups_of(positions)
-        has_left_out = can_be_left_out(torch.from_numpy(data.labels[positions]), groups)
-        predictions = named(
-            probability[has_left_out], data, positions[has_left_out.numpy()], torch.tensor(protocol.prior)
-        )
-        return predictions if groups is not None else replace(predictions, groups=None)
+        fitted = np.concatenate([self.job.split.train, self.job.split.validation])
+        groups = self.job.groups_of(fitted)
+        has_left_out = fitted[can_be_left_out(torch.from_numpy(data.labels[fitted]), groups).numpy()]
+        is_known = np.isin(positions, has_left_out)
+        predictions = named(probability[is_known], data, positions[is_known], torch.tensor(protocol.prior))
+        return predictions if groups is not None and groups.span is None else replace(predictions, groups=None)
 
     def attention(self) -> list[list[np.ndarray]]:
         """See `Fit`; the means are over a few validation series."""

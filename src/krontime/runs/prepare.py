@@ -14,7 +14,7 @@ from krontime.data.cache import cache_errors, load_cached, with_checksum
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import HeldOut, SeriesData, SeriesSpec
-from krontime.data.split import Split, split_indices
+from krontime.data.split import Split, blocks_of_time, split_indices
 from krontime.data.stores import local_copies
 from krontime.data.summary import what_was_read
 from krontime.data.windows import cut_as
@@ -24,9 +24,8 @@ from krontime.runs.signals import is_first_rank
 from krontime.storage import expanded
 
 if TYPE_CHECKING:
-    import torch
-
     from krontime.data.datamodule import SeriesDataModule
+    from krontime.models.kernel_ridge.ridge import Groups
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +58,29 @@ class PreparedData:
         """Whether batches of some series have a mask: where those of training have, and where they need one."""
         return self.masked or self.data.needs_mask(indices)
 
-    def groups_of(self, indices: np.ndarray) -> "torch.Tensor | None":
-        """Return the group of each of some series where validation is by group, else None."""
-        if self.data.groups is None or self.protocol.split_method != "group":
+    def groups_of(self, indices: np.ndarray) -> "Groups | None":
+        """Return what is left out together of some training and validation series, as validation is of training.
+
+        Where whole groups validate, these; windows of the same recordings are left out by time; others one at a time.
+        """
+        data, protocol = self.data, self.protocol
+        if data.groups is None or protocol.split_method not in ("group", "given", "time"):
             return None
         import torch
 
-        return torch.from_numpy(self.data.groups[indices])
+        from krontime.models.kernel_ridge.ridge import Groups
+
+        if not protocol.groups_in_train_and_validation:
+            return Groups(torch.from_numpy(data.groups[indices]))
+        if data.windows is None:
+            return None
+        start = data.offsets[data.windows.recording[indices]] + data.windows.start[indices]
+        span = np.stack([start, start + data.windows.length[indices]], axis=1)
+        return Groups(torch.from_numpy(self._blocks[indices]), torch.from_numpy(span))
+
+    @cached_property
+    def _blocks(self) -> np.ndarray:
+        return blocks_of_time(self.data, self.split)
 
     def batches(self, config: Mapping[str, Any], held_out: HeldOut | None = None) -> "SeriesDataModule":
         """Build the data module of a run; for `held_out` see `SeriesDataset`."""

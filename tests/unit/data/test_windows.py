@@ -7,7 +7,7 @@ import pytest
 
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, Windows
-from krontime.data.split import split_indices
+from krontime.data.split import blocks_of_time, split_indices
 from krontime.data.windows import cut, cut_as, index_of, labels_of
 from krontime.errors import UserError
 
@@ -160,6 +160,20 @@ def test_one_recording_validates_by_its_end():
     assert split.protocol["groups_in_train_and_validation"] == 1
     with pytest.raises(ValueError, match=r"fraction=0.99: no window of .* in the first part"):
         split_indices(windows, method="time", fraction=0.99)
+
+
+def test_windows_are_left_out_by_time_where_their_recordings_are_on_both_sides():
+    windows = cut(replace(recordings(2, points=400), is_test=np.array([False, False])), length=20, stride=5)
+    split = split_indices(windows, method="time", fraction=0.25)
+    block = blocks_of_time(windows, split)
+    assert (block[split.validation] == 0).all()
+    start, stop = windows.windows.start[split.train], windows.windows.start[split.train] + 20
+    assert block[split.train].tolist() == [1 + (300 - end) // 30 for end in stop]
+    assert len(np.unique(block[split.train])) == 10
+    assert (start.min(), stop.max()) == (0, 300)
+    few = cut(recordings(1, points=200), length=40, stride=5)
+    split = split_indices(few, method="time", fraction=0.25)
+    assert np.unique(blocks_of_time(few, split)[split.train]).tolist() == [1, 2, 3]  # none shorter than a window
 
 
 def test_labelled_series_are_recordings_of_one_class(make_data):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from krontime.data.datamodule import SeriesDataset
-from krontime.data.series import SeriesData
+from krontime.data.series import UNKNOWN_LABEL, SeriesData
 from krontime.data.split import Split
 from krontime.models.kernel_ridge.classifier import ClosedForm
 from krontime.runs import fitted_module, load
-from krontime.runs.prepare import PreparedData
+from krontime.runs.prepare import PreparedData, prepare
 from krontime.runs.record import Protocol
 
 TINY = [
@@ -191,8 +191,39 @@ class TestClosedForm:
         monkeypatch.setattr(ClosedForm, "fit", lambda self, sample, task: seen.append(task) or fit(self, sample, task))
         self.module(compose, job)
         self.module(compose, self.JOB)
-        assert sorted(seen[0].groups.tolist()) == sorted(groups[:9].tolist())
+        assert sorted(seen[0].groups.code.tolist()) == sorted(groups[:9].tolist())
         assert seen[1].groups is None
+
+    @pytest.mark.parametrize("method", ["time", "given"])
+    def test_windows_that_overlap_do_not_answer_for_each_other(self, compose, method):
+        """Of noise whose labels say nothing, held-out windows are not known better than by chance."""
+        rng = np.random.default_rng(0)
+        starts = np.arange(0, 4000, 200)
+        cuts = [0, 3000, 4000] if method == "given" else [0, 4000]  # a period that validates is stored by itself
+        rows = [(int(start >= cuts[1]), start, start + 200, i % 2) for i, start in enumerate(starts)]
+        rows = [(number, start - cuts[number], stop - cuts[number], label) for number, start, stop, label in rows]
+        num = len(cuts) - 1
+        data = SeriesData(
+            values=rng.standard_normal(4000).astype(np.float32),
+            offsets=np.array(cuts),
+            labels=np.full(num, UNKNOWN_LABEL),
+            is_test=np.zeros(num, bool),
+            is_validation=np.array([False, True]) if method == "given" else None,
+            class_names=("a", "b"),
+            num_channels=1,
+            has_missing=False,
+            groups=np.zeros(num, np.int64),
+            group_name="machine",
+            annotations=np.array(rows),
+            sha256="0" * 64,
+        )
+        window = ["data.window.length=100", "data.window.stride=10", "data.window.label=majority"]
+        config = compose("model=closed_form", *window, f"data.validation.method={method}")
+        job = prepare(config, data)
+        held_out = fitted_module.fitted_module(config, job)[1]
+        for indices in (job.split.train, job.split.validation):
+            right = [held_out[i].argmax() == job.data.labels[i] for i in indices.tolist()]
+            assert np.mean(right) < 0.65
 
     def test_without_one_the_network_is_alone(self, compose):
         config = compose("model=patchtst", "model.d_model=8", "model.num_heads=2", "model.num_layers=1")

@@ -127,7 +127,7 @@ class ClosedForm(nn.Module):
             left_out.append(part.fit(series))
         # A series that no fit left out has zeros for all parts alike.
         judged = can_be_left_out(series.labels, series.groups) & (left_out[0] != 0).any(dim=1)
-        groups = None if series.groups is None else series.groups[judged]
+        groups = None if series.groups is None else series.groups.code[judged]
         kept = select_parts([log_probability[judged] for log_probability in left_out], series.labels[judged], groups)
         self.kept.fill_(False)
         self.kept[kept] = True

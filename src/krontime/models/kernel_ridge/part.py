@@ -15,6 +15,7 @@ from krontime.models.kernel_ridge.features import Features
 from krontime.models.kernel_ridge.ranks import Ranks
 from krontime.models.kernel_ridge.ridge import (
     STREAMED_STRENGTHS,
+    Groups,
     Standardizer,
     StreamedRidge,
     can_be_left_out,
@@ -40,7 +41,7 @@ class LabelledSeries(NamedTuple):
         labels: `(n,)` their classes.
         num_train: how many are for training; the others are for validation.
         fit_validation: whether the final weights are fitted to the series for validation too.
-        groups: `(n,)` codes of series that are left out together, or None.
+        groups: of series that are left out together, or None.
         ranks: the processes that a streamed fit is shared by; each of them has all labels.
     """
 
@@ -48,7 +49,7 @@ class LabelledSeries(NamedTuple):
     labels: Tensor
     num_train: int
     fit_validation: bool
-    groups: Tensor | None
+    groups: Groups | None
     ranks: Ranks = Ranks()
 
     @property
@@ -114,7 +115,7 @@ class Part(nn.Module):
         num_fitted = series.num_fitted
         [rows] = self._features_of([range(len(series.labels))], series.read)
         labels = series.labels[:num_fitted]
-        groups = None if series.groups is None else series.groups[:num_fitted]
+        groups = None if series.groups is None else series.groups.at(slice(num_fitted))
         standardizer = Standardizer.of(rows[:num_fitted])
         standard = standardizer.in_place(rows)
         ridge = fit_dual(standard[:num_fitted], labels, self.weight.shape[1], groups)

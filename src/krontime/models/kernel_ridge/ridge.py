@@ -97,27 +97,66 @@ class RidgeFit(NamedTuple):
     strength: float
 
 
+class Groups(NamedTuple):
+    """Series that are left out together, as those of one speaker, or of one stretch of time.
+
+    Attributes:
+        code: int64 `(n,)`, at least 0, of the group of each series.
+        span: int64 `(n, 2)`, where windows of recordings start and stop on one axis of time for all: windows that
+            overlap one of a group are left out with it, but not predicted then. Those of one recording have one length.
+            None where series share no points.
+    """
+
+    code: Tensor
+    span: Tensor | None = None
+
+    def at(self, index: Tensor | slice) -> "Groups":
+        """Return those of the series at `index`."""
+        return Groups(self.code[index], None if self.span is None else self.span[index])
+
+    def left_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield positions of the series of each group, and of the others that are left out with them."""
+        for code in self.code.unique():
+            is_mine = self.code == code
+            beside = torch.zeros_like(is_mine) if self.span is None else ~is_mine & _overlap(self.span, is_mine)
+            yield is_mine.nonzero()[:, 0], beside.nonzero()[:, 0]
+
+
+def _overlap(span: Tensor, chosen: Tensor) -> Tensor:
+    """Say which windows `(n, 2)` overlap one of those that are chosen, `(n,)` bool."""
+    start, order = span[chosen, 0].sort()
+    stop = span[chosen, 1][order]
+    last = torch.searchsorted(start, span[:, 1].contiguous()) - 1  # of those that start before a window stops
+    return (last >= 0) & (stop[last.clamp(min=0)] > span[:, 0])
+
+
 def indicators(labels: Tensor, num_classes: int) -> Tensor:
     """Return the targets `(n, K)`, float64, of labels `(n,)`: 1 for the class of a series, -1 for the others."""
     return 2 * torch.nn.functional.one_hot(labels, num_classes).double() - 1
 
 
-def can_be_left_out(labels: Tensor, groups: Tensor | None = None) -> Tensor:
+def can_be_left_out(labels: Tensor, groups: Groups | None = None) -> Tensor:
     """Say whether the class of each series still has series without it, or without its group: `(n,)` bool.
 
     Args:
         labels: `(n,)` classes.
-        groups: `(n,)` codes, at least 0, of series that are left out together; None for one at a time.
+        groups: of series that are left out together; None for one at a time.
     """
     if groups is None:
         return labels.bincount()[labels] > 1
+    if groups.span is not None:
+        counts, has_others = labels.bincount(), torch.zeros(len(labels), dtype=torch.bool)
+        for mine, beside in groups.left_out():
+            others = counts - labels[torch.cat([mine, beside])].bincount(minlength=len(counts))
+            has_others[mine] = others[labels[mine]] > 0
+        return has_others
     # A class is in more than one group where its largest and its smallest group code differ.
-    largest = torch.full((int(labels.max()) + 1,), -1).scatter_reduce(0, labels, groups, "amax")
-    minus_smallest = torch.full_like(largest, -1).scatter_reduce(0, labels, -groups, "amax", include_self=False)
+    largest = torch.full((int(labels.max()) + 1,), -1).scatter_reduce(0, labels, groups.code, "amax")
+    minus_smallest = torch.full_like(largest, -1).scatter_reduce(0, labels, -groups.code, "amax", include_self=False)
     return (largest != -minus_smallest)[labels]
 
 
-def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | None = None) -> RidgeFit:
+def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Groups | None = None) -> RidgeFit:
     """Fit a ridge regression exactly in its dual form, of n dimensions, from one eigendecomposition.
 
     The strength minimises the squared error of the predictions for series that are left out. No copy of all features
@@ -127,7 +166,7 @@ def fit_dual(rows: Tensor, labels: Tensor, num_classes: int, groups: Tensor | No
         rows: `(n, P)` standardised features, float32.
         labels: `(n,)` classes.
         num_classes: K.
-        groups: `(n,)` codes of series that are left out together; None for one at a time.
+        groups: of series that are left out together; None for one at a time.
     """
     mean = rows.mean(dim=0)
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
@@ -165,7 +204,7 @@ def _centred(rows: Tensor, mean: Tensor) -> Iterator[Tensor]:
 
 
 def _residuals_left_out(
-    values: Tensor, vectors: Tensor, projected: Tensor, strength: float, groups: Tensor | None
+    values: Tensor, vectors: Tensor, projected: Tensor, strength: float, groups: Groups | None
 ) -> Tensor:
     """Return targets less predictions `(n, K)` of fits that leave each series, or its group, out.
 
@@ -177,7 +216,7 @@ def _residuals_left_out(
         vectors: `(n, n)` its eigenvectors, in columns.
         projected: `(n, K)` centred targets in the basis of these.
         strength: of the regression, in the unit of the eigenvalues.
-        groups: `(n,)` codes of series that are left out together; None for one at a time.
+        groups: of series that are left out together; None for one at a time.
     """
     shrinkage = strength / (values + strength)
     residuals = vectors @ (shrinkage[:, None] * projected)
@@ -185,12 +224,12 @@ def _residuals_left_out(
         one_less_leverage = (vectors.square() @ shrinkage - 1 / len(vectors)).clamp(min=_SMALLEST)
         return residuals / one_less_leverage[:, None]
     out = torch.empty_like(residuals)
-    for group in groups.unique():
-        members = (groups == group).nonzero()[:, 0]
-        rows = vectors[members]
+    for mine, beside in groups.left_out():
+        together = torch.cat([mine, beside])
+        rows = vectors[together]
         one_less_hat = (rows * shrinkage) @ rows.T - 1 / len(vectors)
         one_less_hat.diagonal().add_(_SMALLEST)
-        out[members] = torch.linalg.solve(one_less_hat, residuals[members])
+        out[mine] = torch.linalg.solve(one_less_hat, residuals[together])[: len(mine)]
     return out
 
 

@@ -18,7 +18,7 @@ from krontime.models.kernel_ridge.intervals import IntervalQuantiles
 from krontime.models.kernel_ridge.kernels import KernelPoolings
 from krontime.models.kernel_ridge.part import LabelledSeries
 from krontime.models.kernel_ridge.ranks import Ranks
-from krontime.models.kernel_ridge.ridge import StreamedRidge
+from krontime.models.kernel_ridge.ridge import Groups, StreamedRidge
 from krontime.models.kernel_ridge.spectra import BandEnergies
 
 PARTS = {
@@ -56,7 +56,8 @@ def fit(
 
     num_train = len(x) if num_train is None else num_train
     fit_validation = closed_form.fit_on == "train_and_validation"
-    task = LabelledSeries(read, labels, num_train, fit_validation, groups, ranks)
+    together = None if groups is None else Groups(groups)
+    task = LabelledSeries(read, labels, num_train, fit_validation, together, ranks)
     return closed_form.fit((x[:20], None), task)
 
 

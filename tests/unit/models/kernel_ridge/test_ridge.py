@@ -9,6 +9,7 @@ from krontime.models.kernel_ridge import ridge
 from krontime.models.kernel_ridge.ridge import (
     DEFAULT_STRENGTH,
     LARGEST,
+    Groups,
     Standardizer,
     StreamedRidge,
     can_be_left_out,
@@ -38,7 +39,7 @@ def penalty_of(rows: torch.Tensor, strength: float) -> float:
 @pytest.mark.parametrize("groups", [None, torch.arange(24) // 4])
 def test_the_fit_and_its_left_out_predictions(num_features, groups):
     rows, labels = draw(num_features=num_features)
-    fit = fit_dual(rows, labels, 3, groups)
+    fit = fit_dual(rows, labels, 3, None if groups is None else Groups(groups))
     penalty = penalty_of(rows, fit.strength)
     expected = reference(rows, labels, penalty)
     np.testing.assert_allclose(fit.weight.T, expected.coef_, atol=1e-4)
@@ -80,7 +81,25 @@ def test_what_can_be_left_out():
     labels = torch.tensor([0, 0, 1, 2, 2])
     assert can_be_left_out(labels).tolist() == [True, True, False, True, True]
     groups = torch.tensor([7, 8, 7, 9, 9])
-    assert can_be_left_out(labels, groups).tolist() == [True, True, False, False, False]
+    assert can_be_left_out(labels, Groups(groups)).tolist() == [True, True, False, False, False]
+    apart, overlapping = (torch.tensor([[0, 9], [step, 20], [20, 29], [30, 39], [40, 49]]) for step in (9, 8))
+    assert can_be_left_out(labels, Groups(groups, apart)).tolist() == [True, True, False, False, False]
+    assert can_be_left_out(labels, Groups(groups, overlapping)).tolist() == [False, False, False, False, False]
+
+
+def test_windows_that_overlap_a_group_are_left_out_with_it():
+    rows, labels = draw()
+    start = 10 * torch.arange(24) + 1000 * (torch.arange(24) >= 12)  # of two recordings
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    start = start[order]
+    code = start // 60
+    fit = fit_dual(rows, labels, 3, Groups(code, torch.stack([start, start + 25], dim=1)))
+    for group in code.unique():
+        mine = code == group
+        out = ((start[:, None] - start[mine]).abs() < 25).any(dim=1)
+        assert mine.sum() < out.sum() < 24
+        alone = reference(rows[~out], labels[~out], penalty_of(rows, fit.strength))
+        np.testing.assert_allclose(fit.left_out[mine], alone.predict(rows[mine].double().numpy()), atol=1e-4)
 
 
 def test_equal_series_and_constant_features_do_no_harm():
