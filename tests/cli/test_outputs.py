@@ -51,3 +51,38 @@ def test_a_path_without_text_or_with_an_address_is_refused(capsys: pytest.Captur
     said = refused(f"{key}='https://me:hush@host/x'", capsys)
     assert f"{key.split()[1]}=https://...: expected a path on this machine" in said
     assert "hush" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("predict run=nothing input=new.csv output=./new.csv", "output='new.csv': expected another file than input"),
+        ("predict run=nothing input=new.csv output=out.csv segments=new.csv", "segments='new.csv': expected another"),
+        (
+            "predict run=nothing input=new.csv output=a.csv segments=a.csv",
+            "segments='a.csv': expected another file than",
+        ),
+        (
+            "predict run=nothing input=new.csv follow=true output=new.csv",
+            "output='new.csv': expected another file than",
+        ),
+        ("explain run=nothing input=new.csv output=new.html", "output='new.csv': expected another file than input"),
+        ("audit data=npz data.path=nothing.npz output=new.md", "output='new.md': expected a new name, or a page"),
+    ],
+)
+@pytest.mark.parametrize("force", [True, False])
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    says: str,
+    force: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("new.csv", "new.md"):
+        (tmp_path / name).write_text("1,2\n")
+    said = refused(command + (" force=true" if force and not command.startswith("audit") else ""), capsys)
+    assert says in " ".join(said.split())
+    assert "a new name, or force" not in said
+    assert (tmp_path / "new.csv").read_text() == (tmp_path / "new.md").read_text() == "1,2\n"

@@ -24,7 +24,7 @@ def audit(config: DictConfig) -> Path:
     if options.get("data") is None:
         raise UserError("data=...: expected a data set, such as data=ucr; krontime data lists them")
     output = folder_of(options["output"])
-    if problems := audit_problems(options) + output_problems("output", output, is_folder=False, ending=".md"):
+    if problems := audit_problems(options) + _output_problems(output):
         raise UserError(problems)
     import torch
 
@@ -54,3 +54,14 @@ def audit(config: DictConfig) -> Path:
     show(text)
     show(f"Written to {output}")
     return output
+
+
+def _output_problems(output: Path) -> list[str]:
+    if lines := output_problems("output", output, is_folder=False, ending=".md"):
+        return lines
+    if output.exists():
+        from krontime.reports.audit import page
+
+        if not output.read_bytes().startswith(page.TITLE.encode()):
+            return [f"output={str(output)!r}: expected a new name, or a page of an audit; this file is another one"]
+    return []

@@ -45,7 +45,9 @@ def explain(config: DictConfig) -> Path:
         problems.add("output", str(output), "a file name that ends in .html")
     table = output.parent / f"{output.stem}.csv"
     for path in (output, table):
-        problems.lines = problems.lines or output_problems("output", path, is_folder=False, force=options["force"])
+        problems.lines = problems.lines or output_problems(
+            "output", path, is_folder=False, force=options["force"], given=given
+        )
     chosen = options["series"]
     if not isinstance(chosen, list) or not chosen or not all(type(place) is int and place >= 0 for place in chosen):
         problems.add("series", chosen, "positions of series, such as [0,3]")
@@ -54,7 +56,13 @@ def explain(config: DictConfig) -> Path:
     if type(number := options["neighbours"]) is not int or not 0 <= number <= MAX_SERIES:
         problems.add("neighbours", number, f"0 to {MAX_SERIES}")
     check_installed("explain", "captum")
-    with new_input(options, problems) as (run, new, data, _, names_matter):
+    with new_input(options, problems, written=[("output", output), ("output", table)]) as (
+        run,
+        new,
+        data,
+        _,
+        names_matter,
+    ):
         names = run.spec.class_names
         if options["target"] is not None and str(options["target"]) not in names:
             problems.add("target", options["target"], f"one of the classes {', '.join(names[:20])}, or null")

@@ -221,7 +221,8 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
                 "output", str(output), f"- or a file name that ends in {' or '.join(ENDINGS)} with follow=true"
             )
         else:
-            problems.lines += output_problems("output", output, is_folder=False, force=options["force"])
+            given = folder_of(options["input"])
+            problems.lines += output_problems("output", output, is_folder=False, force=options["force"], given=given)
     unused = {"split": "all", "on_error": "refuse"}
     for key, default in unused.items():
         if options.get(key, default) != default:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hydra.utils import get_class
 
-from krontime.commands.options import folder_of
+from krontime.commands.options import folder_of, is_among
 from krontime.config.targets import instantiate, naming_keys
 from krontime.data.mismatch import ALLOWABLE, mismatches
 from krontime.data.new_recordings import read_new_recordings
@@ -50,7 +50,9 @@ class NewInput(NamedTuple):
 
 
 @contextlib.contextmanager
-def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | None = None) -> Iterator[NewInput]:
+def new_input(
+    options: Mapping[str, Any], problems: Problems, *, written: Collection[tuple[str, Path]], skip: bool | None = None
+) -> Iterator[NewInput]:
     """Load the run, read the files, and say in one line what was read.
 
     The series of several files, or of recordings, are a memory map of a temporary file, which is removed when the block
@@ -59,6 +61,7 @@ def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | No
     Args:
         options: of the command; the keys of `configs/base/new_series.yaml` are used.
         problems: what is wrong already; raised together with what is wrong here.
+        written: keys and files that will be written, none of which may be one that is read.
         skip: leave files out that can't be read; None for a command that has no such option.
 
     Raises:
@@ -67,10 +70,17 @@ def new_input(options: Mapping[str, Any], problems: Problems, *, skip: bool | No
         Terminated: a SIGTERM or SIGHUP came.
     """
     with ending_on_signals(), tempfile.TemporaryDirectory(prefix="krontime-", ignore_cleanup_errors=True) as scratch:
-        yield _read(options, problems, Path(scratch), skip=skip)
+        yield _read(options, problems, Path(scratch), written=written, skip=skip)
 
 
-def _read(options: Mapping[str, Any], problems: Problems, scratch: Path, *, skip: bool | None) -> NewInput:
+def _read(
+    options: Mapping[str, Any],
+    problems: Problems,
+    scratch: Path,
+    *,
+    written: Collection[tuple[str, Path]],
+    skip: bool | None,
+) -> NewInput:
     problems.lines += _option_problems(options)
     given = folder_of(options["input"])
     files: list[tuple[Path, str]] = []
@@ -82,6 +92,10 @@ def _read(options: Mapping[str, Any], problems: Problems, scratch: Path, *, skip
         source = _source_of_recordings(options, run)
     with problems.collecting():
         files, note = input_files(given, source)
+    if not problems.lines:
+        for key, path in written:
+            if is_among(path, [file for file, _ in files]):
+                problems.add(key, str(path), f"another file than those of input={str(given)!r}")
     problems.raise_if_any()
     assert run is not None
     way = "; on_error=skip marks them and classifies the others" if skip is False else ""

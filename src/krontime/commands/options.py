@@ -1,6 +1,6 @@
 """What the commands on a finished run share: checks of their options."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def output_problems(
-    key: str, path: Path, *, is_folder: bool, force: bool = True, ending: str | None = None
+    key: str,
+    path: Path,
+    *,
+    is_folder: bool,
+    force: bool = True,
+    ending: str | None = None,
+    given: Path | None = None,
 ) -> list[str]:
     """A line where what is computed could not be written in the end.
 
@@ -36,6 +42,7 @@ def output_problems(
         is_folder: whether it is a folder, which may be there already.
         force: whether a file that is there is overwritten.
         ending: of the name of the file, without which nothing that is there is overwritten; None for any.
+        given: a file that is read, which is overwritten in no case.
     """
     problems = Problems()
     try:
@@ -45,6 +52,8 @@ def output_problems(
             problems.add(key, str(path), "a folder; this is a file")
         elif not is_folder and path.is_dir():
             problems.add(key, str(path), "a file; this is a folder")
+        elif given is not None and is_among(path, [given]):
+            problems.add(key, str(path), "another file than input")
         elif not is_folder and not force and path.exists():
             problems.add(key, str(path), "a new name, or force=true to overwrite; the file exists")
         elif problem := writing_problem(path):
@@ -52,6 +61,11 @@ def output_problems(
     except OSError as error:
         problems.add(key, str(path), f"a path that can be looked at ({error.strerror})")
     return problems.lines
+
+
+def is_among(path: Path, files: Iterable[Path]) -> bool:
+    """Say whether a path is one of some files, by whatever name."""
+    return path.exists() and any(file.exists() and path.samefile(file) for file in files)
 
 
 def folder_of(value: Any) -> Path:

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 
 from krontime.commands.following import STDOUT, follow
 from krontime.commands.new_input import new_input
-from krontime.commands.options import check_options, folder_of
+from krontime.commands.options import check_options, folder_of, output_problems
 from krontime.config import resolve
 from krontime.console import is_json, show
 from krontime.errors import Problems, UserError
 from krontime.runs.decisions import Rules, rule_problems
-from krontime.runs.predictions import check_output, named, prediction_table, write_table
+from krontime.runs.predictions import ENDINGS, named, prediction_table, write_table
 from krontime.runs.recordings import gather, of_recordings, segment_table
 from krontime.training.predict import Scorer
 
@@ -49,16 +49,16 @@ def predict(config: DictConfig) -> Path | None:
     problems = Problems()
     problems.lines += _option_problems(options)
     problems.lines += rule_problems(options.get("coverage"), options.get("threshold") or {})
-    if str(options["output"]) != STDOUT:
-        problems.lines += _output_problems(output, given, force=options["force"])
     segments = folder_of(options["segments"]) if options.get("segments") is not None else None
+    written = [("output", output)] if str(options["output"]) != STDOUT else []
     if segments is not None:
-        problems.lines += [
-            line.replace("output=", "segments=", 1)
-            for line in _output_problems(segments, given, force=options["force"])
-        ]
+        written.append(("segments", segments))
+        if segments == output:
+            problems.add("segments", str(segments), "another file than output")
+    for key, path in written:
+        problems.lines += _output_problems(key, path, given, force=options["force"])
     skip = options.get("on_error", "refuse") == "skip"
-    with new_input(options, problems, skip=skip) as (run, new, data, num_files, names_matter):
+    with new_input(options, problems, written=written, skip=skip) as (run, new, data, num_files, names_matter):
         if problem := _windows_problem(options, is_cut=data.windows is not None):
             raise UserError(problem)
         rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
@@ -122,17 +122,7 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     return problems.lines
 
 
-def _output_problems(output: Path, given: Path, *, force: bool) -> list[str]:
-    problems = Problems()
-    with problems.collecting():
-        check_output(output)
-    try:
-        if output.is_dir():
-            problems.add("output", str(output), "a file; this is a folder")
-        elif output.exists() and given.exists() and output.resolve() == given.resolve():
-            problems.add("output", str(output), "another file than input")
-        elif output.exists() and not force:
-            problems.add("output", str(output), "a new name, or force=true to overwrite; the file exists")
-    except OSError as error:
-        problems.add("output", str(output), f"a path that can be looked at ({error.strerror})")
-    return problems.lines
+def _output_problems(key: str, path: Path, given: Path, *, force: bool) -> list[str]:
+    if path.suffix.lower() not in ENDINGS:
+        return [f"{key}={str(path)!r}: expected a file name that ends in {' or '.join(ENDINGS)}"]
+    return output_problems(key, path, is_folder=False, force=force, given=given)

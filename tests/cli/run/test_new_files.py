@@ -200,6 +200,16 @@ def test_sets_and_thresholds_come_from_held_out_series_of_run_and_bundle(table_r
     assert "threshold.class='2': expected one of 0, 1" in errors
 
 
+def test_no_file_of_a_folder_is_written_over(table_run, tmp_path):
+    run, table = table_run
+    for name in ("a.csv", "b.csv"):
+        table.drop(columns="kind").to_csv(tmp_path / name, index=False)
+    before = (tmp_path / "b.csv").read_bytes()
+    code, _, errors = told(f"run={run}", f"input={tmp_path}", f"output={tmp_path / 'b.csv'}", "force=true")
+    assert (code, (tmp_path / "b.csv").read_bytes()) == (2, before)
+    assert f"expected another file than those of input='{tmp_path}'" in " ".join(errors.split())
+
+
 def test_a_series_without_any_value_has_no_class(table_run, tmp_path):
     run, table = table_run
     x = table.to_numpy()[:6, :30].astype("f4")

@@ -16,6 +16,7 @@ def test_a_page_is_written(tmp_path, capsys):
     cli.main(["audit", "data=npz", f"data.path={tmp_path / 'Waves.npz'}", f"output={page}", "num_resamples=2"])
     assert page.read_text().startswith("# Audit of Waves\n\n**Verdict: ")
     assert page.read_text() in capsys.readouterr().out
+    cli.main(["audit", "data=npz", f"data.path={tmp_path / 'Waves.npz'}", f"output={page}", "num_resamples=2"])
 
 
 @pytest.mark.parametrize(

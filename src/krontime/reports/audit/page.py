@@ -5,6 +5,9 @@ import numpy as np
 from krontime.reports.audit.measure import NEAR, Audit
 from krontime.reports.markup import Table, markdown
 
+TITLE = "# Audit of "
+"""How a page begins."""
+
 _STRANGE = 3.0
 """Standard deviations of a guess that a control may be away from chance."""
 
@@ -42,7 +45,7 @@ def write_page(audit: Audit) -> str:
         [f"kernels, resamples 1 to {len(audit.resamples)} ({audit.resampled_by})", resamples],
         ["split-shift index", f"{audit.shift:+.3f}"],
     ]
-    lines = [f"# Audit of {audit.name}", "", f"**Verdict: {title}**", ""]
+    lines = [f"{TITLE}{audit.name}", "", f"**Verdict: {title}**", ""]
     lines += [
         f"{audit.num_train:,} training and {audit.num_test:,} test series of {audit.num_classes} classes.",
         "",
