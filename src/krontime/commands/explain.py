@@ -23,7 +23,8 @@ from krontime.reports.page.render import check_installed
 from krontime.runs import prepare
 from krontime.runs.load import LoadedRun
 from krontime.runs.neighbours import Neighbour, nearest
-from krontime.storage import replacing
+from krontime.runs.record import Record
+from krontime.storage import RECORD, replacing
 from krontime.training.attribution import attribution
 from krontime.training.verdicts import verdicts
 
@@ -120,9 +121,12 @@ def _neighbours(
     if run.module.mixture is None:
         return none, "a run without a closed form has no such distance"
     try:
+        record = Record.read(folder_of(options["run"]) / RECORD)
         job = prepare.prepare(prepare.moved(run.config, options["paths"]))
     except UserError as error:
         return none, str(error).splitlines()[0]
+    if record.protocol is not None and job.protocol.data_sha256 != record.protocol.data_sha256:
+        return none, "the data set has changed since the run"
     closed_form = run.module.mixture.closed_form
     return nearest(closed_form, job, data, places, num_nearest=options["neighbours"]), None
 

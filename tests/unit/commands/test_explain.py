@@ -90,3 +90,22 @@ def test_what_may_differ_for_predict_may_differ_here(run, tmp_path):
     given = [f"run={run / 'run'}", f"input={run / 'short.npz'}", f"output={tmp_path / 'e.html'}"]
     cli.main(["explain", *given, "allow=[length]"])
     assert len(pd.read_csv(tmp_path / "e.csv")) == 200
+
+
+def test_no_training_series_of_changed_data_are_shown(run, tmp_path):
+    with np.load(run / "a.npz") as stored:
+        np.savez(tmp_path / "a.npz", **{**stored, "y": 1 - stored["y"]})
+    moved = [f"paths.data={tmp_path}", f"paths.cache={tmp_path / 'cache'}"]
+    cli.main(
+        [
+            "explain",
+            f"run={run / 'run'}",
+            f"input={run / 'short.npz'}",
+            "allow=length",
+            f"output={tmp_path / 'e.html'}",
+            *moved,
+        ]
+    )
+    text = (tmp_path / "e.html").read_text(encoding="utf-8")
+    assert "The nearest training series are not shown: the data set has changed since the run." in text
+    assert "Training series" not in text
