@@ -149,9 +149,9 @@ class KronTimeClassifier(BaseClassifier):
             raise ValueError(f"y holds {alike[:5]}, which are one class: expected one way of writing it")
         folds: list[dict[str, Any]] = [{}]
         if self.cv is not None:
-            if not isinstance(self.cv, int) or self.cv < 2:
+            if not isinstance(self.cv, Integral) or self.cv < 2:
                 raise ValueError(f"cv={self.cv!r}: expected None, or a number of folds of at least 2")
-            method = {"data.validation.method": "kfold", "data.validation.num_folds": self.cv}
+            method = {"data.validation.method": "kfold", "data.validation.num_folds": int(self.cv)}
             folds = [{**method, "data.validation.fold": fold} for fold in range(self.cv)]
         self.models_ = [self._train(data, {"seed": seed, **fold}) for fold in folds]
         texts = self.models_[0].classes_.tolist()

@@ -253,7 +253,7 @@ def test_lists_of_lists_whole_numbers_as_objects_and_a_generator_for_a_seed():
 
 def test_folds_are_averaged():
     X, y = labelled()
-    folds = KronTimeClassifier(options=SMALL, cv=2).fit(X, y)
+    folds = KronTimeClassifier(options=SMALL, cv=np.int64(2)).fit(X, y)
     each = [model.predict_proba(X) for model in folds.models_]
     assert len(each) == 2
     assert not np.array_equal(*each)
