@@ -73,7 +73,8 @@ class SeriesDataset(Dataset[SeriesBatch]):
         labels = torch.from_numpy(data.labels[index])
         known = [self.held_out[i] for i in indices if i in self.held_out]
         held_out = torch.stack(known) if known and len(known) == len(index) else None
-        return SeriesBatch(x=x, mask=mask, y=labels, index=torch.from_numpy(index), held_out=held_out)
+        period = None if data.windows is None else torch.from_numpy(data.period_of(index))
+        return SeriesBatch(x, mask, labels, torch.from_numpy(index), held_out, period)
 
 
 class TrainBatches(Sampler[list[int]]):

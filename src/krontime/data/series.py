@@ -269,6 +269,17 @@ class SeriesData:
         """int64 `(n,)`: position of the stored block that each series is, or is a window of."""
         return np.arange(len(self)) if self.windows is None else self.windows.recording
 
+    def period_of(self, indices: np.ndarray) -> np.ndarray:
+        """Return int64 codes of the times that windows at `indices` begin in, of which a recording has 50 at most.
+
+        Each is two windows long or more. Windows that overlap say little more than one does; by these they count as few
+        as they are.
+        """
+        assert self.windows is not None
+        recording, start, length = (column[indices] for column in self.windows)
+        size = np.maximum(2 * length, -(-np.diff(self.offsets)[recording] // 50))
+        return recording * 50 + start // size
+
     def needs_mask(self, indices: np.ndarray) -> bool:
         """Whether a batch of these series may hold what is not observed: missing values, or padding."""
         lengths = self.lengths[indices]
@@ -308,6 +319,7 @@ class SeriesBatch(NamedTuple):
         index: `(B,)` int64, position of each series in its `SeriesData`.
         held_out: `(B, K)` logarithms of these series' probabilities from a closed form that was fitted without them;
             None where there are none.
+        period: `(B,)` int64, see `SeriesData.period_of`; None where the series are no windows.
     """
 
     x: torch.Tensor
@@ -315,3 +327,4 @@ class SeriesBatch(NamedTuple):
     y: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
     held_out: torch.Tensor | None = None
+    period: torch.Tensor | None = None

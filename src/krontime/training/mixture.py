@@ -56,9 +56,12 @@ class Mixture:
             return log_probability
         return mixed(logits, log_probability, self.mixing.factor, self.mixing.weight)
 
-    def fit(self, logits: Tensor, log_probability: Tensor, labels: Tensor, prior: Tensor) -> None:
+    def fit(
+        self, logits: Tensor, log_probability: Tensor, labels: Tensor, prior: Tensor, period: Tensor | None = None
+    ) -> None:
         """Fit the network's weight to validation series; arguments of `network_mixing`."""
-        self.mixing = network_mixing(logits.cpu(), log_probability.cpu(), labels.cpu(), prior.cpu())
+        period = None if period is None else period.cpu()
+        self.mixing = network_mixing(logits.cpu(), log_probability.cpu(), labels.cpu(), prior.cpu(), period)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that have to be kept, by name."""

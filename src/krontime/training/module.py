@@ -92,6 +92,7 @@ class SeriesClassifier(pl.LightningModule):
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch; a loss that is not finite has to show
         self._batch_ended_s = 0.0
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._periods: list[Tensor] = []
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the logits `(B, num_classes)` of raw series `(B, C, L)` and their mask, closed form included."""
@@ -164,6 +165,8 @@ class SeriesClassifier(pl.LightningModule):
         if self.mixture is not None:
             unmixed = self.mixture.closed_form_log_probability(batch.x, batch.mask, batch.held_out)
         self._validated.append((logits, unmixed, batch.y))
+        if batch.period is not None:
+            self._periods.append(batch.period)
 
     def on_validation_epoch_end(self) -> None:
         """Fit the network's weight, and compute the validation metrics, once an epoch.
@@ -175,10 +178,12 @@ class SeriesClassifier(pl.LightningModule):
         # `unmixed`: log-probabilities of the closed form, or the logits again where there is none.
         logits, unmixed, y = (torch.cat(batches) for batches in zip(*self._validated, strict=True))
         self._validated.clear()
+        period = torch.cat(self._periods) if self._periods else None
+        self._periods.clear()
         answer = logits
         loss = score_loss(unmixed.float().log_softmax(dim=-1), y, self.prior).mean()
         if self.mixture is not None:
-            self.mixture.fit(logits, unmixed, y, self.prior)
+            self.mixture.fit(logits, unmixed, y, self.prior, period)
             answer = self.mixture.mixed(logits, unmixed)
             loss = loss - self.mixture.mixing.gain
             self.log("val/network_weight", self.mixture.mixing.weight, sync_dist=True)  # the same on every rank

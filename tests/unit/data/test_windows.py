@@ -176,6 +176,16 @@ def test_windows_are_left_out_by_time_where_their_recordings_are_on_both_sides()
     assert np.unique(blocks_of_time(few, split)[split.train]).tolist() == [1, 2, 3]  # none shorter than a window
 
 
+def test_windows_have_periods_that_are_no_shorter_than_two_of_them():
+    windows = cut(recordings(2, points=2000), length=10, stride=5)
+    period = windows.period_of(np.arange(len(windows)))
+    expected = windows.windows.recording * 50 + windows.windows.start // 40
+    assert period.tolist() == expected.tolist()
+    assert len(np.unique(period)) == 100
+    windows = cut(recordings(1), length=30, stride=5)
+    assert windows.period_of(np.arange(len(windows))).tolist() == (windows.windows.start // 60).tolist()
+
+
 def test_labelled_series_are_recordings_of_one_class(make_data):
     """Where their groups are on both sides of the official split, series are what is kept apart."""
     data = make_data(lengths=[50, 40, 9, 60], labels=[0, 1, 0, 1], is_test=[False, False, False, True])

@@ -108,23 +108,29 @@ def mixed(logits: Tensor, log_probability: Tensor, factor: Tensor | float, weigh
     return torch.where(weight > 0, both, log_probability)  # exactly, and whatever the logits are
 
 
-def network_mixing(logits: Tensor, log_probability: Tensor, labels: Tensor, prior: Tensor) -> NetworkMixing:
+def network_mixing(
+    logits: Tensor, log_probability: Tensor, labels: Tensor, prior: Tensor, period: Tensor | None = None
+) -> NetworkMixing:
     """Fit how a network is mixed with a closed form, and test whether that improves on the closed form alone.
 
     Factor and weight are fitted to four fifths of the series and scored on the rest, in turn. Only an improvement of
     the loss by more than two standard errors counts: the weight is 0 otherwise, and with fewer than `MIN_SERIES`
-    series.
+    series, or fewer periods than folds.
 
     Args:
         logits: `(n, K)`, the network's, of held-out series.
         log_probability: `(n, K)`, the closed form's of the same series, from fits that left each out.
         labels: `(n,)` classes.
         prior: see `score_loss`, whose mean is what has to improve.
+        period: `(n,)` codes of the times that windows are of; those of one are in one fold and count as one. None where
+            each series counts.
     """
     logits, log_probability = logits.double(), log_probability.double()
-    if len(labels) < MIN_SERIES or not bool(logits.isfinite().all()):
+    cluster = torch.arange(len(labels)) if period is None else period.unique(return_inverse=True)[1]
+    is_few = len(labels) < MIN_SERIES or int(cluster.max()) + 1 < _FOLDS
+    if is_few or not bool(logits.isfinite().all()):
         return NetworkMixing(1.0, 0.0, 0.0, 0.0)
-    fold = _folds(labels)
+    fold = _folds(labels) if period is None else cluster % _FOLDS
     gains = torch.empty(len(labels), dtype=torch.float64)
     for number in range(_FOLDS):
         held = fold == number
@@ -132,7 +138,7 @@ def network_mixing(logits: Tensor, log_probability: Tensor, labels: Tensor, prio
         mixture = mixed(logits[held], log_probability[held], factor, weight)
         alone = score_loss(log_probability[held], labels[held], prior)
         gains[held] = alone - score_loss(mixture, labels[held], prior)
-    gain, error = float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
+    gain, error = float(gains.mean()), _standard_error(gains, cluster)
     factor, weight = _fit_factor_and_weight(logits, log_probability, labels)
     return NetworkMixing(factor, weight if gain > _MIN_STANDARD_ERRORS * error else 0.0, gain, error)
 

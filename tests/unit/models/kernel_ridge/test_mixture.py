@@ -51,6 +51,21 @@ def test_a_network_that_knows_more_is_mixed_in_with_its_own_temperature():
     assert log_loss(mixed(logits, own, *mixing[:2]), labels).mean() < 0.5 * log_loss(own, labels).mean()
 
 
+def test_windows_of_one_period_count_as_one():
+    """Each of twelve windows fifty times, of a network that knows nothing: what it gains is chance."""
+    alone, together = 0, 0
+    own, period = torch.full((600, 4), 0.25).log(), torch.arange(600) // 50
+    for seed in range(20):
+        logits, labels = (each.repeat_interleave(50, dim=0) for each in draw(12, 0.0, seed))
+        alone += network_mixing(logits, own, labels, ALIKE).weight > 0
+        together += network_mixing(logits, own, labels, ALIKE, period).weight > 0
+    assert alone > 3
+    assert together == 0
+    logits, labels = draw(200, 6.0, seed=0)
+    assert network_mixing(logits, own_of(labels, 0), labels, ALIKE, torch.arange(200) // 10).weight > 0.5
+    assert network_mixing(logits, own_of(labels, 0), labels, ALIKE, torch.arange(200) // 50).weight == 0
+
+
 def test_few_series_are_no_evidence_and_neither_are_broken_logits():
     logits, labels = draw(MIN_SERIES - 1, 6.0, seed=0)
     assert network_mixing(logits, own_of(labels, 0), labels, ALIKE).weight == 0
