@@ -53,7 +53,7 @@ def read_new_recordings(
     num_bytes = source.reading_bytes([path for path, _ in files])
 
     def read(file: tuple[Path, str]) -> list[Recording]:
-        return [_checked(one, trained, file[0]) for one in source.read(file[0], scratch)]
+        return [_checked(one, trained, file[0]) for one in source.read_new(file[0], scratch)]
 
     def series() -> Iterator[np.ndarray]:
         for (path, name), recordings in read_ahead("reading files", files, read, num_bytes=num_bytes):

@@ -29,12 +29,14 @@ class _Columns(NamedTuple):
         values: name of the column of values.
         is_audio: whether it holds encoded audio.
         label: name of the column of labels; None without one.
+        group: name of the column of groups; None without one.
         class_names: what its numbers stand for; None where it holds the labels themselves.
     """
 
     values: str
     is_audio: bool
     label: str | None
+    group: str | None
     class_names: list[str] | None
 
 
@@ -100,13 +102,20 @@ class ArrowDatasetSource(RecordingFiles):
         return chosen
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
-        """See `RecordingFiles`; the column of labels may be absent."""
+        """See `RecordingFiles`."""
+        return self._read(file, is_new=False)
+
+    def read_new(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """See `RecordingFiles`."""
+        return self._read(file, is_new=True)
+
+    def _read(self, file: Path, *, is_new: bool) -> Iterator[Recording]:
         import pyarrow as pa
 
         number = 0
         try:
             with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as rows:
-                columns = self._columns(rows.schema)
+                columns = self._columns(rows.schema, is_new=is_new)
                 for batch in rows:
                     batch.validate(full=True)  # what is damaged could be read from anywhere else
                     for row in range(batch.num_rows):
@@ -119,8 +128,8 @@ class ArrowDatasetSource(RecordingFiles):
         except ValueError as error:
             raise UserError(f"{file}: row {number}: {error}") from error
 
-    def _columns(self, schema: Any) -> _Columns:
-        """Find what is read; raises `UserError` where it can't be told."""
+    def _columns(self, schema: Any, *, is_new: bool) -> _Columns:
+        """Find what is read, of a new file without absent labels and groups; raises `UserError` where unclear."""
         features = _features(schema)
         kinds = {
             name: kind for name in schema.names if (kind := _kind(schema.field(name).type, features.get(name, {})))
@@ -132,19 +141,24 @@ class ArrowDatasetSource(RecordingFiles):
                 f"{said}it has the columns {', '.join(schema.names)}, of numbers or audio "
                 f"{', '.join(kinds) or 'none'}; expected data.source.values=NAME"
             )
-        for key, name in (("label", self.label), ("group", self.group)):
+        asked = {"label": self.label, "group": self.group}
+        for key, name in asked.items():
             if name is not None and name not in schema.names:
+                if is_new:
+                    asked[key] = None
+                    continue
                 raise UserError(
                     f"data.source.{key}={name!r}: there is no such column; expected one of {', '.join(schema.names)}"
                 )
-        label = self.label or next((name for name in LABELS if name in schema.names and name != values), None)
+        label = asked["label"] or next((name for name in LABELS if name in schema.names and name != values), None)
         class_names = None if label is None else features.get(label, {}).get("names")
         if label is not None and "list" in str(schema.field(label).type):
             raise UserError(
                 f"the column {label} has a list in each row: several labels (multi-label) are not supported; expected "
                 "one label"
             )
-        return _Columns(values, kinds[values] == "audio", label, class_names if isinstance(class_names, list) else None)
+        class_names = class_names if isinstance(class_names, list) else None
+        return _Columns(values, kinds[values] == "audio", label, asked["group"], class_names)
 
     def _recording(self, file: Path, number: int, row: Any, columns: _Columns) -> Recording:
         """Make a recording of a table of one row; raises `ValueError` with what is wrong with it."""
@@ -166,9 +180,9 @@ class ArrowDatasetSource(RecordingFiles):
             label = None if label < 0 else columns.class_names[label]
         elif isinstance(label, float):  # as pandas makes of whole numbers where one is missing
             label = None if math.isnan(label) else int(label) if label.is_integer() else label
-        group = None if self.group is None else row.column(self.group)[0].as_py()
-        if self.group is not None and group is None:
-            raise ValueError(f"the column {self.group} is empty")
+        group = None if columns.group is None else row.column(columns.group)[0].as_py()
+        if columns.group is not None and group is None:
+            raise ValueError(f"the column {columns.group} is empty")
         return Recording(
             name=f"{file.parent.name}/{file.stem} row {number}",
             values=values,

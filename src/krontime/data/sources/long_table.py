@@ -117,12 +117,19 @@ class LongTableSource(RecordingFiles):
         }
 
     def read(self, file: Path, scratch: Path) -> Iterator[Recording]:
-        """See `RecordingFiles`; the columns of labels and of groups may be absent."""
+        """See `RecordingFiles`."""
+        return self._read(file, scratch, is_new=False)
+
+    def read_new(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """See `RecordingFiles`; what is left out need not be there either."""
+        return self._read(file, scratch, is_new=True)
+
+    def _read(self, file: Path, scratch: Path, *, is_new: bool) -> Iterator[Recording]:
         import pyarrow as pa
 
         try:
             schema, batches = self._open(file)
-            roles = self._roles(schema)
+            roles = self._roles(schema, is_new=is_new)
             spool = _Spool(scratch, file, roles)
             try:
                 for batch in batches:
@@ -176,8 +183,8 @@ class LongTableSource(RecordingFiles):
     def _separator(self, file: Path) -> str:
         return self.separator or ("\t" if file.suffix.lower() == ".tsv" else ",")
 
-    def _roles(self, schema: "pa.Schema") -> _Roles:
-        """Which column is what.
+    def _roles(self, schema: "pa.Schema", *, is_new: bool) -> _Roles:
+        """Which column is what; in a new file those of labels and groups, and those to leave out, may be absent.
 
         Raises:
             UserError: a column is named that is not there, or values are no numbers.
@@ -185,10 +192,11 @@ class LongTableSource(RecordingFiles):
         import pyarrow as pa
 
         names = schema.names
+        asked = [*self.columns.items(), *(("ignore", name) for name in self.ignore)]
         problems = [
             f"data.source.{key}={name!r}: there is no such column; expected one of {', '.join(names[:20])}"
-            for key, name in self.columns.items()
-            if name is not None and name not in names and key not in ("label", "group")
+            for key, name in asked
+            if name is not None and name not in names and not (is_new and key in ("label", "group", "ignore"))
         ]
         chosen: dict[str, str | None] = {}
         for key in self.columns:

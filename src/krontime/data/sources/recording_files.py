@@ -79,6 +79,10 @@ class RecordingFiles(ABC):
             scratch: folder for what has to be put in order first.
         """
 
+    def read_new(self, file: Path, scratch: Path) -> Iterator[Recording]:
+        """Yield those of a file to be classified, as `read` but for labels and groups, which need not be there."""
+        return self.read(file, scratch)
+
     def reading_bytes(self, files: Sequence[Path]) -> int | None:
         """About the memory that reading any of some files takes, where several are to be read at once; None for one.
 

@@ -56,6 +56,18 @@ def test_lists_of_unequal_length_with_named_classes(tmp_path):
     assert read.names[:2] == ["test/data-00000-of-00001 row 0", "test/data-00000-of-00001 row 1"]
 
 
+def test_new_files_need_no_column_of_labels_or_groups(tmp_path):
+    rows = pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], pa.list_(pa.float32()))
+    save(tmp_path / "train", {}, x=rows, what=["u", "v", "u", "v"], who=["a", "b", "c", "d"])
+    new = save(tmp_path / "new", {}, x=rows)
+    source = ArrowDatasetSource(str(tmp_path / "train"), label="what", group="who")
+    data = load_cached(source, Prepare(), tmp_path / "cache")
+    read = read_new_recordings(source, [(source.files(new, "input")[0], "a.arrow")], data.spec, tmp_path, skip=False)
+    assert len(read.data) == 4
+    with pytest.raises(UserError, match=r"data.source.group='who': there is no such column"):
+        load_cached(ArrowDatasetSource(str(new), group="who"), Prepare(), tmp_path / "cache")
+
+
 @pytest.mark.parametrize("layout", [None, "channels_last"])
 def test_lists_of_lists_are_channels(tmp_path, layout):
     x = np.arange(48, dtype=np.int16).reshape(4, 2, 6)

@@ -10,7 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from krontime.data.cache import load_cached
+from krontime.data.new_recordings import read_new_recordings
 from krontime.data.prepare import Prepare
+from krontime.data.series import SeriesSpec
 from krontime.data.sources.long_table import LongTableSource
 from krontime.data.sources.time_grid import TimeGrid
 from krontime.errors import UserError
@@ -72,6 +74,23 @@ def test_what_is_chosen_by_name_can_be_said(tmp_path):
     assert len(data) == 3
     with pytest.raises(UserError, match=r"data.source.time='whenn': there is no such column; expected one of when"):
         load(tmp_path / "a.csv", tmp_path, time="whenn")
+
+
+@pytest.mark.parametrize(("key", "given"), [("group", "plnt"), ("label", "stat"), ("ignore", ["plnt"])])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_columns_that_are_not_there_are_refused_but_in_new_files(tmp_path, key, given, part):
+    frames = {"train": table(machines=4), "test": table(machines=6).query("machine >= 'm4'"), "new": table(machines=2)}
+    names = {"group": "plnt", "label": "stat", "ignore": "plnt"}
+    for name, frame in frames.items():
+        frame = frame.rename(columns={"state": "stat"}) if key == "label" else frame.assign(plnt=1.5)
+        frame = frame.drop(columns=names[key]) if name in (part, "new") else frame
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    source = LongTableSource(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"), **{key: given})
+    with pytest.raises(UserError, match=rf"{part}.csv: data.source.{key}='{names[key]}': there is no such column"):
+        load_cached(source, Prepare(), tmp_path / "cache")
+    spec = SeriesSpec(num_channels=2, length=60, num_classes=2, class_names=("idle", "run"), header="x,y")
+    read = read_new_recordings(source, [(tmp_path / "new.csv", "new.csv")], spec, tmp_path, skip=False)
+    assert read.names == ["m0", "m1"]
 
 
 def test_white_space_around_names_and_texts_counts_for_nothing(tmp_path):
