@@ -189,16 +189,15 @@ def class_texts(y: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
     return names[positions]
 
 
-def encode_labels(y: np.ndarray, is_test: np.ndarray, classes: np.ndarray | None = None) -> Labels:
+def encode_labels(y: np.ndarray, classes: np.ndarray | None = None) -> Labels:
     """Number the classes from 0, in the order of `classes` where given, without those that no series has.
 
     Args:
         y: `(n,)` labels: text, whole numbers, or (with `classes`) positions in `classes`.
-        is_test: bool `(n,)`; every class must have a training series.
         classes: `(K,)` class names, or None.
 
     Raises:
-        UserError: a label that is no class or out of range, or one that only test series have.
+        UserError: a label is no class, or out of range.
     """
     texts = class_texts(y, classes)
     names = class_order(texts)
@@ -207,16 +206,33 @@ def encode_labels(y: np.ndarray, is_test: np.ndarray, classes: np.ndarray | None
         names = [name for name in label_texts(classes).tolist() if name in used]
     number = {name: i for i, name in enumerate(names)}
     codes = np.array([number[t] for t in texts.tolist()], dtype=np.int64)
-    if problems := unseen_problems(codes, is_test, names):
-        raise UserError(problems)
     return Labels(codes, tuple(names))
 
 
-def unseen_problems(codes: np.ndarray, is_test: np.ndarray, names: Sequence[str]) -> list[str]:
-    """A line where only test series have a class."""
-    if not (unseen := sorted(set(codes.tolist()) - set(codes[~is_test].tolist()))):
-        return []
-    return [f"class {', '.join(repr(names[code]) for code in unseen[:5])} has test series but no training series"]
+def unseen_problems(data: SeriesData, what: str = "series") -> list[str]:
+    """A line where validation series have a class that no training series has, and where test series have one."""
+    known = np.unique(data.labels[data.is_training])
+    problems = []
+    for part, chosen in (("validation", data.is_validation), ("test", data.is_test)):
+        if chosen is not None and (unseen := np.setdiff1d(data.labels[chosen], known)).size:
+            names = ", ".join(repr(data.class_names[label]) for label in unseen[:5])
+            problems.append(f"class {names} has {part} {what} but no training {what}")
+    return problems
+
+
+def class_problems(data: SeriesData) -> list[str]:
+    """What is wrong with the classes of training, validation and test series; an empty list where nothing is."""
+    assert (data.labels != UNKNOWN_LABEL).all()
+    train = data.labels[data.is_training]
+    if not len(train):
+        return ["there is no training series"]
+    problems = unseen_problems(data)
+    if len(np.unique(train)) < 2:
+        problems.append(
+            f"all {len(train)} training series are of class {data.class_names[train[0]]!r}: "
+            "expected at least two classes"
+        )
+    return problems
 
 
 def encode_groups(group: np.ndarray) -> np.ndarray:
@@ -257,19 +273,7 @@ def checked(data: SeriesData, where: str) -> SeriesData:
     """
     problems = value_problems(data.values, data.offsets, data.num_channels)
     if len(data):
-        aside = data.is_test if data.is_validation is None else data.is_test | data.is_validation
-        train = data.labels[~aside]
-        if not len(train):
-            problems.append("there is no training series")
-        elif len(np.unique(train)) < 2:
-            problems.append(
-                f"all {len(train)} training series are of class {data.class_names[train[0]]!r}: "
-                "expected at least two classes"
-            )
-        elif unseen := sorted(set(data.labels.tolist()) - set(train.tolist())):
-            names = ", ".join(repr(data.class_names[label]) for label in unseen[:5])
-            problems.append(f"class {names} has validation series but no training series")
-        assert (data.labels != UNKNOWN_LABEL).all()
+        problems += class_problems(data)
     if problems:
         raise UserError(f"{where}: {p}" for p in problems)
     return data
@@ -305,7 +309,7 @@ def labelled_data(
     if rounding is not None:
         problems.lines += rounding.problems()
     with problems.collecting():
-        labels = encode_labels(texts, is_test)
+        labels = encode_labels(texts)
     if problems.lines:
         raise UserError(f"{where}: {problem}" for problem in problems.lines)
     values, offsets = flat

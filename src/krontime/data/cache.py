@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from krontime.data.assemble import also_trained_on, checked, series_digests
+from krontime.data.assemble import also_trained_on, checked, class_problems, series_digests
 from krontime.data.copies import refuse_copies
 from krontime.data.prepare import Prepare
 from krontime.data.recordings import Stored, Streams, store
@@ -182,16 +182,24 @@ def _stored(source: Streams | LargeSource, building: Path, prepare: Prepare, kin
 
 
 def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any], digests: np.ndarray) -> SeriesData:
-    """The opened data set with the test series that its source chooses, and a warning where some were trained on."""
+    """The opened data set with the test series that its source chooses, and a warning where some were trained on.
+
+    Raises:
+        UserError: a class is not trained on, of series; those of windows are known once they are cut.
+    """
+    name = meta["identity"]["source"].get("name", "data")
     if isinstance(source, ChoosesTest | Streams) and (is_test := source.test_series(data)) is not None:
         meta["arrays"]["is_test"]["sha256"] = _sha256(is_test)
         data = replace(data, is_test=is_test, sha256=_content_sha256(meta))
     if data.annotations is not None:
         refuse_copies(data, digests)
-    elif (shared := also_trained_on(data, digests)).size:
+        return data
+    if problems := class_problems(data):
+        raise UserError(f"{name}: {problem}" for problem in problems)
+    if (shared := also_trained_on(data, digests)).size:
         log.warning(
             "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
-            *(meta["identity"]["source"].get("name", "data"), len(shared), data.is_test.sum()),
+            *(name, len(shared), data.is_test.sum()),
             ", ".join(map(str, shared[:5])),
         )
     return data

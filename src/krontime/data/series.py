@@ -220,6 +220,11 @@ class SeriesData:
         return lengths if self.read_length is None else np.minimum(lengths, self.read_length)
 
     @property
+    def is_training(self) -> np.ndarray:
+        """Bool `(n,)`: true for series of neither the test split nor the source's validation part."""
+        return ~self.is_test if self.is_validation is None else ~(self.is_test | self.is_validation)
+
+    @property
     def equal_length(self) -> bool:
         """Whether all series have the same number of time points."""
         lengths = self.lengths

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from krontime.data.assemble import encode_groups
+from krontime.data.assemble import encode_groups, unseen_problems
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, Windows
 from krontime.errors import UserError
 
@@ -74,8 +74,8 @@ def cut(
     Windows without any value are left out, whatever their class.
 
     Raises:
-        UserError: nothing is left to train on, a class is tested on and not trained on, or windows have several classes
-            at once.
+        UserError: nothing is left to train on, a class is validated or tested on and not trained on, or windows have
+            several classes at once.
     """
     windows = index_of(np.diff(data.offsets), length=length, stride=stride)
     names = list(data.class_names)
@@ -100,7 +100,10 @@ def cut(
     labels = labels[observed & ~missing]
     is_test = data.is_test[kept.recording]
     groups, group_name = _groups(data)
-    position, class_names = _classes(labels, is_test, names)
+    is_validation = None if data.is_validation is None else data.is_validation[kept.recording]
+    position, class_names = _classes(
+        replace(data, labels=labels, is_test=is_test, is_validation=is_validation, class_names=tuple(names))
+    )
     labels, annotations = position[labels], data.annotations
     if annotations is not None:
         annotations = annotations.copy()
@@ -116,7 +119,7 @@ def cut(
         data,
         labels=labels,
         is_test=is_test,
-        is_validation=None if data.is_validation is None else data.is_validation[kept.recording],
+        is_validation=is_validation,
         class_names=class_names,
         groups=groups[kept.recording],
         group_name=group_name,
@@ -259,24 +262,24 @@ def _groups(data: SeriesData) -> tuple[np.ndarray, str]:
     return encode_groups(data.groups), data.group_name or "group"
 
 
-def _classes(labels: np.ndarray, is_test: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _classes(data: SeriesData) -> tuple[np.ndarray, tuple[str, ...]]:
     """The new label of each old one (`UNKNOWN_LABEL` for none), and the names of the classes of training windows.
 
     Raises:
-        UserError: those are fewer than two, or test windows have others.
+        UserError: those are fewer than two, or validation or test windows have others.
     """
-    used = np.unique(labels[~is_test])
+    names, used = data.class_names, np.unique(data.labels[data.is_training])
     if len(used) < 2:
         what = f"are all of class {names[used[0]]!r}" if len(used) else "are none"
         raise UserError(
             f"data.window: the training windows {what}; expected windows of at least two classes (another "
             "data.window.length, label or min_overlap, or data.window.unlabelled=NAME for a class of those without)"
         )
-    if (unseen := np.setdiff1d(labels, used)).size:
-        listed = ", ".join(repr(names[label]) for label in unseen[:5])
+    if problems := unseen_problems(data, "windows"):
         raise UserError(
-            f"data.window: class {listed} has test windows but no training windows; expected other recordings to test "
-            "on (data.source.test_groups=[NAME,...]) or another data.window.label"
+            f"data.window: {problem}; expected other recordings there (data.source.test_groups=[NAME,...]) or another "
+            "data.window.label"
+            for problem in problems
         )
     position = np.full(len(names), UNKNOWN_LABEL, np.int64)
     position[used] = np.arange(len(used))

@@ -209,6 +209,9 @@ def test_a_class_that_is_only_tested_on_is_refused():
     three = replace(data, class_names=("a", "b", "c"), annotations=np.vstack([data.annotations, [[3, 45, 55, 2]]]))
     with pytest.raises(UserError, match="class 'c' has test windows but no training windows"):
         cut(three, length=10, stride=45, rule="start")
+    validating = replace(three, is_test=np.zeros(4, bool), is_validation=np.arange(4) == 3)
+    with pytest.raises(UserError, match="class 'c' has validation windows but no training windows"):
+        cut(validating, length=10, stride=45, rule="start")
 
 
 def test_recordings_are_no_series():

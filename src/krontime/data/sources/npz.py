@@ -22,7 +22,6 @@ from krontime.data.assemble import (
     encode_labels,
     label_texts,
     several_labels,
-    unseen_problems,
 )
 from krontime.data.memory import require_memory
 from krontime.data.rounding import Rounding, Variation
@@ -88,7 +87,7 @@ class NpzSource:
         """
         data = self.load_unchosen()
         is_test = self.test_series(data)
-        return data if is_test is None else replace(data, is_test=is_test)
+        return data if is_test is None else checked(replace(data, is_test=is_test), str(self.path))
 
     def load_unchosen(self) -> SeriesData:
         """Read the container; with `test_group` no series is tested on yet.
@@ -112,7 +111,7 @@ class NpzSource:
         assert is_test is not None
         groups, group_names = (None, None) if raw.group is None else self._groups(raw.group)
         try:
-            labels: Labels = encode_labels(raw.y, is_test, raw.classes)
+            labels: Labels = encode_labels(raw.y, raw.classes)
         except UserError as error:
             raise UserError(f"{self.path}: {p}" for p in error.problems) from error
         data = SeriesData(
@@ -136,7 +135,6 @@ class NpzSource:
 
         Raises:
             ValueError: there is no such group.
-            UserError: without it a class has no training series.
         """
         if self.test_group is None:
             return None
@@ -145,11 +143,7 @@ class NpzSource:
         if self.test_group not in data.group_names:
             known = ", ".join(data.group_names[:20])
             raise ValueError(f"test_group={self.test_group!r}: expected a {self.group_name} of {self.path}: {known}")
-        is_test = data.groups == data.group_names.index(self.test_group)
-        problems = unseen_problems(data.labels, is_test, data.class_names)
-        if problems:
-            raise UserError(f"{self.path}: {problem}" for problem in problems)
-        checked(replace(data, is_test=is_test), str(self.path))
+        is_test: np.ndarray = data.groups == data.group_names.index(self.test_group)
         return is_test
 
     def _groups(self, group: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -196,6 +196,18 @@ def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
         load(ArrayFilesSource(str(path), key="nothing"), tmp_path)
 
 
+@pytest.mark.parametrize("options", [{"test_groups": ["c_0", "c_1"]}, {"test": "test"}])
+def test_a_class_of_whole_files_that_is_only_tested_on_is_refused(tmp_path, options):
+    for name in ("a_0", "a_1", "b_0", "b_1", "c_0", "c_1"):
+        folder = tmp_path / ("test" if "test" in options and name[0] == "c" else "train")
+        folder.mkdir(exist_ok=True)
+        np.save(folder / f"{name}.npy", np.random.default_rng(ord(name[0]) + int(name[2])).standard_normal((1, 20)))
+    options = {key: str(tmp_path / "test") if key == "test" else value for key, value in options.items()}
+    for _ in range(2):  # when it is parsed, and when it is cached
+        with pytest.raises(UserError, match="class 'c' has test series but no training series"):
+            load(ArrayFilesSource(str(tmp_path / "train"), pattern="^(?P<label>[a-z])_", **options), tmp_path)
+
+
 def test_arrays_of_new_matlab_files_are_as_matlab_shows_them(tmp_path):
     h5py = pytest.importorskip("h5py")
     values = np.arange(8.0).reshape(4, 2)
