@@ -22,6 +22,11 @@ from krontime.errors import Problems, UserError
 NO_LABELS = ("", "nan", "NaN", "NaT", "<NA>")
 """What NumPy and pandas write for a label that is missing; NA and None, which are names too, are classes."""
 
+NO_GROUPS = (*NO_LABELS, "None", "NA", "N/A", "null", "NULL", "?")
+"""What files write for a group that is missing; where series of both splits had none, they would share one."""
+
+A_GROUP_EACH = "expected one for each, a name of its own for what shares none"
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -84,12 +89,7 @@ def label_texts(y: np.ndarray) -> np.ndarray:
         UserError: a label is missing, or a number that is not whole (something to predict by regression).
     """
     if y.dtype.kind in "SU":
-        if y.dtype.kind == "U" and (broken := np.flatnonzero(_no_text(y))).size:
-            raise UserError(f"the label of {_these(broken)} holds codes that are no characters: expected text")
-        try:
-            texts = np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
-        except UnicodeDecodeError as error:
-            raise UserError(f"labels such as {error.object!r} are bytes that are no UTF-8: expected text") from error
+        texts = _characters(y, "label")
         if (empty := np.flatnonzero(np.isin(texts, NO_LABELS))).size:
             shown = f" ({texts[empty[0]]})" if texts[empty[0]] else ""
             raise UserError(f"the label of {_these(empty)} is missing{shown}")
@@ -105,6 +105,16 @@ def label_texts(y: np.ndarray) -> np.ndarray:
     elif y.dtype.kind not in "iub":
         raise UserError(f"labels are of type {y.dtype}: expected whole numbers or text")
     return y.astype(np.uint64 if y.dtype.kind == "u" else np.int64).astype(str)
+
+
+def _characters(y: np.ndarray, what: str) -> np.ndarray:
+    """Text or bytes as text without white space around it; raises `UserError` where it can't be."""
+    if y.dtype.kind == "U" and (broken := np.flatnonzero(_no_text(y))).size:
+        raise UserError(f"the {what} of {_these(broken)} holds codes that are no characters: expected text")
+    try:
+        return np.char.strip(np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what}s such as {error.object!r} are bytes that are no UTF-8: expected text") from error
 
 
 def refuse_several(classes: Sequence[str]) -> None:
@@ -235,10 +245,22 @@ def class_problems(data: SeriesData) -> list[str]:
     return problems
 
 
+def group_texts(group: np.ndarray) -> np.ndarray:
+    """Groups of any plain type as text without white space around it.
+
+    Raises:
+        UserError: a group is missing.
+    """
+    texts = _characters(group, "group") if group.dtype.kind in "SU" else group.astype(str)
+    if (empty := np.flatnonzero(np.isin(texts, NO_GROUPS))).size:
+        raise UserError(f"the group of {_these(empty)} is missing; {A_GROUP_EACH}")
+    return texts
+
+
 def encode_groups(group: np.ndarray) -> np.ndarray:
-    """Groups of any plain type as int64 codes; text without white space around it."""
-    if group.dtype.kind in "SU":
-        group = np.char.strip(group)
+    """Groups of any plain type as int64 codes, see `group_texts`; numbers in their order, not that of their text."""
+    if group.dtype.kind not in "iub":
+        group = group_texts(group)
     return np.unique(group, return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 

@@ -28,7 +28,7 @@ from krontime.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Part of every folder's name: raise it when the arrays, or what sources make of a file, change."""
 
 ARRAYS = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from krontime.data.assemble import A_GROUP_EACH
 from krontime.data.recordings import Recording, Span
 from krontime.errors import UserError
 
@@ -48,6 +49,8 @@ class Annotations:
         rows = self.rows[key]
         if len(groups := {group for row in rows if (group := row.get("group")) is not None}) > 1:
             raise UserError(f"{key!r} has the groups {', '.join(sorted(groups))} in the annotations; expected one")
+        if "group" in rows[0] and not groups:
+            raise UserError(f"{key!r} has no group in the annotations; {A_GROUP_EACH}")
         if groups:
             recording = replace(recording, group=groups.pop())
         if self.unit is None:
@@ -108,7 +111,7 @@ def read_annotations(path: Path) -> Annotations:
                     f"{path}: row {broken.index[0] + 2} has {broken.iloc[0][name]!r} as {name}; expected a number"
                 )
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in table.where(table.notna(), None).to_dict("records"):
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
         stripped = {str(key): None if value is None else str(value).strip() for key, value in row.items()}
         rows[str(stripped[file])].append(stripped)
     if unit is None and (several := [name for name, known in rows.items() if len({r["label"] for r in known}) > 1]):

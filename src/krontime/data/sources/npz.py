@@ -20,7 +20,7 @@ from krontime.data.assemble import (
     checked,
     encode_groups,
     encode_labels,
-    label_texts,
+    group_texts,
     several_labels,
 )
 from krontime.data.memory import require_memory
@@ -148,12 +148,12 @@ class NpzSource:
 
     def _groups(self, group: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
         """Codes of the groups; their names too where one of them is asked for."""
-        if self.test_group is None:
-            return encode_groups(group), None
         try:
-            names = label_texts(group)
+            if self.test_group is None:
+                return encode_groups(group), None
+            names = group_texts(group)
         except UserError as error:
-            raise UserError(f"{self.path}: group: {problem}" for problem in error.problems) from error
+            raise UserError(f"{self.path}: {problem}" for problem in error.problems) from error
         return encode_groups(names), tuple(np.unique(names).tolist())
 
 

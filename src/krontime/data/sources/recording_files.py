@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from krontime.data.assemble import A_GROUP_EACH, NO_GROUPS
 from krontime.data.read_ahead import read_ahead
 from krontime.data.recordings import Recording
 from krontime.data.series import SeriesData
@@ -233,6 +234,8 @@ class RecordingFiles(ABC):
                 raise UserError(f"its name does not match data.source.pattern={self.pattern.pattern!r}")
             named = match.groupdict()
             recording = replace(recording, label=named["label"], group=named.get("group", recording.group))
+        if recording.group is not None and recording.group.strip() in NO_GROUPS:
+            raise UserError(f"{recording.name}: its group is missing; {A_GROUP_EACH}")
         return recording
 
 

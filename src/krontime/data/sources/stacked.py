@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import label_texts, several_labels
+from krontime.data.assemble import group_texts, label_texts, several_labels
 from krontime.data.recordings import Recording
 from krontime.data.series import Pages, SeriesData
 from krontime.data.sources.arrays import Layout, channels_first
@@ -91,7 +91,7 @@ class StackedSource:
             raise UserError(f"{self.path}: {problem}" for problem in problems)
         labels = label_texts(np.asarray(arrays["y"]))
         is_test = np.asarray(arrays["split"]) == 1 if "split" in arrays else np.zeros(len(X), bool)
-        groups = label_texts(np.asarray(arrays["group"])) if "group" in arrays else None
+        groups = group_texts(np.asarray(arrays["group"])) if "group" in arrays else None
         pages = Pages()
         for number in range(len(X)):
             values = series[number]

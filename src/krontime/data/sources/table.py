@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from krontime.data.assemble import group_texts
 from krontime.data.sources.columns import (
     LABEL_COLUMNS,
     Numbered,
@@ -76,7 +77,11 @@ class TableSource(LabelledFiles):
 
     def read(self, path: Path, trained: Labelled | None = None) -> Labelled:
         """Read one file; raises `UserError` with what is wrong with it."""
-        return read_table(path, self.options, points=None if trained is None else trained.header)
+        read = read_table(path, self.options, points=None if trained is None else trained.header)
+        try:
+            return read if read.groups is None else read._replace(groups=group_texts(read.groups))
+        except UserError as error:
+            raise UserError(f"{path}: column {self.options.group!r}: {p}" for p in error.problems) from error
 
 
 class UcrTextSource(TableSource):

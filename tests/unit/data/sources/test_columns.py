@@ -91,6 +91,13 @@ def test_names_of_columns_are_the_same_in_either_form(tmp_path):
     np.testing.assert_array_equal(data.values[: N * 12], data.values[N * 12 :])
 
 
+def test_a_group_that_is_missing_is_refused(tmp_path):
+    table = frame().assign(subject=[f"s{i % 6}" for i in range(N)])
+    table.loc[[3, 7], "subject"] = None
+    with pytest.raises(UserError, match=r"test\.csv: column 'subject': the group of series 3, 7 is missing; expected"):
+        source(tmp_path, frame().assign(subject="s9"), table, group="subject").load()
+
+
 def test_a_column_may_be_kept_or_name_groups(tmp_path):
     table = frame()
     table.insert(0, "subject", np.repeat([7, 9, 11], 8))

@@ -194,6 +194,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "one class": (equal_length(y=np.zeros(6, int)), "expected at least two classes"),
     "unseen class": (equal_length(y=np.array([0, 0, 0, 0, 0, 1])), "'move' has test series but no training"),
     "group shape": (equal_length(group=np.array(["ann"])), "group has shape"),
+    "no group": (
+        equal_length(group=np.array(["ann", "", "ann", "nan", "None", "bob"])),
+        "the group of series 1, 3, 4 is missing; expected one for each",
+    ),
     "group type": (equal_length(group=np.zeros(6)), "group is of type float64"),
     "infinite": (equal_length(X=np.where(np.arange(60).reshape(6, 2, 5) == 21, np.inf, 0)), "series 2 holds infinite"),
     "beyond float32": (equal_length(X=np.full((6, 2, 5), 1e300)), "series 0, 1, 2, 3, 4, ... \\(6 in all\\)"),

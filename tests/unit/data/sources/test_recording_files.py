@@ -196,6 +196,18 @@ def test_arrays_of_matlab_and_hdf5_with_labels_over_time(tmp_path, suffix):
         load(ArrayFilesSource(str(path), key="nothing"), tmp_path)
 
 
+def test_a_group_that_is_missing_is_refused(tmp_path):
+    for name in ("a_p1", "a_p2", "b_p1", "b_"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(len(name)).standard_normal((1, 20)))
+    source = ArrayFilesSource(str(tmp_path), pattern="^(?P<label>[a-z])_(?P<group>.*).npy")
+    with pytest.raises(UserError, match=r"b_.npy: b_: its group is missing; expected one for each"):
+        load(source, tmp_path)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,group\na_p1,a,p1\na_p2,a,p2\nb_p1,b,\nb_,b,p2\n")
+    with pytest.raises(UserError, match=r"'b_p1' has no group in the annotations; expected one for each"):
+        load(ArrayFilesSource(str(tmp_path), annotations=str(table)), tmp_path)
+
+
 @pytest.mark.parametrize("options", [{"test_groups": ["c_0", "c_1"]}, {"test": "test"}])
 def test_a_class_of_whole_files_that_is_only_tested_on_is_refused(tmp_path, options):
     for name in ("a_0", "a_1", "b_0", "b_1", "c_0", "c_1"):
