@@ -16,6 +16,7 @@ import numpy as np
 
 from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, chunks
+from krontime.data.sources.text import is_number
 from krontime.data.values_file import ValuesFile
 from krontime.errors import Problems, UserError
 
@@ -144,6 +145,20 @@ def composed(texts: np.ndarray) -> np.ndarray:
     return np.array([unicodedata.normalize("NFC", text) for text in texts.tolist()], dtype=np.str_)
 
 
+def whole_spelled(labels: list[str]) -> list[str]:
+    """Labels such as `1.0` and `2.0e+00` as `1` and `2`, where all are whole and written with a fraction.
+
+    A number that is written in two ways in one file stays so, and is refused as a class of its own.
+    """
+    given = [label for label in labels if label]
+    if not given or not all(is_number(label) and re.search(r"[.eE]", label) for label in given):
+        return labels
+    values = {label: float(label) for label in set(given)}
+    if any(not abs(value) < 2**53 or value != int(value) for value in values.values()):  # of more, several are alike
+        return labels
+    return [str(int(values[label])) if label else label for label in labels]
+
+
 def _no_text(y: np.ndarray) -> np.ndarray:
     """Bool `(n,)`: where text that came from a file holds codes beyond Unicode, or halves of characters."""
     if not y.size or not y.dtype.itemsize:
@@ -245,8 +260,13 @@ def class_problems(data: SeriesData) -> list[str]:
     return problems
 
 
+def group_text(group: str) -> str:
+    """A group as text that is the same however a file writes it: `1.0`, as pandas does beside a missing one, is `1`."""
+    return unicodedata.normalize("NFC", whole_spelled([group.strip()])[0])
+
+
 def group_texts(group: np.ndarray) -> np.ndarray:
-    """Groups of any plain type as text without white space around it.
+    """Groups of any plain type as text, see `group_text`.
 
     Raises:
         UserError: a group is missing.
@@ -254,7 +274,8 @@ def group_texts(group: np.ndarray) -> np.ndarray:
     texts = _characters(group, "group") if group.dtype.kind in "SU" else group.astype(str)
     if (empty := np.flatnonzero(np.isin(texts, NO_GROUPS))).size:
         raise UserError(f"the group of {_these(empty)} is missing; {A_GROUP_EACH}")
-    return texts
+    distinct, positions = np.unique(texts, return_inverse=True)
+    return np.array([group_text(text) for text in distinct.tolist()], dtype=np.str_)[positions]
 
 
 def encode_groups(group: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from krontime.data.assemble import (
     checked,
     encode_groups,
     encode_labels,
+    group_text,
     group_texts,
     several_labels,
 )
@@ -62,7 +63,7 @@ class NpzSource:
         self.missing_value = missing_value
         self.missing_channels = None if missing_channels is None else [int(c) for c in missing_channels]
         self.group_name = group_name
-        self.test_group = None if test_group is None else str(test_group)
+        self.test_group = None if test_group is None else group_text(str(test_group))
         self.layout = layout
 
     def describe(self) -> dict[str, Any]:

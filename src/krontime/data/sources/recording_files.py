@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from krontime.data.assemble import A_GROUP_EACH, NO_GROUPS
+from krontime.data.assemble import A_GROUP_EACH, NO_GROUPS, group_text
 from krontime.data.read_ahead import read_ahead
 from krontime.data.recordings import Recording
 from krontime.data.series import SeriesData
@@ -59,7 +59,7 @@ class RecordingFiles(ABC):
     ) -> None:
         self.path = Path(path).expanduser()
         self.test = None if test is None else Path(test).expanduser()
-        self.test_groups = None if test_groups is None else [str(name) for name in test_groups]
+        self.test_groups = None if test_groups is None else [group_text(str(name)) for name in test_groups]
         self.test_fraction = test_fraction
         self.annotations = None if annotations is None else Path(annotations).expanduser()
         self.pattern = None if pattern is None else _compiled(pattern)
@@ -177,7 +177,7 @@ class RecordingFiles(ABC):
                 try:
                     for recording in recordings():
                         labelled = self._labelled(recording, file, table)
-                        sides.setdefault(labelled.group or labelled.name, set()).add(part)
+                        sides.setdefault(labelled.group or group_text(labelled.name), set()).add(part)
                         yield replace(labelled, part=part)
                 except UserError as error:
                     problems += [p if str(file) in p else f"{file}: {p}" for p in error.problems]
@@ -202,8 +202,9 @@ class RecordingFiles(ABC):
         """
         if self.test_groups is None and self.test_fraction is None:
             return None
-        names = data.group_names if data.groups is not None else data.recording_names
-        assert names is not None
+        given = data.group_names if data.groups is not None else data.recording_names
+        assert given is not None
+        names = [group_text(name) for name in given]
         groups = data.groups if data.groups is not None else np.arange(len(names))
         if self.test_groups is not None:
             if strangers := [name for name in self.test_groups if name not in names]:
@@ -234,9 +235,11 @@ class RecordingFiles(ABC):
                 raise UserError(f"its name does not match data.source.pattern={self.pattern.pattern!r}")
             named = match.groupdict()
             recording = replace(recording, label=named["label"], group=named.get("group", recording.group))
-        if recording.group is not None and recording.group.strip() in NO_GROUPS:
+        if recording.group is None:
+            return recording
+        if recording.group.strip() in NO_GROUPS:
             raise UserError(f"{recording.name}: its group is missing; {A_GROUP_EACH}")
-        return recording
+        return replace(recording, group=group_text(recording.group))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

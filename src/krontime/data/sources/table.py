@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import group_texts
+from krontime.data.assemble import group_texts, whole_spelled
 from krontime.data.sources.columns import (
     LABEL_COLUMNS,
     Numbered,
@@ -262,20 +262,6 @@ def _refuse_unnamed_header(first: Iterable[str], series: Sequence[np.ndarray], o
             f"{options.prefix}.header=true where it names the columns, or {options.prefix}.header=false where it is a "
             "series"
         )
-
-
-def whole_spelled(labels: list[str]) -> list[str]:
-    """Labels such as `1.0` and `2.0e+00` as `1` and `2`, where all of a file are whole and written with a fraction.
-
-    A number that is written in two ways in one file stays so, and is refused as a class of its own.
-    """
-    given = [label for label in labels if label]
-    if not given or not all(is_number(label) and re.search(r"[.eE]", label) for label in given):
-        return labels
-    values = {label: float(label) for label in set(given)}
-    if any(not abs(value) < 2**53 or value != int(value) for value in values.values()):  # of more, several are alike
-        return labels
-    return [str(int(values[label])) if label else label for label in labels]
 
 
 def _names(row: str, separator: str) -> list[str]:

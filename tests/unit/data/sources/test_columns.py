@@ -98,6 +98,15 @@ def test_a_group_that_is_missing_is_refused(tmp_path):
         source(tmp_path, frame().assign(subject="s9"), table, group="subject").load()
 
 
+def test_a_group_is_the_same_however_it_is_written(tmp_path):
+    numbers, names = np.arange(N) % 6, [f"Zo\u00eb {i % 6}" for i in range(N)]
+    other = [unicodedata.normalize("NFD", name) for name in names]
+    for here, there in ((numbers, numbers.astype(float)), (names, other), (["1", "1.0"] * 12, ["1.0", "2.5"] * 12)):
+        data = source(tmp_path, frame().assign(who=here), frame().assign(who=there), group="who").load()
+        assert set(data.groups[data.is_test].tolist()) & set(data.groups[~data.is_test].tolist())
+        assert len(set(data.groups.tolist())) == (2 if "2.5" in there else 6)
+
+
 def test_a_column_may_be_kept_or_name_groups(tmp_path):
     table = frame()
     table.insert(0, "subject", np.repeat([7, 9, 11], 8))

@@ -122,6 +122,19 @@ def test_a_machine_in_both_files_is_refused(tmp_path):
         load(tmp_path / "a.csv", tmp_path, test=str(tmp_path / "b.csv"), group_name="machine")
 
 
+@pytest.mark.parametrize("column", ["machine", "plant"])
+def test_a_machine_is_the_same_however_it_is_written(tmp_path, column):
+    for name, number in (("a", "1"), ("b", "1.0")):
+        frame = table(machines=2).replace({"machine": {"m0": f"{name}0", "m1": f"{name}1"}})
+        frame.assign(**{column: np.where(frame["machine"].str.endswith("1"), number, frame["machine"])}).to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+    options = {"group": column, "group_name": column}
+    with pytest.raises(UserError, match=f"{column} '1' is trained on and tested on"):
+        load(tmp_path / "a.csv", tmp_path, test=str(tmp_path / "b.csv"), **options)
+    assert load(tmp_path / "b.csv", tmp_path, test_groups=[1], **options).is_test.sum() == 1
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
