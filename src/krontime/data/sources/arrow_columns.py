@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krontime.data.sources.columns import column_names
 from krontime.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,14 +17,14 @@ MAX_SECONDS = 9e9
 
 
 def stripped(schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> "tuple[pa.Schema, Iterable[pa.RecordBatch]]":
-    """Columns and rows under names without white space around them.
+    """Columns and rows under names without white space around them, see `column_names`.
 
     Raises:
         UserError: two columns have one name.
     """
     import pyarrow as pa
 
-    names = [name.strip() for name in schema.names]
+    names = list(column_names(schema.names))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"column {twice[0]!r} is there {names.count(twice[0])} times: expected a name for each column")
     renamed = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])

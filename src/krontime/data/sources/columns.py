@@ -179,19 +179,21 @@ def name_problems(names: Sequence[str], points: Iterable[int], options: TableOpt
         name = names[i]
         if name in options.keep or name.casefold() in {kept.casefold() for kept in options.keep}:
             continue
-        folded = name.casefold()
-        if folded.startswith("unnamed"):
-            what = "has no name, as the index that pandas writes"
-        elif folded in LABEL_LIKE:
-            what = "looks like labels"
-        elif folded in SPLIT_LIKE:
-            what = "looks like a split"
-        elif _names_series(name):
-            what = "looks like what names a series, or its time"
-        else:
-            continue
-        problems.append(f"column {name!r} {what}; {_ways_out(name, options)}")
+        if what := looks_like(name):
+            problems.append(f"column {name!r} {what}; {_ways_out(name, options)}")
     return problems
+
+
+def looks_like(name: str) -> str | None:
+    """What else than values a column seems to hold by its name; None for nothing."""
+    folded = name.casefold()
+    if folded.startswith("unnamed"):
+        return "has no name, as the index that pandas writes"
+    if folded in LABEL_LIKE:
+        return "looks like labels"
+    if folded in SPLIT_LIKE:
+        return "looks like a split"
+    return "looks like what names a series, or its time" if _names_series(name) else None
 
 
 def unnumbered_problems(names: Sequence[str], points: np.ndarray, options: TableOptions) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from krontime.data.recordings import Recording, Span
 from krontime.data.rounding import Variation
 from krontime.data.sources.arrow_columns import as_numbers, as_text, is_exact, is_number, nanoseconds, stripped
+from krontime.data.sources.columns import column_names, looks_like
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.time_grid import TimeGrid
 from krontime.errors import UserError
@@ -151,15 +152,18 @@ class LongTableSource(RecordingFiles):
 
         texts = {name for key, name in self.columns.items() if name is not None and key != "time"}
         names = _header(file, self._separator(file))
+        called = dict(zip(names, column_names(names), strict=True))
         kinds = {
             name: pa.string()
             for name in names
-            if name.strip() in texts or name.strip().casefold() in (*RECORDINGS, *LABELS)
+            if called[name] in texts or called[name].casefold() in (*RECORDINGS, *LABELS)
         }
         reader = self._open_text(file, kinds)
         if self.time_format is not None:  # which digits alone may be written in, as %Y%m%d is
-            time = self._role("time", [name.strip() for name in names])
-            digits = [field.name for field in reader.schema if field.name.strip() == time and is_number(field.type)]
+            time = self._role("time", list(called.values()))
+            digits = [
+                field.name for field in reader.schema if called.get(field.name, "") == time and is_number(field.type)
+            ]
             if digits:
                 reader = self._open_text(file, {**kinds, digits[0]: pa.timestamp("ns")})
         return stripped(reader.schema, reader)
@@ -216,6 +220,14 @@ class LongTableSource(RecordingFiles):
             for name in channels
             if name in names and not is_number(schema.field(name).type)
         ]
+        if self.channels is None and not is_new:
+            problems += [
+                f"column {name!r} {what}; expected data.source.ignore=[{name}] to leave it out, "
+                f"data.source.group={name} (or recording, time, label) where it is that, or "
+                "data.source.channels=[NAME,...] where it holds values"
+                for name in channels
+                if is_number(schema.field(name).type) and name.casefold() != "y" and (what := looks_like(name))
+            ]
         time = chosen["time"]
         if time is not None and not (
             is_number(schema.field(time).type) or pa.types.is_temporal(schema.field(time).type)

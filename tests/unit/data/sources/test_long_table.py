@@ -76,6 +76,19 @@ def test_what_is_chosen_by_name_can_be_said(tmp_path):
         load(tmp_path / "a.csv", tmp_path, time="whenn")
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "sample_id", "fold", "target", "Speaker"])
+def test_a_column_that_is_called_like_none_of_values_is_refused(tmp_path, name):
+    frame = table()
+    frame.insert(0, name, np.arange(len(frame)) % 60)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    called = "unnamed" if name in ("", "Unnamed: 0") else name
+    with pytest.raises(UserError, match=rf"column '{called}' .*; expected data.source.ignore=\[{called}\] to leave it"):
+        load(tmp_path / "a.csv", tmp_path)
+    assert load(tmp_path / "a.csv", tmp_path, ignore=[called]).header == "x,y"
+    kept = load(tmp_path / "a.csv", tmp_path, channels=[called, "x"])
+    assert kept.header == f"{called},x"
+
+
 @pytest.mark.parametrize(("key", "given"), [("group", "plnt"), ("label", "stat"), ("ignore", ["plnt"])])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_columns_that_are_not_there_are_refused_but_in_new_files(tmp_path, key, given, part):
