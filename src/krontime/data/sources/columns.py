@@ -70,8 +70,8 @@ class TableOptions:
     """What a user says of a table.
 
     Attributes:
-        label: column of the labels, by name, or by number (from 0, or from the end if negative) without a header; None
-            for one named `label`, `class` or `y`, and `none` for none.
+        label: column of the labels, by name, or by number (from 0, or from the end of each row if negative) without a
+            header; None for one named `label`, `class` or `y`, and `none` for none.
         group: column of what must not straddle a split.
         ignore: columns to leave out.
         keep: columns that are points, whatever they look like.

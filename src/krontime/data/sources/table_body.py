@@ -9,9 +9,11 @@ import numpy as np
 
 from krontime.data.series import chunks
 from krontime.data.sources.columns import (
+    Numbered,
     Roles,
     TableOptions,
     counting_problems,
+    roles,
     text_column,
 )
 from krontime.data.sources.text import blocks_of, is_value, numbers
@@ -61,6 +63,8 @@ class Body:
         self.separator = separator
         self.options = options
         self.has_header = has_header
+        numbered = () if has_header else (options.label, options.group, *options.ignore)
+        self._from_end = any(name is not None and name.startswith("-") for name in numbered)
         self.series: list[np.ndarray] = []
         self.labels: list[str] = []
         self.groups: list[str] = []
@@ -90,15 +94,21 @@ class Body:
         if self.has_header and len(values) > len(self.role.points):
             self._wide.append(position)
 
+    def _role(self, row: str) -> Roles:
+        """Which column of a row is what; those counted from the end, from the end of this row."""
+        if self._from_end and (width := sum(1 for _ in fields_of(row, self.separator))) != len(self.names):
+            return roles(Numbered(width), False, self.options)
+        return self.role
+
     def _without(self, row: str) -> tuple[str, str, str]:
         """The points of a row as text, its label and its group, which are empty where it has none."""
         points: list[str] = []
         others: dict[int | None, str] = {}
-        first = 0
+        first, role = 0, self._role(row)
         for block in blocks_of(row, self.separator):
             fields = _fields(block, self.separator)
             last = first + len(fields)
-            for i in reversed(self.role.others):
+            for i in reversed(role.others):
                 if first <= i < last:
                     others[i] = fields.pop(i - first).strip()
             if '"' in block and (broken := [field for field in fields if self.separator in field]):
@@ -107,7 +117,7 @@ class Body:
             if fields:
                 points.append(self.separator.join(fields))
             first = last
-        return self.separator.join(points), others.get(self.role.label, ""), others.get(self.role.group, "")
+        return self.separator.join(points), others.get(role.label, ""), others.get(role.group, "")
 
     def _count_text(self, row: str) -> None:
         num_fields, others = 0, set(self.role.others)

@@ -206,6 +206,17 @@ def test_a_table_without_a_header_is_read_by_numbers(tmp_path):
     np.testing.assert_array_equal(source(tmp_path, last, header=False, label="-1").load().values, data.values[: N * 12])
 
 
+def test_columns_counted_from_the_end_are_those_of_each_row(tmp_path):
+    rows = [[*range(i % 3, 9 + i % 5), f"s{i % 4}", i % 2] for i in range(12)]
+    text = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    data = source(tmp_path, text, header=False, label=-1, group=-2).load()
+    assert data.labels.tolist() == [i % 2 for i in range(12)]
+    assert data.groups.tolist() == [i % 4 for i in range(12)]
+    assert [data.series(i)[0].tolist() for i in range(12)] == [row[:-2] for row in rows]
+    with pytest.raises(UserError, match=r"series 12: data\.source\.group='-2': expected a column of the table: 0"):
+        source(tmp_path, f"{text}5\n", header=False, label=-1, group=-2).load()
+
+
 LONG = {
     "a sensor": {"timestamp": pd.date_range("2024-01-01", periods=600, freq="s"), "id": np.arange(600) // 100},
     "machines": {"machine": np.arange(600) // 60, "t": np.tile(np.arange(60), 10)},
