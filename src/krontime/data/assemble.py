@@ -294,18 +294,21 @@ def value_problems(values: np.ndarray, offsets: np.ndarray, num_channels: int) -
         return ["the series have no channels"]
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         problems.append(f"{_these(empty)} has no time points")
-    first, all_missing, where = 0, bool(values.size), np.empty(0, np.int64)
+    problems += infinite_problems(values, offsets, num_channels)
+    if values.size and all(bool(np.isnan(chunk).all()) for chunk in chunks(values)):
+        problems.append("all values are missing")
+    return problems
+
+
+def infinite_problems(values: np.ndarray, offsets: np.ndarray, num_channels: int) -> list[str]:
+    """A line where series hold infinite values, as numbers beyond float32 become, in a file or by resampling."""
+    first, where = 0, np.empty(0, np.int64)
     for chunk in chunks(values):
         infinite = first + np.flatnonzero(np.isinf(chunk))
         if infinite.size:
             where = np.union1d(where, np.searchsorted(offsets * num_channels, infinite, side="right") - 1)
-        all_missing = all_missing and bool(np.isnan(chunk).all())
         first += len(chunk)
-    if where.size:
-        problems.append(f"{_these(where)} holds infinite values (or larger than float32 can hold)")
-    if all_missing:
-        problems.append("all values are missing")
-    return problems
+    return [f"{_these(where)} holds infinite values (or larger than float32 can hold)"] if where.size else []
 
 
 def checked(data: SeriesData, where: str) -> SeriesData:

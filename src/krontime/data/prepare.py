@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from krontime.data.assemble import any_missing, flatten
+from krontime.data.assemble import any_missing, flatten, infinite_problems
 from krontime.data.read_ahead import read_ahead
 from krontime.data.series import SeriesData
+from krontime.errors import UserError
 
 MAX_RATIO_TERM = 10_000
 """Largest numerator or denominator of a resampling ratio; finer ratios would only make the filter longer."""
@@ -49,7 +50,7 @@ class Prepare:
             scratch: see `flatten`.
 
         Raises:
-            ValueError: `resample_hz` is set and the sampling rate is not known.
+            ValueError: `resample_hz` is set and the sampling rate is not known, or values get too large by resampling.
         """
         if self.resample_hz is None and self.resample_length is None and self.crop_length is None:
             return data
@@ -79,6 +80,8 @@ class Prepare:
             num_bytes=longest * RESAMPLING_BYTES if is_resampled and longest >= MIN_SHARED else None,
         )
         values, offsets = flatten((one() for _, one in every), scratch)
+        if is_resampled and (problems := infinite_problems(values, offsets, data.num_channels)):
+            raise UserError(f"resampled, {problem}" for problem in problems)
         changed = self.resample_length is not None or self.crop_length is not None
         return replace(
             data,
@@ -158,6 +161,7 @@ def resample(x: np.ndarray, ratio: Fraction) -> np.ndarray:
         filled = x[channel].astype(np.float64)
         if missing.any():
             filled[missing] = np.interp(points[missing], points[~missing], filled[~missing])
-        out[channel] = resample_poly(filled, ratio.numerator, ratio.denominator, padtype="line")
+        with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused
+            out[channel] = resample_poly(filled, ratio.numerator, ratio.denominator, padtype="line")
         out[channel, missing[nearest]] = np.nan
     return out

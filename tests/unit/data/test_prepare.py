@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from krontime.data import read_ahead
 from krontime.data.prepare import Prepare, resample
+from krontime.errors import UserError
 
 
 @settings(deadline=None, max_examples=60)
@@ -43,6 +44,14 @@ def test_missing_stretches_stay_where_they_were():
     np.testing.assert_allclose(half[~np.isnan(half)], np.arange(0, 100, 2)[~np.isnan(half)], atol=0.5)
     double = resample(x, Fraction(2))[0]
     assert np.isnan(double).sum() == pytest.approx(40, abs=1)
+
+
+def test_values_that_resampling_makes_too_large_are_refused(make_data):
+    data = make_data(lengths=[40, 40], labels=[0, 1])
+    data.values[40:] = np.where(np.arange(40) // 5 % 2, 3.3e38, -3.3e38)
+    with pytest.raises(UserError, match=r"resampled, series 1 holds infinite values \(or larger than float32"):
+        Prepare(resample_length=25).apply(data)
+    assert Prepare(crop_length=25).apply(data).lengths.tolist() == [25, 25]
 
 
 def test_new_rate_changes_length_and_recorded_rate(make_data):
