@@ -37,7 +37,8 @@ def read_new_recordings(
         way: what to say to do about them where there are several.
 
     Returns:
-        The recordings, float32, by the names of their files, or by their own where a file holds several.
+        The recordings, float32, by their own names; of several files by those of the files, and by both where one
+        holds several.
 
     Raises:
         UserError: a file cannot be read and is not to be skipped, none can, or it has other channels.
@@ -63,7 +64,10 @@ def read_new_recordings(
                 broken[name] = ("; ".join(p.removeprefix(f"{path}: ") for p in error.problems), len(names))
                 problems.extend(error.problems)
                 continue
-            names.extend([name] if len(held) == 1 and len(files) > 1 else [one.name for one in held])
+            if len(files) > 1:
+                names.extend([name] if len(held) == 1 else [f"{name}: {one.name}" for one in held])
+            else:
+                names.extend(one.name for one in held)
             for one in held:
                 known_rates.append(one.sampling_rate_hz or np.nan)
                 firsts.setdefault(len(one.values), name)

@@ -88,6 +88,17 @@ def test_new_recordings_are_classified_by_time(trained, tmp_path):
         call(predict, run=folder, input=table, output=tmp_path / "other.csv", segments=segments)
 
 
+def test_recordings_of_one_name_in_several_files_are_told_apart(trained, tmp_path):
+    (tmp_path / "new").mkdir()
+    for site, machines in (("s1", ["m0", "m1"]), ("s2", ["m0", "m1"]), ("s3", ["m0"])):
+        write_table(tmp_path / f"new/{site}.csv", machines, points=240)
+    output, segments = tmp_path / "out.csv", tmp_path / "segments.csv"
+    call(predict, run=trained[0], input=tmp_path / "new", output=output, segments=segments)
+    rows = pd.read_csv(output)
+    assert rows["file"].tolist() == ["s1.csv: m0", "s1.csv: m1", "s2.csv: m0", "s2.csv: m1", "s3.csv"]
+    assert set(pd.read_csv(segments)["recording"]) == set(rows["file"])
+
+
 def test_windows_without_any_value_say_nothing(trained, tmp_path, caplog):
     folder, _ = trained
     table, output, segments = tmp_path / "new.csv", tmp_path / "out.csv", tmp_path / "segments.csv"
