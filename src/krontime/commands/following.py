@@ -55,7 +55,7 @@ def follow(options: Mapping[str, Any]) -> None:
     problems.raise_if_any()
     assert run is not None
     rules = Rules.of(options.get("coverage"), options.get("threshold") or {}, run.held_out)
-    rate = options["sampling_rate_hz"] or run.spec.sampling_rate_hz
+    rate = options["sampling_rate_hz"] or run.source_rate_hz or run.spec.sampling_rate_hz
     length, stride = _sizes(options, run, rate)
     reading = reading_of(options, run)
     classify = _classifier(options, run, reading, rules)

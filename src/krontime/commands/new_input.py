@@ -198,8 +198,7 @@ def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
     return Reading(
         split=options["split"],
         sampling_rate_hz=options["sampling_rate_hz"],
-        missing_value=trained.get("missing_value"),
-        missing_channels=trained.get("missing_channels"),
+        **vars(run.decoding),
         table=table,
         label_first=is_ucr and said.get("header") is None,
         layout=layout,
@@ -222,7 +221,7 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch
     """
     given, allow = str(options["input"]), _allowed(options)
     prepare = Prepare(**run.config["data"]["prepare"])
-    data = new.data
+    data = _with_rate(new.data, run.source_rate_hz)
     if options.get("resample") and prepare.resample_hz is None:
         if run.spec.sampling_rate_hz is None or prepare.resample_length is not None:
             raise UserError("resample=true: expected false, since the run was not trained on one known sampling rate")
@@ -241,9 +240,7 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch
         names = [names[number] for number in data.recording]
     if problems := mismatches(data, run.spec, names=names, given=given, allow=allow):
         raise UserError(problems)
-    if run.spec.sampling_rate_hz is not None and data.sampling_rate_hz is None and data.rates_hz is None:
-        note = f"sampling rate not stated, taken as the {run.spec.sampling_rate_hz:,.6g} Hz of training"
-        data = replace(data, sampling_rate_hz=run.spec.sampling_rate_hz, notes=(*data.notes, note))
+    data = _with_rate(data, run.spec.sampling_rate_hz)
     if (data.lengths > run.spec.length).any():
         if data.windows is not None:  # an index over recordings, which stay as they are
             data = replace(data, read_length=run.spec.length)
@@ -251,3 +248,11 @@ def prepared(new: NewSeries, options: Mapping[str, Any], run: LoadedRun, scratch
             data = Prepare(crop_length=run.spec.length, crop_from=prepare.crop_from).apply(data, scratch)
         data = replace(data, notes=(*data.notes, f"cut to the {run.spec.length:,} points of training"))
     return data
+
+
+def _with_rate(data: SeriesData, trained_hz: float | None) -> SeriesData:
+    """Series of the rate of training, and a note on it, where it is known and they state none."""
+    if trained_hz is None or data.sampling_rate_hz is not None or data.rates_hz is not None:
+        return data
+    note = f"sampling rate not stated, taken as the {trained_hz:,.6g} Hz of training"
+    return replace(data, sampling_rate_hz=float(trained_hz), notes=(*data.notes, note))

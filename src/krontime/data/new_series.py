@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from krontime.data.assemble import any_missing, class_texts, composed, flatten, value_problems
+from krontime.data.decoding import Decoding
 from krontime.data.read_ahead import read_ahead
 from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, SeriesSpec
@@ -41,14 +42,12 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How new files are read.
+class Reading(Decoding):
+    """How new files are read, and what their numbers stand for where the files do not say so.
 
     Attributes:
         split: which series of an `.npz` container to take: `all`, `train` or `test`.
         sampling_rate_hz: for files that do not state it.
-        missing_value: code of a missing value besides NaN, as the training data had it.
-        missing_channels: channels that use the code; None for all.
         table: what is known of tables.
         label_first: whether a table has no header and the label first, as in the UCR archive's own text files.
         layout: where the channels of arrays are; see `NpzSource`.
@@ -58,21 +57,11 @@ class Reading:
 
     split: str = "all"
     sampling_rate_hz: float | None = None
-    missing_value: float | None = None
-    missing_channels: list[int] | None = None
     table: TableOptions = field(default_factory=lambda: TableOptions(prefix="source"))
     label_first: bool = False
     layout: Layout | None = None
     mono: bool = True
     trained: SeriesSpec | None = None
-
-    def decoded(self, series: np.ndarray) -> np.ndarray:
-        """A series `(C, L)` with NaN in place of the code of a missing value."""
-        if self.missing_value is None:
-            return series
-        channels = range(len(series)) if self.missing_channels is None else self.missing_channels
-        coded = np.isin(np.arange(len(series)), channels)[:, None]
-        return np.where(coded & (series == self.missing_value), np.nan, series)
 
 
 @dataclass(frozen=True)
@@ -299,7 +288,8 @@ def read_new(path: Path, reading: Reading, class_names: Sequence[str], rounding:
             header = reading.trained.header if read.header is not None and reading.trained is not None else None
         series, labels, notes = read.series, read.labels, read.notes
         num_channels = series[0].shape[0] if series else 1
-        values, offsets = flatten([reading.decoded(one) for one in series], rounding=lost)
+        decoded = reading.without_codes if suffix in audio.SUFFIXES else reading.decoded  # recordings are scaled
+        values, offsets = flatten([decoded(one) for one in series], rounding=lost)
 
     if problems := value_problems(values, offsets, num_channels):
         raise UserError(f"{path}: {p}" for p in problems)
@@ -343,6 +333,8 @@ def _read_container(
         layout_key="source.layout",
     )
     values, offsets, num_channels = raw.values, raw.offsets, raw.num_channels
+    if not raw.states_scale:
+        values = reading.scaled(values)
     labels = None
     try:
         labels = None if raw.y is None else class_texts(raw.y, raw.classes)

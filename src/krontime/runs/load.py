@@ -8,6 +8,7 @@ import torch
 
 from krontime.config import resolve, targets
 from krontime.config.schema import data_problems
+from krontime.data.decoding import Decoding
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
 from krontime.runs.predictions import Predictions, read_predictions
@@ -115,6 +116,16 @@ class LoadedRun(NamedTuple):
     spec: SeriesSpec
     masked: bool
     held_out: Predictions | None = None
+
+    @property
+    def decoding(self) -> Decoding:
+        """What the raw numbers of series stand for."""
+        return Decoding.of(self.config["data"]["source"])
+
+    @property
+    def source_rate_hz(self) -> float | None:
+        """Points per second that its source was told, before any resampling; None where it was told nothing."""
+        return self.config["data"]["source"].get("sampling_rate_hz")
 
 
 def load_run(run_dir: Path) -> LoadedRun:

@@ -17,7 +17,7 @@ from krontime.errors import UserError
 from krontime.runs import run
 from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Record, Status
-from tests.cli.run.small import NETWORKS, SMALL, call, equal, labelled, train, weights, write_npz
+from tests.cli.run.small import NETWORKS, SMALL, call, command, equal, labelled, train, weights, write_npz
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,6 +190,34 @@ class TestRepeats:
         call(predict.predict, run=tmp_path / "run", input=path, split="test", output=output)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
+
+    def test_predict_and_follow_scale_as_training_did(self, compose: Callable[..., Any], tmp_path: Path) -> None:
+        series, y = labelled(17, 2, seed=7)
+        folder = tmp_path / "set"
+        folder.mkdir()
+        X = np.rint(100 * np.stack(series)).astype(np.int16)
+        for name, array in {"X": X, "y": y, "split": np.arange(17) >= 12}.items():
+            np.save(folder / f"{name}.npy", array)
+        given = ("data=stacked", f"data.path={folder}", "data.source.scale=0.01", "data.source.sampling_rate_hz=100")
+        options = ("data.prepare.resample_hz=50", "data.scaling=none", *SMALL, "trainer.max_epochs=1")
+        train(compose(*given, *options), tmp_path / "run")
+        stored = read_predictions(tmp_path / "run" / "test_predictions.parquet").probabilities
+        np.save(tmp_path / "new.npy", X[12:])
+        np.savez(tmp_path / "new.npz", X=X[12:])
+        np.savez(tmp_path / "scaled.npz", X=X[12:], scale=np.float32(0.01))
+        for name in ("new.npy", "new.npz", "scaled.npz"):
+            output = tmp_path / f"{name}.parquet"
+            call(predict.predict, run=tmp_path / "run", input=tmp_path / name, output=output)
+            assert (read_predictions(output).probabilities == stored).all()
+        (tmp_path / "new.txt").write_text("".join(f"{value}\n" for value in X[12:].ravel()))
+        with (tmp_path / "new.txt").open() as points, pytest.MonkeyPatch.context() as patched:
+            patched.setattr("sys.stdin", points)
+            out = command(
+                "predict", f"run={tmp_path / 'run'}", "follow=true", "input=-", "output=-", "window.length=80"
+            )
+        rows = np.genfromtxt(io.StringIO(out), delimiter=",", names=True, dtype=None, encoding="utf-8")
+        assert rows["stop_s"][0] == 0.8
+        np.testing.assert_allclose(np.stack([rows["p_0"], rows["p_1"]], axis=1), stored, atol=1e-6)
 
     def test_predict_resamples_as_training_did(self, config: Callable[..., Any], files: Path, tmp_path: Path) -> None:
         train(config("equal.npz", "data.prepare.resample_hz=50", "trainer.max_epochs=1"), tmp_path / "run")

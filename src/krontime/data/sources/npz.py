@@ -8,6 +8,7 @@ when reading.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class NpzSource:
 
 @dataclass(frozen=True)
 class Container:
-    """What a container holds, values scaled; fields are None where the file has no such key."""
+    """What a container holds, values scaled where it states a `scale`; fields are None where it has no such key."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -170,6 +171,7 @@ class Container:
     classes: np.ndarray | None
     group: np.ndarray | None
     sampling_rate_hz: float | None
+    states_scale: bool
     notes: tuple[str, ...] = ()
 
 
@@ -178,7 +180,7 @@ def read_container(
     rounding: Rounding,
     *,
     missing_value: float | None,
-    missing_channels: list[int] | None,
+    missing_channels: Sequence[int] | None,
     required: tuple[str, ...],
     layout: Layout | None = None,
     layout_key: str = "data.source.layout",
@@ -266,6 +268,7 @@ def read_container(
         classes=arrays.get("classes"),
         group=arrays.get("group"),
         sampling_rate_hz=None if rate is None else float(rate.item()),
+        states_scale="scale" in arrays,
         notes=shape_notes(arrays.get("X"), layout),
     )
 
@@ -322,7 +325,7 @@ def _scaled(
     num_channels: int,
     scale: np.ndarray,
     missing_value: float | None,
-    missing_channels: list[int] | None,
+    missing_channels: Sequence[int] | None,
     rounding: Rounding,
 ) -> np.ndarray:
     """Values times `scale` (in float64) as flat float32, each series one `(C, L_i)` block, with NaN where missing."""
@@ -335,7 +338,7 @@ def _scaled(
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: becomes infinite and is reported as such
             np.multiply(raw, factors, out=block, dtype=np.float64, casting="same_kind")
         if missing_value is not None:
-            channels = slice(None) if missing_channels is None else missing_channels
+            channels = slice(None) if missing_channels is None else list(missing_channels)
             block[channels] = np.where(raw[channels] == missing_value, np.nan, block[channels])
         rounding.add(Variation.of(raw, None if missing_value is None else np.isnan(block)))
     return out
