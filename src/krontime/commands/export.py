@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.console import result, show
-from krontime.data.series import SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.metrics import METRICS
 from krontime.runs import bundle, load
@@ -65,7 +64,7 @@ def export(config: DictConfig) -> Path:
         return text
 
     try:
-        bundle.write_bundle(run, published, model_card(published, run.spec), output, more=more if names else None)
+        bundle.write_bundle(run, published, model_card(published, run), output, more=more if names else None)
     except OSError as error:
         raise UserError(f"output={str(output)!r}: can't be written ({error.strerror or error})") from error
     result(run=run_dir, output=output, **(reports[0] if reports else {}))
@@ -140,8 +139,9 @@ def _compared(run: LoadedRun, names: list[str], folder: Path, options: Mapping[s
     return card.of_formats(run, results, series), report
 
 
-def model_card(record: Record, spec: SeriesSpec) -> str:
+def model_card(record: Record, run: LoadedRun) -> str:
     """What a stranger has to know of a model, in Markdown; every number is the record's."""
+    spec, decoding = run.spec, run.decoding
     protocol = record.protocol
     assert protocol is not None  # a completed run has one
     rate = f" at {spec.sampling_rate_hz:g} points per second" if spec.sampling_rate_hz else ""
@@ -178,6 +178,7 @@ once, at the end. One run, of seed {record.seed}: other seeds give other scores.
 - data set `{record.data}`: {protocol.num_train} training, {protocol.num_val} validation and {protocol.num_test} test
   series, SHA-256 `{protocol.data_sha256}`
 - validation carved from train: {protocol.split_method}{grouped}, seed {protocol.split_seed}
+- code and scale of raw numbers, of new series too: {_options(decoding.options())}
 - scaling: {protocol.scaling}; preparation: {_options(protocol.preparation)}; windows: {_options(protocol.windowing)}
 - training series of each class: {", ".join(f"{name} {n}" for name, n in protocol.train_class_counts.items())}
 

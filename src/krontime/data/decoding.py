@@ -4,7 +4,7 @@ Shape letters: C channels, L time points.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,11 @@ class Decoding:
     def of(cls, source: Mapping[str, Any]) -> "Decoding":
         """From the options of a run's source, of which some sources have none of these."""
         return cls(**{it.name: source[it.name] for it in fields(Decoding) if it.name in source})
+
+    def options(self) -> dict[str, Any]:
+        """What differs from numbers as they are, as plain values."""
+        plain = asdict(Decoding())
+        return {key: value for key, value in asdict(self).items() if value != plain[key]}
 
     def decoded(self, series: np.ndarray) -> np.ndarray:
         """A series `(C, L)` of raw numbers as the values that they stand for, NaN where missing."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from krontime.data.assemble import any_missing, class_order, flatten, label_texts, several_labels, value_problems
 from krontime.data.cache import with_checksum
+from krontime.data.decoding import Decoding
 from krontime.data.rounding import Rounding
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 from krontime.data.sources.arrays import MIN_SUSPICIOUS
@@ -95,13 +96,20 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
     return with_checksum(data)
 
 
-def unlabelled_series(X: Any, class_names: Sequence[str]) -> SeriesData:
+def unlabelled_series(X: Any, class_names: Sequence[str], decoding: Decoding | None = None) -> SeriesData:
     """New series from memory, to be classified.
+
+    Args:
+        X: see `as_series`.
+        class_names: the model's classes.
+        decoding: what the numbers of X stand for; None for what they are.
 
     Raises:
         ValueError: X can't be used.
     """
     series = as_series(X)
+    if decoding is not None:
+        series = [decoding.decoded(one) for one in series]
     rounding = Rounding()
     data = _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names), rounding)
     rounding.warn("X")

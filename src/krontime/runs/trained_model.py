@@ -59,12 +59,14 @@ class TrainedModel:
         Args:
             X: an array `(n, points)` or `(n, channels, points)`, or a list of arrays `(points,)` or
                 `(channels, points)`, no shorter and no longer than the training series were; NaN is a missing value.
+                Numbers are raw, as those of a new `.npy` file of `krontime predict`: `data.source.missing_value` and
+                `scale` of the run count.
             allow: `length` for shorter series, and for longer ones, which are cut then.
 
         Raises:
             ValueError: the series can't be used, or have other channels, fewer or more points than any in training.
         """
-        return self.probabilities(unlabelled_series(X, self.run.spec.class_names), allow)
+        return self.probabilities(unlabelled_series(X, self.run.spec.class_names, self.run.decoding), allow)
 
     def predict(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
         """The class `(n,)` of each series, by `decide`; arguments and errors of `predict_proba`."""

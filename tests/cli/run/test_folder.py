@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+import krontime
 from krontime.commands import evaluate, predict
 from krontime.config.identity import config_hash
 from krontime.errors import UserError
@@ -190,6 +191,8 @@ class TestRepeats:
         call(predict.predict, run=tmp_path / "run", input=path, split="test", output=output)
         stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
         assert (read_predictions(output).probabilities == stored.probabilities).all()
+        in_python = krontime.load(tmp_path / "run").predict_proba(test_series)
+        assert (in_python == stored.probabilities).all()
 
     def test_predict_and_follow_scale_as_training_did(self, compose: Callable[..., Any], tmp_path: Path) -> None:
         series, y = labelled(17, 2, seed=7)

@@ -24,7 +24,8 @@ from krontime.commands.export import export
 from krontime.errors import UserError
 from krontime.models.kernel_ridge.mixture import NetworkMixing
 from krontime.runs import load, run
-from krontime.runs.exported import files, formats, latency, latency_cell
+from krontime.runs.exported import card, files, formats, latency, latency_cell
+from krontime.runs.exported.parity import Sample
 from tests.cli.run.small import CLOSED_FORM
 
 pytest.importorskip("onnxruntime")
@@ -95,6 +96,23 @@ def test_the_graph_answers_as_the_model_without_krontime(folder: Path, predict: 
     np.testing.assert_allclose(model.predict_proba(X, batch_size=3), trained.predict_proba(X, ["length"]), atol=1e-6)
     assert model.predict(X).tolist() == trained.predict(X, ["length"]).tolist()
     assert model.predict_proba([]).shape == (0, 2)
+
+
+def test_raw_numbers_are_read_as_those_of_training(folder: Path, predict: ModuleType) -> None:
+    trained = load.load_run(folder / "run")
+    told = {"missing_value": -9.0, "missing_channels": [1], "scale": 0.01}
+    config = {**trained.config, "data": {**trained.config["data"], "source": {"_target_": "x", **told}}}
+    coded = trained._replace(config=config)
+    assert formats.described(coded)["decoding"] == told
+    assert "(missing_value=-9.0, missing_channels=[1], scale=0.01)" in card.of_formats(coded, [], Sample([], "none"))
+    model = predict.Classifier(folder / "all" / "model.onnx")
+    raw = np.random.default_rng(2).integers(-200, 200, (3, 2, 40)).astype(np.int16)
+    raw[:, :, 5:9] = -9
+    values = raw * np.float32(0.01)
+    values[:, 1, :][raw[:, 1, :] == -9] = np.nan
+    expected = model.predict_proba(values)
+    model.about["decoding"] = told
+    np.testing.assert_array_equal(model.predict_proba(raw), expected)
 
 
 def test_series_that_do_not_fit_are_refused(folder: Path, predict: ModuleType) -> None:

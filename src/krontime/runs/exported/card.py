@@ -52,9 +52,14 @@ def _contents(run: LoadedRun) -> list[str]:
         f"- output `probabilities`: `(batch, {spec.num_classes})` float32, the classes in the order above",
     ]
     lines.append(f"- all is computed on {spec.length} points, whatever the length: a shorter series takes as long")
-    if prepared:
-        given = ", ".join(f"{key}={value}" for key, value in prepared.items())
-        lines.append(f"- not in the graph: the preparation of the series ({given})")
+    left_to_others = {
+        "what raw numbers stand for, which `predict.py` sees to": run.decoding.options(),
+        "the preparation of the series": prepared,
+    }
+    for what, options in left_to_others.items():
+        if options:
+            given = ", ".join(f"{key}={value}" for key, value in options.items())
+            lines.append(f"- not in the graph: {what} ({given})")
     return lines
 
 

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def described(run: LoadedRun) -> dict[str, Any]:
         "num_channels": run.spec.num_channels,
         "length": run.spec.length,
         "sampling_rate_hz": run.spec.sampling_rate_hz,
+        "decoding": asdict(run.decoding),
         "preparation": {key: value for key, value in prepare.items() if key != "crop_from" or len(prepare) > 1},
     }
 

@@ -5,7 +5,7 @@ In Python:
     from predict import Classifier
     model = Classifier("model.onnx")
     model.predict(X)        # X: (series, points), (series, channels, points), or a list of such series of any lengths
-    model.predict_proba(X)  # NaN marks what is not observed
+    model.predict_proba(X)  # raw numbers, as they were stored for training; NaN marks what is not observed
 
 On the command line, one line of CSV for each series of a .npy file, or of a .csv file with a series a line:
 
@@ -39,7 +39,7 @@ class Classifier:
 
     Attributes:
         classes_: class names, in the order of the columns of `predict_proba`.
-        about: what the file says of itself: sizes, sampling rate, preparation of the series.
+        about: what the file says of itself: sizes, sampling rate, code and scale of raw numbers, preparation.
     """
 
     def __init__(self, path: "str | Path", num_threads: "int | None" = None) -> None:
@@ -82,15 +82,26 @@ class Classifier:
         return self.classes_[(probabilities / np.array(self.about["prior"])).argmax(axis=1)]
 
     def _checked(self, number: int, values: Any) -> np.ndarray:
-        series = np.atleast_2d(np.asarray(values, np.float32))
+        raw = np.atleast_2d(np.asarray(values))
         channels, length = self.about["num_channels"], self.about["length"]
-        if series.ndim != 2 or series.shape[0] != channels:
-            raise ValueError(f"series {number} has shape {series.shape}: expected {channels} channels of points")
-        if not 1 <= series.shape[1] <= length:
-            raise ValueError(f"series {number} has {series.shape[1]} points: expected 1 to {length}, as in training")
+        if raw.ndim != 2 or raw.shape[0] != channels:
+            raise ValueError(f"series {number} has shape {raw.shape}: expected {channels} channels of points")
+        if not 1 <= raw.shape[1] <= length:
+            raise ValueError(f"series {number} has {raw.shape[1]} points: expected 1 to {length}, as in training")
+        series = self._decoded(raw)
         if np.isnan(series).all():
             raise ValueError(f"series {number} has no value: expected one that is not NaN")
         return series
+
+    def _decoded(self, raw: np.ndarray) -> np.ndarray:
+        """Raw numbers `(C, L)` as the values that they stand for, float32, NaN where missing."""
+        decoding = self.about["decoding"]
+        series = raw.astype(np.float32)
+        if decoding["missing_value"] is not None:
+            channels = decoding["missing_channels"]
+            chosen = np.ones(len(raw), bool) if channels is None else np.isin(np.arange(len(raw)), channels)
+            series[chosen[:, None] & (raw == decoding["missing_value"])] = np.nan
+        return series if decoding["scale"] == 1 else series * np.float32(decoding["scale"])
 
 
 def _together(batch: "list[np.ndarray]") -> np.ndarray:
