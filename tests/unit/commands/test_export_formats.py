@@ -1,6 +1,7 @@
 """A run as graphs: they answer as the trained module does, anywhere, and a check sees where they do not."""
 
 import contextlib
+import csv
 import importlib.util
 import io
 import json
@@ -137,6 +138,83 @@ def test_predictions_are_printed(
     assert len(lines) == 3
     with pytest.raises(SystemExit, match="usage"):
         predict.main([])
+
+
+def test_values_that_no_float32_holds_are_refused(folder: Path, predict: ModuleType) -> None:
+    model = predict.Classifier(folder / "all" / "model.onnx")
+    for value in (np.inf, -np.inf, 1e39):
+        with pytest.raises(ValueError, match="series 1 holds infinite values"):
+            model.predict_proba([np.ones((2, 20)), np.full((2, 20), value)])
+    with pytest.raises(ValueError, match="series 0 is of type complex128: expected numbers"):
+        model.predict_proba(np.ones((1, 2, 20), complex))
+
+
+def test_a_table_is_read_as_its_training_named_it(predict: ModuleType, tmp_path: Path) -> None:
+    def read(text: str, columns: list[str] | None = None) -> list[list[float]]:
+        (tmp_path / "new.csv").write_text(text, encoding="utf-8")
+        return [series.tolist() for series in predict._read(tmp_path / "new.csv", columns)]
+
+    assert read("1,2.5\n\n-3e0, 4\n") == [[1, 2.5], [-3, 4]]
+    assert read("a,b\n1,2\n") == [[1, 2]]
+    assert np.isnan(read("1,\nNA,?\n")[1]).all()
+    assert read('\ufeffb,"a",label\n1,2,x\n3\n', ["a", "b"])[0] == [2, 1]
+    assert read("1,2,3\n2,3,4\n5,6,7\n") == [[1, 2, 3], [2, 3, 4], [5, 6, 7]]
+    for text, columns, said in (
+        ("1,2\n3,1.2.3\n", None, "line 2: value 1 is '1.2.3': expected a number"),
+        ("1,1_0\n", None, "line 1: value 1 is '1_0'"),
+        ("0,b\n1,2\n", None, "line 1: value 1 is 'b'"),
+        ("0,1,2\n5,4,7\n1,2,0\n", None, "line 1 .* rises, as numbers for names do"),
+        ("1,2\n", ["a", "b"], "line 1 does not name the column 'a'"),
+        ("a,b\n1,2,3\n", ["a", "b"], "line 2 has 3 fields: expected at most 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read(text, columns)
+
+
+def test_a_file_that_cannot_be_used_ends_in_a_message(
+    predict: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "flat.npy", np.zeros(5))
+    (tmp_path / "text.csv").write_text("1,x\n")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    for name, said in (
+        ("flat.npy", "shape (5,)"),
+        ("text.csv", "'x'"),
+        ("empty.npy", "No data"),
+        ("no.csv", "No such"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            predict.main([str(tmp_path / name)])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_names_with_commas_are_quoted(
+    predict: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_model = predict.Classifier
+
+    def renamed(path: Path) -> Any:
+        model = load_model(path)
+        model.classes_ = np.array(["left, up", "right"])
+        return model
+
+    monkeypatch.setattr(predict, "Classifier", renamed)
+    np.save(tmp_path / "new.npy", np.zeros((2, 2, 20), np.float32))
+    predict.main([str(tmp_path / "new.npy")])
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0] == ["predicted", "left, up", "right"]
+    assert {len(row) for row in rows} == {3}
+
+
+def test_names_of_points_are_those_of_a_table_as_it_is(folder: Path) -> None:
+    trained = load.load_run(folder / "run")
+    one = replace(trained.spec, num_channels=1, length=3, header='a,"b,c",d')
+    assert formats.described(trained._replace(spec=one))["columns"] == ["a", "b,c", "d"]
+    assert formats.described(trained._replace(spec=replace(one, length=4)))["columns"] is None  # names of channels
+    assert formats.described(trained)["columns"] is None
+    config = {**trained.config, "data": {**trained.config["data"], "prepare": {"crop_length": 3}}}
+    assert formats.described(trained._replace(spec=one, config=config))["columns"] is None
 
 
 def test_needs_numpy_and_the_runtime_alone() -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from krontime import __version__
+from krontime.data.series import SeriesSpec
+from krontime.data.sources.labelled import header_names
 from krontime.models.s4d import convolved
 from krontime.runs.exported import predict
 from krontime.runs.exported.files import ABOUT, ONNX, PREDICT, TORCH
@@ -54,6 +56,7 @@ def write(run: LoadedRun, names: list[str], folder: Path) -> None:
 def described(run: LoadedRun) -> dict[str, Any]:
     """Return what a program that runs a graph has to know, as plain values; every file carries it."""
     prepare = {key: value for key, value in run.config["data"]["prepare"].items() if value is not None}
+    preparation = {key: value for key, value in prepare.items() if key != "crop_from" or len(prepare) > 1}
     return {
         "krontime": __version__,
         "class_names": list(run.spec.class_names),
@@ -62,8 +65,15 @@ def described(run: LoadedRun) -> dict[str, Any]:
         "length": run.spec.length,
         "sampling_rate_hz": run.spec.sampling_rate_hz,
         "decoding": asdict(run.decoding),
-        "preparation": {key: value for key, value in prepare.items() if key != "crop_from" or len(prepare) > 1},
+        "preparation": preparation,
+        "columns": None if preparation else _columns(run.spec),
     }
+
+
+def _columns(spec: SeriesSpec) -> list[str] | None:
+    """Return the names that the points of series in a table had; None where they had none, or these are of channels."""
+    names = [] if spec.header is None else list(header_names(spec.header))
+    return names if spec.num_channels == 1 and len(names) >= spec.length else None
 
 
 def traced(run: LoadedRun) -> torch.export.ExportedProgram:
