@@ -201,6 +201,7 @@ def reading_of(options: Mapping[str, Any], run: LoadedRun) -> Reading:
         **vars(run.decoding),
         table=table,
         label_first=is_ucr and said.get("header") is None,
+        label_stated=said.get("label") is not None,
         layout=layout,
         mono=bool(source.get("mono", True)),
         trained=run.spec,

@@ -22,7 +22,7 @@ from krontime.data.sources.labelled import Labelled, aligned, header_names
 from krontime.data.sources.npz import read_container
 from krontime.data.sources.recording_files import RecordingFiles
 from krontime.data.sources.table import read_table, trimmed
-from krontime.data.sources.text import is_number
+from krontime.data.sources.text import is_number, is_value
 from krontime.data.sources.ts import read_ts
 from krontime.errors import UserError
 
@@ -50,6 +50,7 @@ class Reading(Decoding):
         sampling_rate_hz: for files that do not state it.
         table: what is known of tables.
         label_first: whether a table has no header and the label first, as in the UCR archive's own text files.
+        label_stated: whether the user says where the labels of these files are.
         layout: where the channels of arrays are; see `NpzSource`.
         mono: whether the channels of recordings are averaged.
         trained: what the series are compared with, where their columns have names; None for nothing.
@@ -59,6 +60,7 @@ class Reading(Decoding):
     sampling_rate_hz: float | None = None
     table: TableOptions = field(default_factory=lambda: TableOptions(prefix="source"))
     label_first: bool = False
+    label_stated: bool = False
     layout: Layout | None = None
     mono: bool = True
     trained: SeriesSpec | None = None
@@ -353,22 +355,44 @@ def _read_table(path: Path, reading: Reading) -> Labelled:
     """A table, its columns in the order of training where both have names."""
     spec, options = reading.trained, reading.table
     names = None if spec is None or spec.header is None else header_names(spec.header)
-    if not reading.label_first:
-        read = read_table(path, options, points=names)
-        if names is None or options.header is False:
-            return read
+    if reading.label_first:
+        options = replace(options, header=False, label=options.label or "0", wide=True)
+    read = read_table(path, options, points=names)
+    if names is not None and options.header is not False:
         return aligned(read, names, ragged=spec is not None and spec.min_length != spec.length, where=str(path))
-    options = replace(options, header=False, label=options.label or "0", wide=True)
-    read = trimmed(read_table(path, options))
-    if reading.table.label is None and spec is not None and _is_unlabelled(read, spec):
-        read = trimmed(read_table(path, replace(options, label="none")))
+    read = trimmed(read) if reading.label_first else read
+    is_by_number = options.header is False and not (options.group or options.ignore or options.keep)
+    if is_by_number and not reading.label_stated and spec is not None and _is_unlabelled(read, spec, options, path):
+        read = read_table(path, replace(options, label="none"))
+        read = trimmed(read) if reading.label_first else read
     return read
 
 
-def _is_unlabelled(read: Labelled, spec: SeriesSpec) -> bool:
-    """Whether series that were read with their first value as label are one point short of those of training."""
+def _is_unlabelled(read: Labelled, spec: SeriesSpec, options: TableOptions, path: Path) -> bool:
+    """Whether what was read as labels are points: series of equal length are one short, and points may be fractions.
+
+    Raises:
+        UserError: it can't be known.
+    """
+    if read.labels is None:
+        return False
+    shortest, longest = spec.given_lengths or (spec.min_length, spec.length)
     lengths = {series.shape[1] for series in read.series}
-    return spec.min_length == spec.length and lengths == {spec.length - 1}
+    if shortest == longest and lengths in ({longest}, {longest - 1}):
+        return lengths == {longest - 1}
+    stated = {label for label in read.labels.tolist() if is_number(label) or not is_value(label)}
+    strangers = stated - set(_known(stated, spec.class_names))
+    if not stated or not all(map(is_number, stated)):
+        return False
+    if any(float(label) % 1 for label in strangers):
+        return True
+    if not strangers and len(stated) > 1 and any((series % 1 > 0).any() for series in read.series):
+        return False
+    shown = ", ".join(sorted(stated)[:MAX_TOLD])
+    raise UserError(
+        f"{path}: the values of column {options.label} ({shown}) may be labels or points: expected "
+        f"source.label={options.label} where they are labels, or source.label=none where the rows have none"
+    )
 
 
 def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence[str], path: Path) -> np.ndarray:
@@ -376,14 +400,20 @@ def _positions(labels: np.ndarray | None, num_series: int, class_names: Sequence
     if labels is None:
         return np.full(num_series, UNKNOWN_LABEL, np.int64)
     labels = composed(labels)
-    position = {name: i for i, name in enumerate(class_names)}
-    numbers = {float(name): i for name, i in position.items() if is_number(name)}
-    for label in set(labels.tolist()) - set(position):
-        if is_number(label) and float(label) in numbers:
-            position[label] = numbers[float(label)]
+    position = _known(labels.tolist(), class_names)
     if strangers := sorted(set(labels.tolist()) - set(position) - {""}):
         log.warning("%s: labels %s are not among the model's classes and count as unknown", path, strangers[:5])
     return np.array([position.get(label, UNKNOWN_LABEL) for label in labels.tolist()], np.int64)
+
+
+def _known(labels: Iterable[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The position in the class names of each label that is one of them."""
+    position = {name: i for i, name in enumerate(class_names)}
+    numbers = {float(name): i for name, i in position.items() if is_number(name)}
+    for label in set(labels) - set(position):
+        if is_number(label) and float(label) in numbers:
+            position[label] = numbers[float(label)]
+    return position
 
 
 def _read_npy(path: Path, layout: Layout | None) -> Labelled:

@@ -1,6 +1,7 @@
 """New files of every format give the same series; every mistake in them is told."""
 
 import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from krontime.data.new_series import Reading, input_files, read_files, read_new
 from krontime.data.prepare import Prepare, resample
 from krontime.data.series import UNKNOWN_LABEL, SeriesSpec
 from krontime.data.sources.audio_recordings import AudioRecordingsSource
+from krontime.data.sources.columns import TableOptions
 from krontime.data.sources.npz import NpzSource
 from krontime.errors import UserError
 
@@ -206,6 +208,38 @@ def test_new_text_of_the_ucr_archive_may_have_labels(tmp_path, suffix, separator
     assert data.lengths.tolist() == [3, 3, 3]
     assert data.series(1)[0].tolist() == [1, 0.25, 4]
     assert data.labels.tolist() == ([0, 1, 0] if labelled else [UNKNOWN_LABEL] * 3)
+
+
+@pytest.mark.parametrize("trained_lengths", [(2, 4), (6, 6)])
+@pytest.mark.parametrize("ucr", [True, False])
+def test_rows_of_unequal_length_may_have_labels(tmp_path, trained_lengths, ucr):
+    path = tmp_path / "new.csv"
+    spec = SeriesSpec(1, trained_lengths[1], 2, ("1", "2"), min_length=trained_lengths[0])
+    table = TableOptions(header=False, label=None if ucr else "0", wide=True, prefix="source")
+
+    def read(text, **said):
+        path.write_text(text)
+        how = {"label_first": ucr, "table": replace(table, **said), "trained": spec, "label_stated": bool(said)}
+        data = read_series(path, class_names=spec.class_names, **how)
+        return data.lengths.tolist(), data.labels.tolist()
+
+    assert read("1,0.5,-2\n2.0,1,0.25,4\n,7,8\n") == ([2, 3, 2], [0, 1, UNKNOWN_LABEL])
+    assert read("0.5,-2\n1,0.25,4\n") == ([2, 3], [UNKNOWN_LABEL] * 2)
+    whole, strangers, one_class = "1,5,-2\n2,1,0,4\n", "1,0.5,-2\n3,1,0.25,4\n", "1,0.5,-2\n1,1,0.25,4\n"
+    for text in (whole, strangers, one_class):
+        with pytest.raises(UserError, match=r"column 0 \(1.*source\.label=0 .*source\.label=none"):
+            read(text)
+        assert read(text, label="none") == ([3, 4], [UNKNOWN_LABEL] * 2)
+        assert read(text, label="0")[0] == [2, 3]
+
+
+def test_lengths_before_cropping_say_whether_rows_have_labels(tmp_path):
+    spec = SeriesSpec(1, 2, 2, ("1", "2"), min_length=2, given_lengths=(3, 3))
+    for labelled in (True, False):
+        (tmp_path / "new.tsv").write_text("".join(("1\t" if labelled else "") + "1\t2\t2\n" for _ in range(3)))
+        data = read_series(tmp_path / "new.tsv", class_names=spec.class_names, label_first=True, trained=spec)
+        assert data.lengths.tolist() == [3, 3, 3]
+        assert data.labels.tolist() == ([0] * 3 if labelled else [UNKNOWN_LABEL] * 3)
 
 
 @pytest.mark.parametrize("spelled", ["{:d}", "{:.1f}", "{:.3e}"])
