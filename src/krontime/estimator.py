@@ -52,6 +52,8 @@ class KronTimeClassifier(BaseClassifier):
         verbose: whether to show progress and scores.
         allow: what new series may differ in from those of training: `length` for shorter ones, and for longer ones,
             which are cut then.
+        sampling_rate_hz: points per second of the series of `fit` and of new ones, which `data.prepare.resample_hz`
+            needs; None where it is not known.
 
     Attributes:
         classes_: `(K,)` classes, sorted.
@@ -80,6 +82,7 @@ class KronTimeClassifier(BaseClassifier):
         random_state: "int | np.random.RandomState | None" = None,
         verbose: bool = False,
         allow: Sequence[str] = (),
+        sampling_rate_hz: float | None = None,
     ) -> None:
         self.model = model
         self.options = options
@@ -87,6 +90,7 @@ class KronTimeClassifier(BaseClassifier):
         self.random_state = random_state
         self.verbose = verbose
         self.allow = allow
+        self.sampling_rate_hz = sampling_rate_hz
         super().__init__()
 
     def _preprocess_collection(self, X: Any, store_metadata: bool = True) -> Any:
@@ -143,7 +147,8 @@ class KronTimeClassifier(BaseClassifier):
 
     def _fit(self, X: Any, y: np.ndarray) -> "KronTimeClassifier":
         check_allow(self.allow)
-        data, seed, names = labelled_series(X, y), _seed(self.random_state), label_texts(self.classes_).tolist()
+        data, seed = labelled_series(X, y, self.sampling_rate_hz), _seed(self.random_state)
+        names = label_texts(self.classes_).tolist()
         if len(set(names)) < len(names):
             alike = [label for label, name in zip(self.classes_.tolist(), names, strict=True) if names.count(name) > 1]
             raise ValueError(f"y holds {alike[:5]}, which are one class: expected one way of writing it")
@@ -161,7 +166,8 @@ class KronTimeClassifier(BaseClassifier):
 
     def _predict_proba(self, X: Any) -> np.ndarray:
         with silent(not self.verbose):
-            probability = np.mean([model.predict_proba(X, self.allow) for model in self.models_], axis=0)
+            each = [model.predict_proba(X, self.allow, self.sampling_rate_hz) for model in self.models_]
+            probability = np.mean(each, axis=0)
         return probability[:, self._columns]
 
     def _predict(self, X: Any) -> np.ndarray:

@@ -96,6 +96,34 @@ def test_series_are_prepared_in_training_as_they_are_for_prediction(compose, tmp
     assert fitted.models_[0].record.protocol == krontime.load(tmp_path / "run").record.protocol
 
 
+def test_series_are_resampled_from_the_rate_that_is_said(compose, tmp_path):
+    X, y = labelled()
+    np.savez(tmp_path / "series.npz", X=X, y=y, split=np.zeros(len(y), int), fs=100.0)
+    options = {**SMALL, "data.prepare.resample_hz": 50}
+    given = [f"{key}={value}" for key, value in options.items()]
+    train_in(compose("data=npz", f"data.path={tmp_path / 'series.npz'}", "logger=[]", *given), tmp_path / "run")
+    model, fitted = krontime.load(tmp_path / "run"), KronTimeClassifier(options=options, sampling_rate_hz=100).fit(X, y)
+    expected = fitted.predict_proba(X)
+    assert np.array_equal(model.predict_proba(X, sampling_rate_hz=100.0), expected)
+    assert np.array_equal(model.predict(X, sampling_rate_hz=100.0), fitted.predict(X))
+    assert model.predict_set(X, coverage=0.5, sampling_rate_hz=100.0).shape == (len(X), 2)
+    longer = np.repeat(X, 2, axis=2)
+    assert model.predict_proba(longer, sampling_rate_hz=200).shape == expected.shape
+    for refused in (lambda: model.predict_proba(X), lambda: KronTimeClassifier(options=options).fit(X, y)):
+        with pytest.raises(ValueError, match=r"state the rate \(sampling_rate_hz, or the key fs"):
+            refused()
+    with pytest.raises(ValueError, match="sampling_rate_hz=-1: expected points per second above 0"):
+        model.predict_proba(X, sampling_rate_hz=-1)
+
+
+def test_another_rate_than_that_of_training_is_refused():
+    X, y = labelled()
+    model = KronTimeClassifier(options=SMALL, sampling_rate_hz=100).fit(X, y).models_[0]
+    assert np.array_equal(model.predict_proba(X), model.predict_proba(X, sampling_rate_hz=100))
+    with pytest.raises(ValueError, match="X: expected 100 points per second, as in training; 24 of 24 series have 50"):
+        model.predict_proba(X, sampling_rate_hz=50)
+
+
 def test_a_pickled_classifier_gives_the_same_numbers(fitted):
     X, _ = labelled(6)
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))

@@ -5,6 +5,7 @@ Shape letters: C channels, L time points, n series, K classes.
 
 import logging
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,16 @@ def refuse_masked_labels(y: Any) -> None:
         raise ValueError(f"y is masked at {np.ma.count_masked(y)} of its places: expected a class for each series")
 
 
-def labelled_series(X: Any, y: Any) -> SeriesData:
+def labelled_series(X: Any, y: Any, sampling_rate_hz: float | None = None) -> SeriesData:
     """Training series from memory, with their checksum, in the order that a file of them would have.
 
     Args:
         X: see `as_series`.
         y: `(n,)` classes: text or whole numbers.
+        sampling_rate_hz: points per second, where known.
 
     Raises:
-        ValueError: X or y can't be used, or their numbers differ; there is one class alone.
+        ValueError: X, y or the rate can't be used, or the numbers of X and y differ; there is one class alone.
     """
     refuse_masked_labels(y)
     series, labels = as_series(X), np.asarray(y)
@@ -90,35 +92,45 @@ def labelled_series(X: Any, y: Any) -> SeriesData:
         )
     codes = {name: code for code, name in enumerate(names)}
     rounding = Rounding()
-    data = _data(series, np.array([codes[text] for text in texts.tolist()], np.int64), tuple(names), rounding)
+    labels = np.array([codes[text] for text in texts.tolist()], np.int64)
+    data = _data(series, labels, tuple(names), rounding, sampling_rate_hz)
     if problems := rounding.problems():
         raise ValueError(f"X: {'; '.join(problems)}")
     return with_checksum(data)
 
 
-def unlabelled_series(X: Any, class_names: Sequence[str], decoding: Decoding | None = None) -> SeriesData:
+def unlabelled_series(
+    X: Any, class_names: Sequence[str], decoding: Decoding | None = None, sampling_rate_hz: float | None = None
+) -> SeriesData:
     """New series from memory, to be classified.
 
     Args:
         X: see `as_series`.
         class_names: the model's classes.
         decoding: what the numbers of X stand for; None for what they are.
+        sampling_rate_hz: points per second, where known.
 
     Raises:
-        ValueError: X can't be used.
+        ValueError: X or the rate can't be used.
     """
     series = as_series(X)
     if decoding is not None:
         series = [decoding.decoded(one) for one in series]
     rounding = Rounding()
-    data = _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names), rounding)
+    data = _data(series, np.full(len(series), UNKNOWN_LABEL, np.int64), tuple(class_names), rounding, sampling_rate_hz)
     rounding.warn("X")
     return data
 
 
 def _data(
-    series: Sequence[np.ndarray], labels: np.ndarray, class_names: tuple[str, ...], rounding: Rounding
+    series: Sequence[np.ndarray],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    rounding: Rounding,
+    sampling_rate_hz: float | None,
 ) -> SeriesData:
+    if sampling_rate_hz is not None and not (isinstance(sampling_rate_hz, Real) and 0 < sampling_rate_hz < np.inf):
+        raise ValueError(f"sampling_rate_hz={sampling_rate_hz!r}: expected points per second above 0, or None")
     values, offsets = flatten(series, rounding=rounding)
     num_channels = len(series[0]) if series else 0
     if problems := value_problems(values, offsets, num_channels):
@@ -131,4 +143,5 @@ def _data(
         class_names=class_names,
         num_channels=num_channels,
         has_missing=any_missing(values),
+        sampling_rate_hz=None if sampling_rate_hz is None else float(sampling_rate_hz),
     )

@@ -60,8 +60,19 @@ def length_problems(
     return problems
 
 
-def rate_problem(data: SeriesData, spec: SeriesSpec, names: Sequence[str]) -> str | None:
-    """A line where series have another sampling rate than those of training, as far as rates are known."""
+def rate_problem(
+    data: SeriesData,
+    spec: SeriesSpec,
+    names: Sequence[str],
+    *,
+    ways: str = "; resample=true brings them to that rate, allow=[rate] takes them as they are",
+) -> str | None:
+    """A line where series have another sampling rate than those of training, as far as rates are known.
+
+    Args:
+        data, spec, names: see `mismatches`.
+        ways: what can be done about it.
+    """
     trained = spec.sampling_rate_hz
     rates = data.rates_hz
     if rates is None and data.sampling_rate_hz is not None:
@@ -74,8 +85,7 @@ def rate_problem(data: SeriesData, spec: SeriesSpec, names: Sequence[str]) -> st
     shown = ", ".join(f"{rate:,.6g}" for rate in np.unique(rates[other])[:MAX_NAMED].tolist())
     return (
         f"expected {trained:,.6g} points per second, as in training; {other.size} of {len(rates)} series have {shown} "
-        f"(such as {names[other[0]]}); resample=true brings them to that rate, allow=[rate] "
-        "takes them as they are"
+        f"(such as {names[other[0]]}){ways}"
     )
 
 

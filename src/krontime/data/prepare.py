@@ -113,7 +113,7 @@ class Prepare:
         if rate is None:
             raise ValueError(
                 f"resample_hz={self.resample_hz}: the sampling rate of the data is not known; "
-                "use resample_length=POINTS, or state the rate in the file (key fs of an .npz container)"
+                "use resample_length=POINTS, or state the rate (sampling_rate_hz, or the key fs of an .npz container)"
             )
         ratio = Fraction(self.resample_hz / rate).limit_denominator(MAX_RATIO_TERM)
         if not ratio:

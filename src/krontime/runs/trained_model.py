@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from krontime.data.in_memory import unlabelled_series
-from krontime.data.mismatch import length_problems
+from krontime.data.mismatch import length_problems, rate_problem
 from krontime.data.prepare import Prepare
 from krontime.data.series import SeriesData
 from krontime.metrics import decide
@@ -53,7 +53,7 @@ class TrainedModel:
         """Class names `(K,)`, in the order of the columns of `predict_proba`."""
         return np.array(self.run.spec.class_names)
 
-    def predict_proba(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
+    def predict_proba(self, X: Any, allow: Collection[str] = (), sampling_rate_hz: float | None = None) -> np.ndarray:
         """Class probabilities `(n, K)`, float32.
 
         Args:
@@ -62,21 +62,25 @@ class TrainedModel:
                 Numbers are raw, as those of a new `.npy` file of `krontime predict`: `data.source.missing_value` and
                 `scale` of the run count.
             allow: `length` for shorter series, and for longer ones, which are cut then.
+            sampling_rate_hz: points per second of X, which a run that resamples needs; None for those that its source
+                was told, if any.
 
         Raises:
-            ValueError: the series can't be used, or have other channels, fewer or more points than any in training.
+            ValueError: the series can't be used, or have other channels, another rate, fewer or more points than any in
+                training.
         """
-        return self.probabilities(unlabelled_series(X, self.run.spec.class_names, self.run.decoding), allow)
+        rate = self.run.source_rate_hz if sampling_rate_hz is None else sampling_rate_hz
+        return self.probabilities(unlabelled_series(X, self.run.spec.class_names, self.run.decoding, rate), allow)
 
-    def predict(self, X: Any, allow: Collection[str] = ()) -> np.ndarray:
+    def predict(self, X: Any, allow: Collection[str] = (), sampling_rate_hz: float | None = None) -> np.ndarray:
         """The class `(n,)` of each series, by `decide`; arguments and errors of `predict_proba`."""
-        return self.classes_[decide(self.predict_proba(X, allow), self.prior_)]
+        return self.classes_[decide(self.predict_proba(X, allow, sampling_rate_hz), self.prior_)]
 
-    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+    def predict_set(self, X: Any, coverage: float = 0.9, sampling_rate_hz: float | None = None) -> np.ndarray:
         """Whether each class is in the conformal set of each series, bool `(n, K)`; see `ConformalSets`.
 
         Args:
-            X: see `predict_proba`.
+            X, sampling_rate_hz: see `predict_proba`.
             coverage: fraction of series like those of training whose set holds the true class.
 
         Raises:
@@ -84,7 +88,7 @@ class TrainedModel:
         """
         rules = Rules.of(coverage, {}, self.run.held_out)
         assert rules.sets is not None
-        return rules.sets.sets(self.predict_proba(X))
+        return rules.sets.sets(self.predict_proba(X, sampling_rate_hz=sampling_rate_hz))
 
     @property
     def prior_(self) -> np.ndarray:
@@ -106,6 +110,8 @@ class TrainedModel:
             raise ValueError(f"X has {data.num_channels} channels: expected {spec.num_channels}, as in training")
         if problems := "length" not in allow and length_problems(data, spec, ["X"], typed="allow=['length']"):
             raise ValueError(f"X: {'; '.join(problems)}")
+        if problem := rate_problem(data, spec, ["X"] * len(data), ways=""):
+            raise ValueError(f"X: {problem}")
         if (data.lengths > spec.length).any():
             data = Prepare(crop_length=spec.length, crop_from=prepare.crop_from).apply(data)
         if empty := np.flatnonzero(~data.observed()).tolist():
