@@ -9,7 +9,7 @@ import numpy as np
 
 from krontime.data.assemble import any_missing, flatten, infinite_problems
 from krontime.data.read_ahead import read_ahead
-from krontime.data.series import SeriesData
+from krontime.data.series import SeriesData, kept_from
 from krontime.errors import UserError
 
 MAX_RATIO_TERM = 10_000
@@ -130,8 +130,7 @@ class Prepare:
             x = resample(x, ratio)
         if self.crop_length is None or x.shape[-1] <= self.crop_length:
             return x
-        spare = x.shape[-1] - self.crop_length
-        start = {"start": 0, "center": spare // 2, "end": spare}[self.crop_from]
+        start = kept_from(self.crop_from, x.shape[-1] - self.crop_length)
         return x[:, start : start + self.crop_length]
 
 

@@ -158,7 +158,8 @@ class SeriesData:
         given_lengths: int64 `(n,)`, points before the series were cut to `crop_length` or resampled to
             `resample_length`; None where neither was done.
         header: names of the columns that the points came from, as a line of CSV; None where they had no names.
-        read_length: points of each series that are read, from its start; longer ones end there. None for all.
+        read_length: points of each series that are read, of longer ones a part alone. None for all.
+        read_from: which part that is, see `kept_from`; of windows always their start.
         windows: which stretches of recordings the series are; None where they are stored one by one.
         recording_names: of the blocks that are stored (files, recordings), where they have names; None else.
         annotations: int64 `(m, 4)` rows of recording, start, stop (in time points) and label; None for series.
@@ -186,6 +187,7 @@ class SeriesData:
     given_lengths: np.ndarray | None = None
     header: str | None = None
     read_length: int | None = None
+    read_from: str = "start"
     windows: Windows | None = None
     recording_names: tuple[str, ...] | None = None
     annotations: np.ndarray | None = None
@@ -249,7 +251,11 @@ class SeriesData:
     def series(self, index: int) -> np.ndarray:
         """Series `index` as `(C, L_i)` float32, a view where the values are a memory map of such."""
         if self.windows is None:
-            return self.stretch(index, 0, self.read_length)
+            if self.read_length is None:
+                return self.stretch(index)
+            length = int(self.offsets[index + 1] - self.offsets[index])
+            start = kept_from(self.read_from, max(0, length - self.read_length))
+            return self.stretch(index, start, start + self.read_length)
         start = int(self.windows.start[index])
         return self.stretch(int(self.windows.recording[index]), start, start + int(self.lengths[index]))
 
@@ -298,6 +304,11 @@ class SeriesData:
         if not self.has_missing:
             return np.ones(len(chosen), bool)
         return np.array([not np.isnan(self.series(index)).all() for index in chosen.tolist()], bool)
+
+
+def kept_from(part: str, spare: int) -> int:
+    """First point of the part of a series that is kept (`start`, `center` or `end`), where `spare` points are not."""
+    return {"start": 0, "center": spare // 2, "end": spare}[part]
 
 
 def unscaled(stored: np.ndarray, scale: np.ndarray, missing_code: int | None) -> np.ndarray:

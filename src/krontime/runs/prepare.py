@@ -38,7 +38,7 @@ class PreparedData:
     """A data set split as a config asks, with what was done to it.
 
     Attributes:
-        data: all series, test included; a test series that is longer than any other is read as far as that.
+        data: all series, test included; of a test series that is longer than any other, no more is read.
         spec: the sizes that the network is built from.
         split: positions of the training, validation and test series.
         protocol: for the record.
@@ -120,11 +120,10 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     spec = replace(data.spec, num_series=_num_fitted(config, split))
     num_longer = int((data.lengths[split.test] > spec.length).sum())
     if num_longer:
-        data = replace(data, read_length=spec.length)
+        data = replace(data, read_length=spec.length, read_from=options["prepare"]["crop_from"])
         if is_first_rank():
             log.warning(
-                "%d of %d test series are longer than the %d points of the longest training series: they are read as "
-                "far as that",
+                "%d of %d test series are longer than the %d points of the longest training series: no more is read",
                 *(num_longer, len(split.test), spec.length),
             )
     counts = np.bincount(data.labels[split.train], minlength=spec.num_classes)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from krontime.commands import evaluate
+from krontime.commands import evaluate, predict
 from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.runs.classical_fit import Arrays
+from krontime.runs.predictions import read_predictions
 from krontime.runs.record import Status
 from tests.cli.run.small import NETWORKS, call, equal, labelled, train, weights, write_npz
 
@@ -90,6 +91,19 @@ def test_longer_test_series_count_as_far_as_training_reaches(trained: Callable[.
     assert trained("tcn", longer)[0].metrics.test == trained("tcn", same)[0].metrics.test
 
 
+@pytest.mark.parametrize("part", ["center", "end"])
+def test_longer_test_series_are_cut_as_new_ones_are(part: str, compose: Callable[..., Any], tmp_path: Path) -> None:
+    series, y = labelled(12, 2, seed=0)
+    test, y_test = labelled(4, 2, seed=1, lengths=(90, 130))
+    path = write_npz(tmp_path / "set.npz", series, test, np.r_[y, y_test])
+    cropping = ("data.prepare.crop_length=110", f"data.prepare.crop_from={part}")
+    train(compose("data=npz", f"data.path={path}", *cropping, *NETWORKS["tcn"]), tmp_path / "run")
+    output = tmp_path / "out.parquet"
+    call(predict.predict, run=tmp_path / "run", input=path, split="test", output=output, allow=["length"])
+    stored = read_predictions(tmp_path / "run" / "test_predictions.parquet")
+    assert (read_predictions(output).probabilities == stored.probabilities).all()
+
+
 def data(train: list[np.ndarray], test: list[np.ndarray]) -> SeriesData:
     series = [*train, *test]
     values = np.concatenate([x.ravel() for x in series])
@@ -130,3 +144,8 @@ def test_series_are_read_as_far_as_asked(read_length: int) -> None:
         length = min(series[index].shape[1], read_length)
         assert np.array_equal(batch.x[row, :, :length].numpy(), series[index][:, :read_length])
         assert not batch.x[row, :, length:].any()
+    for part_read, first in (("center", lambda spare: spare // 2), ("end", lambda spare: spare)):
+        part = SeriesData(**{**whole.__dict__, "read_length": read_length, "read_from": part_read})
+        for index, x in enumerate(series):
+            start = first(max(0, x.shape[1] - read_length))
+            assert np.array_equal(part.series(index), x[:, start : start + read_length])
