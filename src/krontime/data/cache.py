@@ -47,7 +47,7 @@ DIGESTS = "digests"
 
 PLAIN = ("num_channels", "has_missing", "group_name", "sampling_rate_hz", "header")
 TEXTS = ("class_names", "group_names", "notes")
-LATER_PLAIN, LATER_TEXTS = ("missing_code",), ("recording_names",)
+LATER_PLAIN, LATER_TEXTS = ("missing_code", "by_time"), ("recording_names",)
 """Those that folders of earlier versions don't have."""
 
 NOT_CONTENT = ("given_lengths", DIGESTS)
@@ -168,7 +168,8 @@ def _stored(source: Streams | LargeSource, building: Path, prepare: Prepare, kin
     scratch.mkdir()
     try:
         if isinstance(source, Streams):
-            return store(source.stream(scratch), path, prepare, where=kind, group_name=source.group_name)
+            stored = store(source.stream(scratch), path, prepare, where=kind, group_name=source.group_name)
+            return stored._replace(data=replace(stored.data, by_time=source.by_time))
         data = source.load_into(scratch, mixed_rates=prepare.resample_hz is not None)
         data = checked(prepare.apply(data, scratch), kind)
         assert isinstance(data.values, np.memmap)

@@ -81,6 +81,7 @@ class Streams(Protocol):
     """A source that yields recordings one at a time, so that they need not fit in memory together."""
 
     group_name: str
+    by_time: bool  # see `SeriesData`
 
     def stream(self, scratch: Path) -> Iterator[Recording]:
         """Yield every recording; raises `UserError` with all problems of the files, at the latest after the last.

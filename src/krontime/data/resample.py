@@ -30,10 +30,14 @@ def resampled(data: SeriesData, resample: int) -> SeriesData:
         resample: 0 for the official split, which is returned as it is; 1 and more are seeds.
 
     Raises:
-        ValueError: there is no test split, or no groups can be drawn.
+        ValueError: there is no test split, it is one by time, or no groups can be drawn.
     """
     if not resample:
         return data
+    if data.by_time:
+        raise ValueError(
+            f"resample={resample}: expected 0, since what is trained on has to be before what is tested on"
+        )
     if not data.is_test.any():
         raise ValueError(f"resample={resample}: expected 0, for data without a test split")
     draw = _by_class if data.groups is None else _by_group

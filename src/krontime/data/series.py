@@ -151,6 +151,8 @@ class SeriesData:
         has_missing: whether any value is NaN.
         groups: int64 `(n,)` codes of what must not straddle a split (speaker, patient), or None.
         group_name: what a group is, for the record.
+        by_time: whether training, validation and test are periods that follow each other, the same for all recordings,
+            each of which is of one period and ends with it.
         group_names: one name per code of `groups`, where known.
         sampling_rate_hz: points per second, where known.
         rates_hz: float64 `(n,)`, points per second of each series where they differ; else None.
@@ -180,6 +182,7 @@ class SeriesData:
     has_missing: bool
     groups: np.ndarray | None = None
     group_name: str | None = None
+    by_time: bool | None = None
     group_names: tuple[str, ...] | None = None
     sampling_rate_hz: float | None = None
     rates_hz: np.ndarray | None = None
@@ -284,12 +287,14 @@ class SeriesData:
         """Return int64 codes of the times that windows at `indices` begin in, of which a recording has 50 at most.
 
         Each is two windows long or more. Windows that overlap say little more than one does; by these they count as few
-        as they are.
+        as they are. Where data is split by time, a time is one for all recordings, counted back from their ends.
         """
         assert self.windows is not None
         recording, start, length = (column[indices] for column in self.windows)
-        size = np.maximum(2 * length, -(-np.diff(self.offsets)[recording] // 50))
-        return recording * 50 + start // size
+        points = np.diff(self.offsets)[recording]
+        if self.by_time:
+            return (points - start) // max(2 * int(length.max()), -(-int(points.max()) // 50))
+        return recording * 50 + start // np.maximum(2 * length, -(-points // 50))
 
     def needs_mask(self, indices: np.ndarray) -> bool:
         """Whether a batch of these series may hold what is not observed: missing values, or padding."""

@@ -83,6 +83,8 @@ def split_indices(
             f"method={method!r}: expected auto, group, given or time, since windows of one recording would "
             "be trained on and validate"
         )
+    if data.by_time and method not in ("auto", "given"):
+        raise ValueError(f"method={method!r}: expected auto or given, since the data says which period validates")
     if data.windows is None and method == "time":
         raise ValueError("method='time': expected another one, since the series are no windows of recordings")
     if method == "auto" and data.is_validation is not None:
@@ -131,7 +133,7 @@ def split_indices(
 
 
 def blocks_of_time(data: SeriesData, split: Split) -> np.ndarray:
-    """Which windows to leave out together where training and validation have windows of the same recordings.
+    """Which windows to leave out together where training and validation are of other times, not of other recordings.
 
     Those that validate are one block, so that they are predicted from what is trained on alone. Those that are trained
     on are cut into tenths of the longest recording, none shorter than a window, counted back from where training ends

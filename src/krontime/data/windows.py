@@ -74,9 +74,13 @@ def cut(
     Windows without any value are left out, whatever their class.
 
     Raises:
-        UserError: nothing is left to train on, a class is validated or tested on and not trained on, or windows have
-            several classes at once.
+        UserError: nothing is left to train on, a class is validated or tested on and not trained on, windows have
+            several classes at once, or would see what follows the point that says their class.
     """
+    if data.by_time and rule != "end":
+        raise UserError(
+            f"data.window.label={rule!r}: expected end, since a window that goes on sees what its class says"
+        )
     windows = index_of(np.diff(data.offsets), length=length, stride=stride)
     names = list(data.class_names)
     if data.annotations is None:

@@ -61,7 +61,8 @@ class PreparedData:
     def groups_of(self, indices: np.ndarray) -> "Groups | None":
         """Return what is left out together of some training and validation series, as validation is of training.
 
-        Where whole groups validate, these; windows of the same recordings are left out by time; others one at a time.
+        Where whole groups validate, these; windows of the same recordings, or of periods, are left out by time; others
+        one at a time.
         """
         data, protocol = self.data, self.protocol
         if data.groups is None or protocol.split_method not in ("group", "given", "time"):
@@ -70,12 +71,17 @@ class PreparedData:
 
         from krontime.models.kernel_ridge.ridge import Groups
 
-        if not protocol.groups_in_train_and_validation:
+        if not (protocol.groups_in_train_and_validation or data.by_time):
             return Groups(torch.from_numpy(data.groups[indices]))
         if data.windows is None:
             return None
-        start = data.offsets[data.windows.recording[indices]] + data.windows.start[indices]
-        span = np.stack([start, start + data.windows.length[indices]], axis=1)
+        recording, start, length = (column[indices] for column in data.windows)
+        if data.by_time:  # those of all recordings at one time, counted back from their ends, validation after training
+            points = np.diff(data.offsets)
+            start = start - points[recording] + np.isin(indices, self.split.validation) * points.max()
+        else:
+            start = start + data.offsets[recording]
+        span = np.stack([start, start + length], axis=1)
         return Groups(torch.from_numpy(self._blocks[indices]), torch.from_numpy(span))
 
     @cached_property

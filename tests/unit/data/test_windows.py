@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from krontime.data.datamodule import SeriesDataset
+from krontime.data.resample import resampled
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, Windows
 from krontime.data.split import blocks_of_time, split_indices
 from krontime.data.windows import cut, cut_as, index_of, labels_of
@@ -174,6 +175,22 @@ def test_windows_are_left_out_by_time_where_their_recordings_are_on_both_sides()
     few = cut(recordings(1, points=200), length=40, stride=5)
     split = split_indices(few, method="time", fraction=0.25)
     assert np.unique(blocks_of_time(few, split)[split.train]).tolist() == [1, 2, 3]  # none shorter than a window
+
+
+def test_what_is_split_by_time_stays_so():
+    data = replace(recordings(4, points=200), is_validation=np.array([False, True, False, True]), by_time=True)
+    data = replace(data, is_test=np.array([False, False, True, False]))
+    with pytest.raises(UserError, match="label='majority': expected end"):
+        cut(data, length=20, stride=20)
+    windows = cut(data, length=20, stride=20, rule="end")
+    for method in ("time", "group"):
+        with pytest.raises(ValueError, match=f"method='{method}': expected auto or given"):
+            split_indices(windows, method=method)
+    with pytest.raises(ValueError, match="resample=1: expected 0"):
+        resampled(windows, 1)
+    assert split_indices(windows).protocol["method"] == "given"
+    period = windows.period_of(np.arange(len(windows)))
+    assert period.tolist() == ((200 - windows.windows.start) // 40).tolist()  # the same for all recordings
 
 
 def test_windows_have_periods_that_are_no_shorter_than_two_of_them():

@@ -194,30 +194,36 @@ class TestClosedForm:
         assert sorted(seen[0].groups.code.tolist()) == sorted(groups[:9].tolist())
         assert seen[1].groups is None
 
-    @pytest.mark.parametrize("method", ["time", "given"])
-    def test_windows_that_overlap_do_not_answer_for_each_other(self, compose, method):
+    @pytest.mark.parametrize(
+        ("method", "num_assets"), [("time", 1), ("given", 1), ("given", 3)], ids=["time", "a period", "assets"]
+    )
+    def test_windows_that_overlap_do_not_answer_for_each_other(self, compose, method, num_assets):
         """Of noise whose labels say nothing, held-out windows are not known better than by chance."""
         rng = np.random.default_rng(0)
-        starts = np.arange(0, 4000, 200)
-        cuts = [0, 3000, 4000] if method == "given" else [0, 4000]  # a period that validates is stored by itself
-        rows = [(int(start >= cuts[1]), start, start + 200, i % 2) for i, start in enumerate(starts)]
-        rows = [(number, start - cuts[number], stop - cuts[number], label) for number, start, stop, label in rows]
-        num = len(cuts) - 1
+        market = rng.standard_normal(4000)
+        periods = [(0, 4000)] if method == "time" else [(0, 3000), (3000, 4000)]  # one that validates is a recording
+        values, rows, lengths = [], [], []
+        for _ in range(num_assets):  # which go up and down together
+            own = (market + 0.3 * rng.standard_normal(4000)).astype(np.float32)
+            for start, stop in periods:
+                rows += [(len(values), at, at + 200, (start + at) // 200 % 2) for at in range(0, stop - start, 200)]
+                values.append(own[start:stop])
+                lengths.append(stop - start)
+        num = len(values)
         data = SeriesData(
-            values=rng.standard_normal(4000).astype(np.float32),
-            offsets=np.array(cuts),
+            values=np.concatenate(values),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
             labels=np.full(num, UNKNOWN_LABEL),
             is_test=np.zeros(num, bool),
-            is_validation=np.array([False, True]) if method == "given" else None,
+            is_validation=np.arange(num) % 2 == 1 if method == "given" else None,
             class_names=("a", "b"),
             num_channels=1,
             has_missing=False,
-            groups=np.zeros(num, np.int64),
-            group_name="machine",
+            by_time=method == "given",
             annotations=np.array(rows),
             sha256="0" * 64,
         )
-        window = ["data.window.length=100", "data.window.stride=10", "data.window.label=majority"]
+        window = ["data.window.length=100", "data.window.stride=20", "data.window.label=end"]
         config = compose("model=closed_form", *window, f"data.validation.method={method}")
         job = prepare(config, data)
         held_out = fitted_module.fitted_module(config, job)[1]

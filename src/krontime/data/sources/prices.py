@@ -45,6 +45,7 @@ class PricesSource:
     """
 
     group_name = "period"
+    by_time = True
 
     def __init__(
         self,

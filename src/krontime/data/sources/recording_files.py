@@ -45,6 +45,7 @@ class RecordingFiles(ABC):
 
     kind: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    by_time: ClassVar[bool] = False
 
     def __init__(
         self,

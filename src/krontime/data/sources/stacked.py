@@ -33,6 +33,8 @@ class StackedSource:
         layout: which axis has the channels; see `NpzSource`.
     """
 
+    by_time = False
+
     def __init__(
         self,
         path: str,

@@ -103,8 +103,7 @@ class Groups(NamedTuple):
     Attributes:
         code: int64 `(n,)`, at least 0, of the group of each series.
         span: int64 `(n, 2)`, where windows of recordings start and stop on one axis of time for all: windows that
-            overlap one of a group are left out with it, but not predicted then. Those of one recording have one length.
-            None where series share no points.
+            overlap one of a group are left out with it, but not predicted then. None where series share no points.
     """
 
     code: Tensor
@@ -125,9 +124,9 @@ class Groups(NamedTuple):
 def _overlap(span: Tensor, chosen: Tensor) -> Tensor:
     """Say which windows `(n, 2)` overlap one of those that are chosen, `(n,)` bool."""
     start, order = span[chosen, 0].sort()
-    stop = span[chosen, 1][order]
+    latest = span[chosen, 1][order].cummax(dim=0).values  # stop of those that start no later
     last = torch.searchsorted(start, span[:, 1].contiguous()) - 1  # of those that start before a window stops
-    return (last >= 0) & (stop[last.clamp(min=0)] > span[:, 0])
+    return (last >= 0) & (latest[last.clamp(min=0)] > span[:, 0])
 
 
 def indicators(labels: Tensor, num_classes: int) -> Tensor:
