@@ -382,14 +382,9 @@ def series_digests(data: SeriesData) -> np.ndarray:
     return np.frombuffer(b"".join(map(digest, range(len(data)))), np.uint64)
 
 
-def also_trained_on(data: SeriesData, digests: np.ndarray | None = None) -> np.ndarray:
-    """Positions of the test series whose values are those of a training series.
-
-    Args:
-        data: the series.
-        digests: `series_digests` of them, where they are known.
-    """
-    digests = series_digests(data) if digests is None else digests
+def also_trained_on(data: SeriesData) -> np.ndarray:
+    """Positions of the test series whose values are those of a training series."""
+    digests = series_digests(data) if data.digests is None else data.digests
     tested = np.flatnonzero(data.is_test)
     return tested[np.isin(digests[tested], digests[~data.is_test])]
 

@@ -41,16 +41,15 @@ ARRAYS = {
     "given_lengths": np.int64,
     "annotations": np.int64,
     "scale": np.float64,
+    "digests": np.uint64,
 }
-DIGESTS = "digests"
-"""`series_digests`, or `fingerprints` of recordings, beside the arrays of `SeriesData`."""
 
 PLAIN = ("num_channels", "has_missing", "group_name", "sampling_rate_hz", "header")
 TEXTS = ("class_names", "group_names", "notes")
 LATER_PLAIN, LATER_TEXTS = ("missing_code", "by_time"), ("recording_names",)
 """Those that folders of earlier versions don't have."""
 
-NOT_CONTENT = ("given_lengths", DIGESTS)
+NOT_CONTENT = ("given_lengths", "digests")
 
 
 class Source(Protocol):
@@ -131,11 +130,12 @@ def load_cached(source: Source | Streams, prepare: Prepare, cache_dir: str | Pat
         log.info("Parsing %s into %s", kind, folder)
         if isinstance(source, Streams | LargeSource):
             with cache_errors(cache_dir), _building(folder) as building:
-                _write(building, *_stored(source, building, prepare, kind), identity)
+                stored = _stored(source, building, prepare, kind)
+                _write(building, replace(stored.data, digests=stored.digests), identity)
         else:
             data = checked(prepare.apply(_loaded(source)), kind)
             with cache_errors(cache_dir), _building(folder) as building:
-                _write(building, data, series_digests(data), identity)
+                _write(building, replace(data, digests=series_digests(data)), identity)
         with cache_errors(cache_dir):
             opened = _open(folder, refresh=False)
     finally:
@@ -182,7 +182,7 @@ def _stored(source: Streams | LargeSource, building: Path, prepare: Prepare, kin
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any], digests: np.ndarray) -> SeriesData:
+def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any]) -> SeriesData:
     """The opened data set with the test series that its source chooses, and a warning where some were trained on.
 
     Raises:
@@ -193,11 +193,12 @@ def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any], di
         meta["arrays"]["is_test"]["sha256"] = _sha256(is_test)
         data = replace(data, is_test=is_test, sha256=_content_sha256(meta))
     if data.annotations is not None:
-        refuse_copies(data, digests)
+        assert data.digests is not None
+        refuse_copies(data, data.digests)
         return data
     if problems := class_problems(data):
         raise UserError(f"{name}: {problem}" for problem in problems)
-    if (shared := also_trained_on(data, digests)).size:
+    if (shared := also_trained_on(data)).size:
         log.warning(
             "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
             *(name, len(shared), data.is_test.sum()),
@@ -234,19 +235,17 @@ def _building(folder: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(building: Path, data: SeriesData, digests: np.ndarray, identity: dict[str, Any]) -> None:
+def _write(building: Path, data: SeriesData, identity: dict[str, Any]) -> None:
     """Write what a data set consists of, but values that were written while they were read; `meta.json` last.
 
     Args:
         building: folder.
-        data: the data set.
-        digests: of its series.
+        data: the data set, with its digests.
         identity: of what was read.
     """
     arrays = {}
-    fields: dict[str, tuple[Any, Any]] = {name: (getattr(data, name), dtype) for name, dtype in ARRAYS.items()}
-    for name, (field, dtype) in {**fields, DIGESTS: (digests, np.uint64)}.items():
-        if field is None:
+    for name, dtype in ARRAYS.items():
+        if (field := getattr(data, name)) is None:
             continue
         path, array = building / f"{name}.npy", field
         if not path.exists():
@@ -266,8 +265,8 @@ def _write(building: Path, data: SeriesData, digests: np.ndarray, identity: dict
     _write_meta(building, {**meta, "sha256": _content_sha256(meta)})
 
 
-def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], np.ndarray]:
-    """Memory-map the folder's arrays; with the data set come what `meta.json` holds and the digests of the series.
+def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any]]:
+    """Memory-map the folder's arrays; with the data set comes what `meta.json` holds.
 
     Args:
         folder: the cached data set.
@@ -304,13 +303,12 @@ def _open(folder: Path, *, refresh: bool) -> tuple[SeriesData, dict[str, Any], n
         plain |= {name: meta.get(name) for name in LATER_PLAIN}
         texts = {**{name: meta[name] for name in TEXTS}, **{name: meta.get(name) for name in LATER_TEXTS}}
         plain |= {name: None if text is None else tuple(text) for name, text in texts.items()}
-        digests = arrays.pop(DIGESTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
     if moved:
         with contextlib.suppress(OSError):  # a read-only cache is hashed at each opening
             _write_meta(folder, meta)
-    return SeriesData(**arrays, **plain, sha256=meta["sha256"]), meta, digests
+    return SeriesData(**arrays, **plain, sha256=meta["sha256"]), meta
 
 
 def _write_meta(folder: Path, meta: dict[str, Any]) -> None:
@@ -335,14 +333,14 @@ def _sha256(array: np.ndarray) -> str:
 
 
 def with_checksum(data: SeriesData) -> SeriesData:
-    """The same data with the checksum of its content, which is that of its cached copy."""
+    """The same data with what its cached copy has too: the checksum of its content, and the digests of its series."""
     arrays = {
         name: {"sha256": _sha256(np.ascontiguousarray(array, dtype=dtype))}
         for name, dtype in ARRAYS.items()
         if (array := getattr(data, name)) is not None
     }
     named = {name: getattr(data, name) for name in PLAIN} | {"class_names": list(data.class_names)}
-    return replace(data, sha256=_content_sha256({"arrays": arrays, **named}))
+    return replace(data, digests=series_digests(data), sha256=_content_sha256({"arrays": arrays, **named}))
 
 
 def _content_sha256(meta: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""Whether recordings that are tested on hold stretches of recordings that are trained on.
+"""Copies: series that are alike to the last bit, and stretches of training recordings in recordings to test on.
 
-A copy need not begin where the original does, nor be of the same length: fingerprints are of stretches that their own
-values choose, as in Winnowing (Schleimer, Wilkerson and Aiken, 2003), and so are the same wherever these stand.
+A copy of a stretch need not begin where the original does, nor be of the same length: fingerprints are of stretches
+that their own values choose, as in Winnowing (Schleimer, Wilkerson and Aiken, 2003), and so are the same wherever these
+stand.
 
 Shape letters: C channels, L time points, f fingerprints.
 """
@@ -33,6 +34,14 @@ MIN_COPIED = 5
 MAX_SHOWN = 5
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+def copies_among(data: SeriesData, indices: np.ndarray) -> np.ndarray | None:
+    """int64 codes of the series at `indices`, the same for the same values to the last bit; None where all differ."""
+    if data.digests is None:
+        return None
+    distinct, codes = np.unique(data.digests[indices], return_inverse=True)
+    return codes if len(distinct) < len(indices) else None
 
 
 def fingerprints(values: np.ndarray) -> np.ndarray:

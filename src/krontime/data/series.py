@@ -170,6 +170,8 @@ class SeriesData:
         missing_code: the integer that stands for a missing value; None where there is none.
         pages: see `Pages`.
         notes: what the reader left out, took for granted or put in order, for the line that says what was read.
+        digests: uint64 `(n,)` of stored series, see `series_digests`; `(f, 2)` of recordings, see `refuse_copies`; None
+            where they are not known, and of windows.
         sha256: checksum of the content (values, labels, split, names), wherever it is stored; None outside the cache.
     """
 
@@ -197,6 +199,7 @@ class SeriesData:
     scale: np.ndarray | None = None
     missing_code: int | None = None
     notes: tuple[str, ...] = ()
+    digests: np.ndarray | None = field(default=None, repr=False, compare=False)
     sha256: str | None = None
     pages: Pages = field(default_factory=Pages, repr=False, compare=False)
 

@@ -1,12 +1,15 @@
 """Which series train, which validate and which test. Validation is carved from the training split; test is as given."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
+from krontime.data.copies import copies_among
 from krontime.data.series import UNKNOWN_LABEL, SeriesData
 
 METHODS = ("auto", "given", "stratified", "group", "kfold", "time")
@@ -61,7 +64,8 @@ def split_indices(
         seed: of the shuffle.
 
     Under `stratified`, each class of two training series or more is on both sides. A class with a single one stays in
-    train, under `kfold` too.
+    train, under `kfold` too. Series that are copies of one another, to the last bit, are on one side under both, and
+    count as one; where no split does so, they are divided.
 
     Raises:
         ValueError: names the option that cannot work with this data.
@@ -92,12 +96,12 @@ def split_indices(
     if method == "auto":
         is_grouped = data.groups is not None and not _groups_straddle(data)
         method = "group" if is_grouped or data.windows is not None else "stratified"
-    is_left_out = np.zeros(len(train), bool)
+    copies, is_left_out = copies_among(data, train), np.zeros(len(train), bool)
     if method == "given":
         assert data.is_validation is not None
         validates = np.flatnonzero(data.is_validation[train])
     elif method == "stratified":
-        validates = _stratified(y, fraction, seed)
+        validates = _with_copies(y, copies, partial(_stratified, fraction=fraction, seed=seed))
     elif method == "group":
         if data.groups is None:
             raise ValueError("method='group': the data has no groups; expected auto, stratified or kfold")
@@ -106,7 +110,7 @@ def split_indices(
     elif method == "time":
         validates, is_left_out = _latest(data, train, fraction)
     else:
-        validates = _kfold(y, num_folds, fold, seed)
+        validates = _with_copies(y, copies, partial(_kfold, num_folds=num_folds, fold=fold, seed=seed))
 
     in_validation = np.zeros(len(train), bool)
     in_validation[validates] = True
@@ -184,6 +188,27 @@ def _group_facts(data: SeriesData, split: Split) -> dict[str, Any]:
         "groups_in_train_and_validation": len(train & validation),
         "groups_in_train_and_test": len((train | validation) & test),
     }
+
+
+def _with_copies(y: np.ndarray, copies: np.ndarray | None, chosen: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Positions that validate, chosen from one of each set of copies, with its copies; from all where that fails.
+
+    Args:
+        y: `(n,)` classes.
+        copies: `(n,)` codes of what is one set, or None.
+        chosen: positions that validate of series of some classes; raises `ValueError`.
+    """
+    if copies is None:
+        return chosen(y)
+    firsts = np.sort(np.unique(copies, return_index=True)[1])
+    try:
+        validates = np.isin(copies, copies[firsts[chosen(y[firsts])]])
+    except ValueError:
+        return chosen(y)
+    # A class may be trained on only by copies of series of others.
+    lost = np.isin(y, np.setdiff1d(y, y[~validates]))
+    validates &= ~np.isin(copies, copies[lost])
+    return np.flatnonzero(validates) if validates.any() else chosen(y)
 
 
 def _stratified(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -131,6 +131,7 @@ def cut(
         given_lengths=None,
         windows=kept,
         annotations=annotations,
+        digests=None,
         notes=(*data.notes, *notes),
     )
 

@@ -256,7 +256,7 @@ class NetworkFit(Fit):
         has_left_out = fitted[can_be_left_out(torch.from_numpy(data.labels[fitted]), groups).numpy()]
         is_known = np.isin(positions, has_left_out)
         predictions = named(probability[is_known], data, positions[is_known], torch.tensor(protocol.prior))
-        return predictions if groups is not None and groups.span is None else replace(predictions, groups=None)
+        return predictions if self.job.is_by_group else replace(predictions, groups=None)
 
     def attention(self) -> list[list[np.ndarray]]:
         """See `Fit`; the means are over a few validation series."""

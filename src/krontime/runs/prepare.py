@@ -11,6 +11,7 @@ import numpy as np
 
 from krontime.config.targets import instantiate, naming_keys
 from krontime.data.cache import cache_errors, load_cached, with_checksum
+from krontime.data.copies import copies_among
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
 from krontime.data.series import HeldOut, SeriesData, SeriesSpec
@@ -58,23 +59,30 @@ class PreparedData:
         """Whether batches of some series have a mask: where those of training have, and where they need one."""
         return self.masked or self.data.needs_mask(indices)
 
+    @property
+    def is_by_group(self) -> bool:
+        """Whether validation is of whole groups, none of which is trained on."""
+        if self.data.groups is None or self.data.by_time or self.protocol.split_method not in ("group", "given"):
+            return False
+        return not self.protocol.groups_in_train_and_validation
+
     def groups_of(self, indices: np.ndarray) -> "Groups | None":
         """Return what is left out together of some training and validation series, as validation is of training.
 
         Where whole groups validate, these; windows of the same recordings, or of periods, are left out by time; others
-        one at a time.
+        one at a time, each with its copies.
         """
-        data, protocol = self.data, self.protocol
-        if data.groups is None or protocol.split_method not in ("group", "given", "time"):
-            return None
+        data = self.data
         import torch
 
         from krontime.models.kernel_ridge.ridge import Groups
 
-        if not (protocol.groups_in_train_and_validation or data.by_time):
+        if self.is_by_group:
+            assert data.groups is not None
             return Groups(torch.from_numpy(data.groups[indices]))
         if data.windows is None:
-            return None
+            copies = copies_among(data, indices)
+            return None if copies is None else Groups(torch.from_numpy(copies))
         recording, start, length = (column[indices] for column in data.windows)
         if data.by_time:  # those of all recordings at one time, counted back from their ends, validation after training
             points = np.diff(data.offsets)
@@ -156,7 +164,31 @@ def prepare(config: Mapping[str, Any], data: SeriesData | None = None) -> Prepar
     if protocol.score is None:
         score: StatedScore = "balanced_accuracy" if protocol.imbalanced else "accuracy"
         protocol = protocol.model_copy(update={"score": score})
-    return PreparedData(data=data, spec=spec, split=split, protocol=protocol)
+    prepared = PreparedData(data=data, spec=spec, split=split, protocol=protocol)
+    if is_first_rank():
+        _warn_of_copies(prepared, options["name"])
+    return prepared
+
+
+def _warn_of_copies(prepared: PreparedData, name: str) -> None:
+    """Say how many series of training and validation are copies of others there, and whether validation knows."""
+    data, split = prepared.data, prepared.split
+    fitted = np.concatenate([split.train, split.validation])
+    if (copies := copies_among(data, fitted)) is None:
+        return
+    part = np.isin(fitted, split.validation).astype(np.int64)
+    if prepared.is_by_group:
+        assert data.groups is not None
+        part = data.groups[fitted]
+    num_parts = np.bincount(np.unique(np.stack([copies, part]), axis=1)[0])
+    num_divided = int((num_parts[copies] > 1).sum())
+    log.warning(
+        "%s: %d of %d training series have copies among these, to the last bit; %s",
+        *(name, int((np.bincount(copies)[copies] > 1).sum()), len(fitted)),
+        "validation leaves copies out together"
+        if not num_divided
+        else f"validation says less, since it can't leave out {num_divided} of them together",
+    )
 
 
 def _num_fitted(config: Mapping[str, Any], split: Split) -> int:

@@ -230,3 +230,46 @@ def test_a_validation_part_of_the_source_is_taken_unless_another_way_is_asked_fo
     assert split_indices(data, method="stratified", fraction=0.5).protocol["num_validation"] == 8
     with pytest.raises(ValueError, match="no validation part of its own"):
         split_indices(replace(data, is_validation=None), method="given")
+
+
+COPIES = {"method": "stratified", "fraction": 0.3}, *({"method": "kfold", "num_folds": 4, "fold": i} for i in range(4))
+
+
+@pytest.mark.parametrize("options", COPIES)
+def test_copies_are_on_one_side(options):
+    """Each series twice, or one class four times, as where it is made as frequent as another."""
+    for number in (np.arange(40) // 2, np.concatenate([np.arange(20), 20 + np.arange(20) // 4])):
+        data = replace(labelled([0] * 20 + [1] * 20, [False] * 40), digests=number.astype(np.uint64))
+        split = split_indices(data, **options)
+        assert not set(number[split.train]) & set(number[split.validation])
+        assert sorted([*split.train, *split.validation]) == list(range(40))
+        assert all(set(data.labels[part]) == {0, 1} for part in (split.train, split.validation))
+
+
+@pytest.mark.parametrize("options", COPIES)
+def test_without_copies_in_training_the_split_is_what_it_was(options):
+    data = labelled([0, 1, 1] * 10, [False] * 20 + [True] * 10)
+    number = np.arange(30, dtype=np.uint64)
+    number[20:] = 3
+    given, plain = split_indices(replace(data, digests=number), **options), split_indices(data, **options)
+    assert given.train.tolist() == plain.train.tolist()
+    assert given.validation.tolist() == plain.validation.tolist()
+
+
+@pytest.mark.parametrize("options", COPIES)
+def test_copies_that_cannot_be_on_one_side_are_divided(options):
+    """Where the series of each class are copies of one, and of one series in both classes."""
+    for number in (np.arange(20) % 2, np.arange(20) // 20):
+        data = replace(labelled([0, 1] * 10, [False] * 20), digests=number.astype(np.uint64))
+        split = split_indices(data, **options)
+        assert all(set(data.labels[part]) == {0, 1} for part in (split.train, split.validation))
+
+
+@pytest.mark.parametrize("options", COPIES)
+def test_copies_of_several_classes_leave_each_class_in_train(options):
+    """All of class 2 are copies of series of classes 0 and 1."""
+    number = np.array([*range(16), *range(8)], np.uint64)
+    data = replace(labelled([0, 1] * 8 + [2] * 8, [False] * 24), digests=number)
+    split = split_indices(data, **options)
+    assert set(data.labels[split.train]) == {0, 1, 2}
+    assert not set(number[split.train]) & set(number[split.validation])

@@ -9,6 +9,7 @@ import pytest
 
 from krontime.config.identity import config_hash
 from krontime.config.schema import check_train
+from krontime.data.in_memory import labelled_series
 from krontime.data.resample import resampled
 from krontime.data.series import SeriesSpec
 from krontime.errors import UserError
@@ -43,6 +44,43 @@ def test_the_protocol_says_which_split_it_is(compose: Compose, files: Path, name
     assert other.split.test.tolist() == np.flatnonzero(resampled(official.data, 3).is_test).tolist()
     assert other.split.test.tolist() != official.split.test.tolist()
     assert sorted([*other.split.train, *other.split.validation, *other.split.test]) == list(range(60))
+
+
+def copied(folder: Path, *, grouped: bool = False) -> Path:
+    """A file of 40 training series of two classes, of which each is there twice, and 20 test series."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([np.repeat(rng.standard_normal((20, 1, 8)), 2, axis=0), rng.standard_normal((20, 1, 8))])
+    groups = {"group": np.arange(60) // 5} if grouped else {}
+    np.savez(folder / "copied.npz", X=X, y=np.arange(60) // 2 % 2, split=np.arange(60) >= 40, **groups)
+    return folder / "copied.npz"
+
+
+def test_copies_in_training_validate_and_are_left_out_together(
+    compose: Compose, files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    plain = prepare(compose("data=npz", f"data.path={files / 'plain.npz'}"))
+    assert plain.groups_of(np.arange(40)) is None
+    assert "copies" not in caplog.text
+    config = compose("data=npz", f"data.path={copied(tmp_path)}", f"paths.cache={tmp_path}")
+    series = np.load(tmp_path / "copied.npz")
+    in_memory = labelled_series(series["X"][:40], series["y"][:40])
+    for job in (prepare(config), prepare(config, in_memory)):
+        assert set(job.split.train // 2).isdisjoint(job.split.validation // 2)
+        groups = job.groups_of(np.arange(40))
+        assert groups is not None
+        assert groups.code.tolist() == groups.code[::2].repeat_interleave(2).tolist()
+        assert len(groups.code.unique()) == 20
+    assert caplog.text.count("40 of 40 training series have copies among these, to the last bit; validation") == 2
+
+
+def test_copies_in_several_groups_are_told(compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    job = prepare(compose("data=npz", f"data.path={copied(tmp_path, grouped=True)}", f"paths.cache={tmp_path}"))
+    assert job.protocol.split_method == "group"
+    groups = job.groups_of(np.arange(40))
+    assert groups is not None
+    assert groups.code.tolist() == (np.arange(40) // 5).tolist()
+    assert "40 of 40 training series have copies among these" in caplog.text
+    assert "it can't leave out 8 of them together" in caplog.text
 
 
 def test_the_cache_is_written_once(compose: Compose, files: Path, tmp_path: Path):
