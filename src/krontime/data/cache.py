@@ -192,19 +192,31 @@ def _chosen(source: Source | Streams, data: SeriesData, meta: dict[str, Any]) ->
     if isinstance(source, ChoosesTest | Streams) and (is_test := source.test_series(data)) is not None:
         meta["arrays"]["is_test"]["sha256"] = _sha256(is_test)
         data = replace(data, is_test=is_test, sha256=_content_sha256(meta))
+    if data.annotations is None and (problems := class_problems(data)):
+        raise UserError(f"{name}: {problem}" for problem in problems)
+    look_for_copies(data, name)
+    return data
+
+
+def look_for_copies(data: SeriesData, name: str) -> None:
+    """Warn of test series that are trained on.
+
+    Args:
+        data: series or recordings, with their digests.
+        name: of the data set, and of the split where it is not the official one.
+
+    Raises:
+        UserError: much of test recordings is trained on.
+    """
     if data.annotations is not None:
         assert data.digests is not None
         refuse_copies(data, data.digests)
-        return data
-    if problems := class_problems(data):
-        raise UserError(f"{name}: {problem}" for problem in problems)
-    if (shared := also_trained_on(data)).size:
+    elif (shared := also_trained_on(data)).size:
         log.warning(
             "%s: %d of %d test series stand in the training split too, and the test score says less (series %s)",
             *(name, len(shared), data.is_test.sum()),
             ", ".join(map(str, shared[:5])),
         )
-    return data
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krontime.config.targets import instantiate, naming_keys
-from krontime.data.cache import cache_errors, load_cached, with_checksum
+from krontime.data.cache import cache_errors, load_cached, look_for_copies, with_checksum
 from krontime.data.copies import copies_among
 from krontime.data.prepare import Prepare
 from krontime.data.resample import resample_method, resampled
@@ -222,8 +222,13 @@ def load_data(config: Mapping[str, Any]) -> SeriesData:
         arguments = local_copies(options["source"], cache / "stores")
     source = instantiate(arguments, "data.source")
     with naming_keys(options, "data"):
-        data = load_cached(source, Prepare(**options["prepare"]), cache)
-        return resampled(cut_as(data, options["window"]), options.get("resample", 0))
+        stored = load_cached(source, Prepare(**options["prepare"]), cache)
+        resample = options.get("resample", 0)
+        data = resampled(cut_as(stored, options["window"]), resample)
+        if resample:
+            is_test = np.isin(np.arange(len(stored)), data.recording[data.is_test])
+            look_for_copies(replace(stored, is_test=is_test), f"{options['name']}, data.resample={resample}")
+        return data
 
 
 def split_of(config: Mapping[str, Any], data: SeriesData) -> Split:

@@ -93,6 +93,27 @@ def test_the_cache_is_written_once(compose: Compose, files: Path, tmp_path: Path
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
 
 
+def test_copies_are_looked_for_in_resamples_too(compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Where the official split has none: of series, and of recordings, all but two of which are there twice."""
+    load_data(compose("data=npz", f"data.path={copied(tmp_path)}", f"paths.cache={tmp_path}"))
+    assert "stand in the training split" not in caplog.text
+    load_data(compose("data=npz", f"data.path={tmp_path}/copied.npz", f"paths.cache={tmp_path}", "data.resample=1"))
+    assert "copied, data.resample=1: " in caplog.text
+    assert "of 20 test series stand in the training split too" in caplog.text
+
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(2_000) for _ in range(5)]
+    lines = [f"{t},m{k},{values[max(k // 2, k - 3)][t]},{'xy'[t // 200 % 2]}\n" for k in range(8) for t in range(2_000)]
+    (tmp_path / "table.csv").write_text("".join(["time,machine,v,label\n", *lines]))
+    options = [
+        *("data=long_table", f"data.path={tmp_path}/table.csv", "data.source.test_groups=[m6,m7]"),
+        *("data.window.length=100", "data.window.label=majority", f"paths.cache={tmp_path}"),
+    ]
+    load_data(compose(*options))
+    with pytest.raises(UserError, match=r"test recording 'm\d': 100% of it stands in training recording 'm\d' too"):
+        load_data(compose(*options, "data.resample=1"))
+
+
 def test_the_official_split_keeps_the_hash_of_configs_that_do_not_name_it(compose: Compose):
     config = compose()
     assert config["data"].pop("resample") == 0
