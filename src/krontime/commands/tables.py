@@ -18,10 +18,12 @@ from krontime.reports.comparison.compare import Comparison
 from krontime.reports.comparison.significance import SIGNIFICANCE
 from krontime.reports.comparison.tables import SCORES
 from krontime.reports.folder import (
+    OPTIONS,
     RECORDS,
     TableOptions,
     as_options,
     compared,
+    files_problem,
     refresh,
     runs_of,
     write_options,
@@ -92,12 +94,14 @@ def _write(options: Mapping[str, Any]) -> Path:
         if chosen.models is not None:
             runs = runs_of(chosen.models, runs)
         chosen = _kept(chosen, runs, output)
-        said = compared(runs, damaged, chosen, remarks).notes
+    said = compared(runs, damaged, chosen, remarks).notes
+    if options["publish"]:
         jobs = tuple(job for job in remarks.unrecorded if chosen.models is None or job.model in chosen.models)
         remarks = Remarks(tuple(note for note in said if note.is_lost), jobs)
         publish(runs, output / RECORDS, remarks)
-        write_options(chosen, output)
         runs, damaged = collect([output / RECORDS])
+    if options["publish"] or not (output / OPTIONS).is_file():
+        write_options(chosen, output)
     comparison = write_results(runs, damaged, chosen, output, remarks)
     _warn(None, damaged)  # the notes stand below the tables
     if options["export"] is not None:
@@ -164,9 +168,18 @@ def _problems(options: Mapping[str, Any]) -> list[str]:
 def _output_problems(options: Mapping[str, Any]) -> list[str]:
     key = "output" if options["refresh"] is None else "refresh"
     problems = output_problems(key, _path(options[key]), is_folder=True)
+    if not problems and key == "output" and (problem := files_problem(_path(options[key]), _more(options))):
+        problems.append(f"output: {problem}")
     for page in map(_path, _listed(options["readme"] or [])):
         problems += output_problems("readme", page, is_folder=False)
     return problems
+
+
+def _more(options: Mapping[str, Any]) -> list[str]:
+    """Names of the folders that are written beside the tables."""
+    published, copy = as_options(options).published_folder, _path(options["output"]) / PUBLISHED
+    is_copied = options["publish"] and published is not None and published.resolve() != copy.resolve()
+    return [*([PUBLISHED] if is_copied else []), *([TSML] if options["export"] else [])]
 
 
 def _listed(value: Any) -> list[Any]:

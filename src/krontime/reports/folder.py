@@ -1,8 +1,8 @@
 """A folder of results: what its tables are made from, and the tables and plots beside it.
 
-A folder that was published holds `records/` and `tables.yaml`, the options of its tables; that of a benchmark holds
+A folder of tables holds `tables.yaml`, their options, and where it was published `records/`; that of a benchmark holds
 `benchmark.csv` and `environment.json`, that of a probe `probe.csv`. Everything else in it is generated and can be made
-again from these.
+again from these. In a folder without `tables.yaml`, files with the names of tables and plots are someone else's.
 """
 
 import os
@@ -38,6 +38,13 @@ RECORDS = "records"
 OPTIONS = "tables.yaml"
 SOURCES = (RECORDS, report.CSV, probes.CSV)
 """What generated files are made from."""
+
+_GENERATED = tuple(
+    f"{name}.{suffix}"
+    for name in (SCORES, SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO, *STANDINGS)
+    for suffix in ("md", "tex", "csv", "svg")
+)
+"""Names of the files that `write_results` writes or removes."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +124,24 @@ def read_options(folder: Path) -> TableOptions:
     Raises:
         UserError: the file is damaged, or an option in it cannot work.
     """
+    path = folder / OPTIONS
+    if not path.is_file():
+        return TableOptions()
+    values = _kept_values(path)
+    if isinstance(published := values.get("published"), str):
+        values["published"] = str(folder / published)
+    options = TableOptions(**values)
+    if problems := options.problems():
+        raise UserError([f"{path}: {problem}" for problem in problems])
+    return options
+
+
+def _kept_values(path: Path) -> dict[str, Any]:
+    """The options in a file, as they stand there."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    path = folder / OPTIONS
-    if not path.is_file():
-        return TableOptions()
     try:
         kept = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
@@ -131,13 +149,29 @@ def read_options(folder: Path) -> TableOptions:
     names = [field.name for field in fields(TableOptions)]
     if not isinstance(kept, Mapping) or not set(kept) <= set(names):
         raise UserError(f"{path}: expected keys and values, with the keys {', '.join(names)}")
-    values = {str(key): value for key, value in kept.items()}
-    if isinstance(published := values.get("published"), str):
-        values["published"] = str(folder / published)
-    options = TableOptions(**values)
-    if problems := options.problems():
-        raise UserError([f"{path}: {problem}" for problem in problems])
-    return options
+    return {str(key): value for key, value in kept.items()}
+
+
+def files_problem(folder: Path, more: Sequence[str] = ()) -> str | None:
+    """A line where tables in this folder would replace or remove what no tables were written to before.
+
+    Args:
+        folder: to be written to.
+        more: names of what is written there besides tables and plots.
+    """
+    if (folder / OPTIONS).is_file():
+        try:
+            _kept_values(folder / OPTIONS)
+        except UserError as error:
+            return error.problems[0]
+        return None
+    for name in (*_GENERATED, *more):
+        if os.path.lexists(folder / name):
+            return (
+                f"{folder / name}: would be lost; expected another folder, or one that `krontime tables` wrote, which "
+                f"holds {OPTIONS}"
+            )
+    return None
 
 
 def runs_of(models: Sequence[str], runs: Sequence[Stored]) -> list[Stored]:
@@ -171,6 +205,8 @@ def write_results(
 ) -> Comparison:
     """Write every table and plot that the runs allow into a folder, and remove those of earlier that they don't.
 
+    See `files_problem` for what has to be asked before.
+
     Raises:
         UserError: no record has one of the keys of `rows`, or the file of published scores is wrong.
     """
@@ -196,10 +232,9 @@ def write_results(
     written |= {f"{name}.svg" for name in plots}
     if beside:
         written |= set(write_standings(comparison, beside, folder, against=options.against, scatter=options.scatter))
-    for name in (SIGNIFICANCE, CRITICAL_DIFFERENCE, SCALING, *PARETO, *STANDINGS):
-        for suffix in ("md", "tex", "csv", "svg"):
-            if f"{name}.{suffix}" not in written:
-                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    for name in _GENERATED:
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
     if options.superseded is not None:
         for path in (folder / f"{SCORES}.md", folder / f"{SIGNIFICANCE}.md"):
             if path.is_file():
@@ -245,9 +280,15 @@ def _refresh(folder: Path) -> tuple[Comparison | None, list[Damaged]]:
         probes.write_plot(folder)
     if not (folder / RECORDS).is_dir():
         return None, []
+    if problem := files_problem(folder):
+        raise UserError(problem)
+    options = read_options(folder)
     runs, damaged = collect([folder / RECORDS])
     remarks = read_remarks([folder / RECORDS])
-    return write_results(runs, damaged, read_options(folder), folder, remarks), damaged
+    compared(runs, damaged, options, remarks)  # refuses what can't be written, before anything is
+    if not (folder / OPTIONS).is_file():
+        write_options(options, folder)
+    return write_results(runs, damaged, options, folder, remarks), damaged
 
 
 def as_options(values: Mapping[str, Any]) -> TableOptions:

@@ -30,7 +30,7 @@ def test_all_files_are_written(runs, tmp_path, capsys):
     assert run(f"records=[{runs}]", f"output={tmp_path / 'out'}") == [tmp_path / "out"]
     texts = {f"{name}{end}" for name in ("scores", "significance") for end in TEXTS}
     plots = {f"{name}{end}" for name in ("pareto_time", "pareto_memory", "critical_difference") for end in PLOTS}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == texts | plots
+    assert {path.name for path in (tmp_path / "out").iterdir()} == texts | plots | {"tables.yaml"}
     out = capsys.readouterr().out
     assert "| A | accuracy | **0.900 ± 0.000** (n=2) | <u>0.800 ± 0.000</u> (n=2) | 0.700 ± 0.000 (n=2) |" in out
     assert "| A | krontime | patchtst | +0.100 |" in out
@@ -96,13 +96,50 @@ def test_variants_are_told_apart_by_config_keys(no_plots, runs, tmp_path):
 
 def test_files_of_earlier_that_no_longer_hold_are_removed(no_plots, runs, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    for name in ("mine.md", "significance.md", "critical_difference.svg"):
+    run(f"records={runs}", f"output={out}")
+    assert (out / "significance.md").is_file()
+    for name in ("mine.md", "critical_difference.svg"):
         (out / name).write_text("of earlier")
     run(f"records={runs / 'A' / 'tcn'}", f"output={out}", "metric=macro_f1")
     assert not list(out.glob("critical_difference.*"))
     assert "significance.md" not in {path.name for path in out.iterdir()}
     assert (out / "mine.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scaling.md", "rivals.csv", "significance.md", "tables.yaml"])
+def test_files_that_tables_did_not_write_stay(no_plots, runs, tmp_path, name, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("my: own\n")
+    monkeypatch.setattr("krontime.commands.tables.collect", lambda roots: pytest.fail("records were read"))
+    for publish in ("false", "true"):
+        with pytest.raises(UserError, match=f"output: .*{name}: .*expected"):
+            run(f"records={runs}", f"output={out}", f"publish={publish}")
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "my: own\n"
+
+
+def test_folders_that_tables_did_not_write_stay(no_plots, runs, tmp_path):
+    for name in ("published", "tsml"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    rivals = RESULTS / "benchmark" / "published"
+    for name, more in (("published", ("publish=true", f"published={rivals}")), ("tsml", ("export=tsml",))):
+        with pytest.raises(UserError, match=f"output: .*{name}: would be lost"):
+            run(f"records={runs}", f"output={tmp_path / 'out'}", *more)
+
+
+def test_refreshing_keeps_files_that_tables_did_not_write(no_plots, runs, tmp_path):
+    run(f"records={runs}", f"output={tmp_path / 'first'}", "publish=true")
+    folder = tmp_path / "second"
+    shutil.copytree(tmp_path / "first" / "records", folder / "records")
+    (folder / "scores.md").write_text("mine")
+    with pytest.raises(UserError, match=r"scores.md: would be lost"):
+        run(f"refresh={folder}")
+    assert (folder / "scores.md").read_text() == "mine"
+    (folder / "scores.md").unlink()
+    for _ in range(2):
+        run(f"refresh={folder}")
+    assert (folder / "tables.yaml").is_file()
 
 
 def test_published_results_are_made_again_from_what_lies_there(no_plots, runs, tmp_path):
