@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from krontime.data.series import UNKNOWN_LABEL, Windows
-from krontime.data.windows import RECORDING, labels_of
+from krontime.data.windows import RECORDING, START, STOP, labels_of, points_covered
 
 
 class Recordings(NamedTuple):
@@ -82,11 +82,33 @@ def by_time(windows: Windows, probability: np.ndarray) -> Iterator[Stretch]:
         yield Stretch(recording, times[:-1][covered], times[1:][covered], mean)
 
 
+def split_at(stretch: Stretch, annotations: np.ndarray) -> Stretch:
+    """The same stretches, divided where annotations start or stop, so that each has the same classes throughout."""
+    mine = annotations[annotations[:, RECORDING] == stretch.recording]
+    times = np.unique(np.concatenate([stretch.start, stretch.stop, mine[:, START], mine[:, STOP]]))
+    part_of = np.searchsorted(stretch.start, times[:-1], side="right") - 1
+    inside = (part_of >= 0) & (times[:-1] < stretch.stop[part_of])
+    return Stretch(stretch.recording, times[:-1][inside], times[1:][inside], stretch.probability[part_of[inside]])
+
+
 def labels_over_time(stretch: Stretch, annotations: np.ndarray, num_classes: int) -> np.ndarray:
     """int64 `(S,)`: the class that annotations give to most of each stretch, or `UNKNOWN_LABEL`."""
     mine = annotations[annotations[:, RECORDING] == stretch.recording]
-    where = Windows(np.full(len(stretch.start), stretch.recording), stretch.start, stretch.stop - stretch.start)
-    return labels_of(where, mine, num_classes, rule="majority")
+    return labels_of(_as_windows(stretch), mine, num_classes, rule="majority")
+
+
+def are_annotated_as(stretch: Stretch, classes: np.ndarray, annotations: np.ndarray) -> np.ndarray:
+    """bool `(S,)`: whether an annotation of its class `(S,)` touches each stretch, whatever others do."""
+    mine = annotations[annotations[:, RECORDING] == stretch.recording]
+    where = _as_windows(stretch)
+    touched = np.zeros(len(classes), bool)
+    for label in np.unique(classes).tolist():
+        touched |= (classes == label) & (points_covered(where, mine, label) > 0)
+    return touched
+
+
+def _as_windows(stretch: Stretch) -> Windows:
+    return Windows(np.full(len(stretch.start), stretch.recording), stretch.start, stretch.stop - stretch.start)
 
 
 def segments(stretch: Stretch, classes: np.ndarray) -> Stretch:

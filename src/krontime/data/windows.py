@@ -117,6 +117,8 @@ def cut(
         notes.append(f"{int(missing.sum()):,} windows without a label left out")
     if not observed.all():
         notes.append(f"{int((~observed).sum()):,} windows without any value left out")
+    if annotations is not None and (outside := _labelled_outside(annotations, kept)):
+        notes.append(f"{outside:.1%} of the labelled time in no window that is left")
     if (num_short := int((kept.length < length).sum())) > 0:
         notes.append(f"{num_short:,} recordings shorter than a window")
     return replace(
@@ -168,10 +170,10 @@ def labels_of(
     rarest_first: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
     """int64 `(n,)`, the class of each window, or `UNKNOWN_LABEL`; see `cut`."""
-    covered_KN = np.stack([_covered(windows, annotations, label) for label in range(num_classes)])
+    covered_KN = np.stack([points_covered(windows, annotations, label) for label in range(num_classes)])
     if rule == "majority":
         labels = covered_KN.argmax(axis=0)
-        unlabelled = windows.length - _covered(windows, annotations, None)
+        unlabelled = windows.length - points_covered(windows, annotations, None)
         labels[covered_KN.max(axis=0) < np.maximum(unlabelled, 1)] = UNKNOWN_LABEL
     elif rule == "any":
         order = np.asarray(rarest_first if len(rarest_first) else np.arange(num_classes))
@@ -179,10 +181,18 @@ def labels_of(
         labels = np.where(touched_KN.any(axis=0), order[touched_KN.argmax(axis=0)], UNKNOWN_LABEL)
     else:
         point = _decided_at(windows, rule)
-        at_KN = np.stack([_covered(point, annotations, label) for label in range(num_classes)])
+        at_KN = np.stack([points_covered(point, annotations, label) for label in range(num_classes)])
         labels = np.where(at_KN.any(axis=0), at_KN.argmax(axis=0), UNKNOWN_LABEL)
     fraction = np.take_along_axis(covered_KN, np.maximum(labels, 0)[None], axis=0)[0] / windows.length
     return np.where(fraction < min_overlap, UNKNOWN_LABEL, labels).astype(np.int64)
+
+
+def _labelled_outside(annotations: np.ndarray, windows: Windows) -> float:
+    """Fraction of the points of annotations with a class that no window covers."""
+    annotations = annotations[annotations[:, LABEL] != UNKNOWN_LABEL]
+    stretches = np.stack([windows.recording, windows.start, windows.start + windows.length, windows.start], axis=1)
+    labelled = Windows(annotations[:, RECORDING], annotations[:, START], annotations[:, STOP] - annotations[:, START])
+    return 1 - points_covered(labelled, stretches, None).sum() / labelled.length.sum()
 
 
 def _decided_at(windows: Windows, rule: Rule) -> Windows:
@@ -204,7 +214,7 @@ def _refuse_several(data: SeriesData, windows: Windows, rule: Rule) -> None:
     """Refuse windows of which two classes cover more than half, or the point that decides."""
     assert data.annotations is not None
     at = _decided_at(windows, rule)
-    covered = [2 * _covered(at, data.annotations, label) > at.length for label in range(len(data.class_names))]
+    covered = [2 * points_covered(at, data.annotations, label) > at.length for label in range(len(data.class_names))]
     is_most_KN = np.stack(covered)
     several = np.flatnonzero(is_most_KN.sum(axis=0) > 1)
     if not len(several):
@@ -221,7 +231,7 @@ def _refuse_several(data: SeriesData, windows: Windows, rule: Rule) -> None:
     )
 
 
-def _covered(windows: Windows, annotations: np.ndarray, label: int | None) -> np.ndarray:
+def points_covered(windows: Windows, annotations: np.ndarray, label: int | None) -> np.ndarray:
     """int64 `(n,)`: points of each window that annotations of a class cover, or those of any class for None."""
     chosen = annotations if label is None else annotations[annotations[:, LABEL] == label]
     if not len(chosen):

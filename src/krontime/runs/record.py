@@ -134,7 +134,8 @@ class Metrics(_Strict):
         val, test: by metric.
         recordings: of the same windows as `test`, or as `val` without a test split, gathered by recording; empty where
             series are no windows of recordings, or a recording has windows of several classes.
-        accuracy_over_time: fraction of the labelled time of these recordings that is predicted right; likewise None.
+        accuracy_over_time: of the labelled time of these recordings that windows cover, the fraction that is predicted
+            right; likewise None.
     """
 
     val: dict[MetricName, Score] = {}

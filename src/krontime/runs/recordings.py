@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from krontime.data.gather import Stretch, by_recording, by_time, labels_over_time, most_frequent, segments
+from krontime.data.gather import (
+    Stretch,
+    are_annotated_as,
+    by_recording,
+    by_time,
+    labels_over_time,
+    most_frequent,
+    segments,
+    split_at,
+)
 from krontime.data.series import UNKNOWN_LABEL, SeriesData, Windows
 from krontime.data.windows import LABEL
 from krontime.metrics import decide
@@ -33,8 +42,9 @@ class Gathered(NamedTuple):
         num_windows: int64 `(R,)`, how many those are.
         are_of_one_class: whether all windows of each have the same class, so that scores of recordings mean something.
         segments: their stretches of one predicted class, and the predicted class of each.
-        timelines: the stretches that were decided, with the true class of each.
-        accuracy_over_time: fraction of the points with a known class whose class is the predicted one, or None.
+        timelines: the stretches that were decided, divided where the true class changes, with both classes of each.
+        accuracy_over_time: of the points in windows that have a known class, the fraction where the predicted class is
+            it, or one of several; None where there are none.
     """
 
     recording: np.ndarray
@@ -59,9 +69,11 @@ def gather(data: SeriesData, indices: np.ndarray, probability: np.ndarray, prior
     joined, timelines = [], []
     right = known = 0
     seen = Windows(*(column[observed] for column in windows))
-    for stretch in by_time(seen, np.asarray(probability, np.float64)[observed]):
+    for alike in by_time(seen, np.asarray(probability, np.float64)[observed]):
+        stretch = split_at(alike, annotations)
         predicted = decide(stretch.probability, prior)
         truth = labels_over_time(stretch, annotations, len(data.class_names))
+        truth = np.where(are_annotated_as(stretch, predicted, annotations), predicted, truth)  # one of several
         whole = segments(stretch, predicted)
         joined.append((whole, predicted[np.searchsorted(stretch.start, whole.start)]))
         timelines.append((stretch, predicted, truth))

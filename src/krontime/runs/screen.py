@@ -80,7 +80,9 @@ def final_screen(record: Record, run_dir: Path) -> Text:
     _scores(screen, validation=record.metrics.val, test=record.metrics.test, **by_recording)
     if record.metrics.accuracy_over_time is not None:
         _paragraph(
-            screen, "Over time", f"{record.metrics.accuracy_over_time:.1%} of the labelled time is predicted right"
+            screen,
+            "Over time",
+            f"{record.metrics.accuracy_over_time:.1%} of the labelled time in windows is predicted right",
         )
     _paragraph(screen, "Cost", _cost_line(record))
     _paragraph(screen, "Computed", _device_line(record))

@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from krontime.data.gather import by_recording, by_time, labels_over_time, most_frequent, segments
+from krontime.data.gather import (
+    are_annotated_as,
+    by_recording,
+    by_time,
+    labels_over_time,
+    most_frequent,
+    segments,
+    split_at,
+)
 from krontime.data.series import UNKNOWN_LABEL
 from krontime.data.windows import index_of
 
@@ -55,3 +63,18 @@ def test_the_true_class_of_recordings_and_of_stretches():
     assert most_frequent(windows, labels, 2).tolist() == [1, UNKNOWN_LABEL]
     stretch = next(iter(by_time(windows, np.ones((6, 1)))))
     assert labels_over_time(stretch, np.array([[0, 5, 22, 1], [1, 0, 20, 0]]), 2).tolist() == [1, 1, -1, -1]
+
+
+def test_stretches_are_divided_where_annotations_start_or_stop():
+    windows = index_of(np.array([60]), length=10, stride=20)
+    stretch = next(iter(by_time(windows, np.array([[0.9], [0.7], [0.2]]))))
+    annotations = np.array([[0, 4, 23, 0], [0, 23, 35, 1], [0, 40, 50, 1], [1, 2, 3, 0]])
+    parts = split_at(stretch, annotations)
+    assert parts.start.tolist() == [0, 4, 20, 23, 40]
+    assert parts.stop.tolist() == [4, 10, 23, 30, 50]
+    assert parts.probability[:, 0].tolist() == [0.9, 0.9, 0.7, 0.7, 0.2]
+    assert labels_over_time(parts, annotations, 2).tolist() == [-1, 0, 0, 1, 1]
+    classes = np.array([0, 0, 1, 1, 0])
+    assert are_annotated_as(parts, classes, annotations).tolist() == [False, True, False, True, False]
+    of_another = split_at(stretch, annotations[annotations[:, 0] == 1])
+    assert of_another.start.tolist() == [0, 20, 40]
