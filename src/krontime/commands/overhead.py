@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from krontime.commands.options import folder_of, output_problems
 from krontime.config import resolve
 from krontime.config.schema import check_train
+from krontime.config.targets import require_network
 from krontime.console import show
 from krontime.data.datamodule import SeriesDataset, TrainBatches
 from krontime.data.series import SeriesBatch
@@ -62,6 +63,7 @@ def overhead(config: DictConfig) -> dict[str, Any]:
         problems.lines += output_problems("output", output, is_folder=False, ending=".json")
     problems.raise_if_any()
     check_train(options, is_multirun=False)
+    require_network(options)
 
     quiet_lightning()
     pl.seed_everything(options["seed"], verbose=False)
@@ -111,7 +113,8 @@ def _epochs(
         run_dir = Path(folder)
         turns = _Turns(_BareLoop(copy.deepcopy(module), options, job))
         callbacks = [*equipment.callbacks({**options, "callbacks": _without_stopping(options)}, run_dir), turns]
-        trainer_options = {**options["trainer"], "max_epochs": num_warmup + num_rounds, "enable_progress_bar": False}
+        length = {"max_epochs": num_warmup + num_rounds, "max_steps": -1, "max_time": None}
+        trainer_options = {**options["trainer"], **length, "enable_progress_bar": False}
         trainer = equipment.trainer(
             {**options, "trainer": trainer_options}, run_dir, callbacks, equipment.loggers(options, run_dir)
         )
@@ -127,7 +130,7 @@ def _epochs(
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "rounds": num_rounds,
+        "rounds": len(ratios),
     }
 
 
@@ -135,7 +138,7 @@ def _without_stopping(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: callback
         for name, callback in (options["callbacks"] or {}).items()
-        if callback and not callback["_target_"].endswith(".EarlyStopping")
+        if callback and not callback["_target_"].endswith((".EarlyStopping", ".StopWhenDone"))
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from krontime.config import resolve
 from krontime.config.schema import plan_problems
+from krontime.config.targets import require_network
 from krontime.data.series import SeriesData, SeriesSpec
 from krontime.errors import Problems, UserError
 from krontime.models.layers.tokenizers import Tokenizer
@@ -135,6 +136,7 @@ def plan(config: DictConfig) -> dict[str | None, Cost]:
     options = resolve.plain(config)
     if problems := plan_problems(options) + _length_problems(options):
         raise UserError(problems)
+    require_network(options)
     data = _data(options)
     spec = _spec(options) if data is None else data.spec
     batch_size = options["batch_size"]

@@ -190,3 +190,13 @@ def is_aeon(config: Mapping[str, Any]) -> bool:
 def has_network(config: Mapping[str, Any]) -> bool:
     """Whether the model of a plain config is a network; not a reference classifier, nor a closed form alone."""
     return "_target_" in (config.get("model") or {}) and not is_aeon(config)
+
+
+def require_network(config: Mapping[str, Any]) -> None:
+    """Refuse a plain config whose model is no network.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not has_network(config):
+        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier without one")

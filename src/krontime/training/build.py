@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from krontime.models.network import SeriesNetwork
     from krontime.training.module import SeriesClassifier
 
-from krontime.config.targets import has_network, instantiate
+from krontime.config.targets import has_network, instantiate, require_network
 
 
 def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
@@ -28,8 +28,7 @@ def network(config: Mapping[str, Any], spec: "SeriesSpec") -> "SeriesNetwork":
     from krontime.models.windowed import Windowed
 
     torch.backends.cudnn.allow_tf32 = False
-    if not has_network(config):
-        raise UserError(f"model={config['model']['name']}: expected a network; this is a classifier without one")
+    require_network(config)
     options = {key: value for key, value in config["model"].items() if key != "name"}
     window = (config.get("data") or {}).get("window") or {}
     is_cut = window.get("label") is not None  # windows are series of their own already, and `spec` is theirs

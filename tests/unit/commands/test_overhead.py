@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -62,6 +63,26 @@ def test_a_number_of_rounds_that_cannot_be_is_refused(data, capsys) -> None:
     message = capsys.readouterr().err
     assert "rounds=-2" in message
     assert "warmup=-1" in message
+
+
+@pytest.mark.parametrize("model", ["closed_form", "aeon_quant"])
+def test_a_classifier_without_a_network_is_refused(data, capsys, model) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["overhead", "data=npz", data, f"model={model}"])
+    assert stopped.value.code == 2
+    assert f"model={model}: expected a network" in capsys.readouterr().err
+
+
+def test_all_epochs_are_timed_though_nothing_is_left_to_learn(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stops = ("callbacks.done.perfect_epochs=1", "callbacks.done.idle_epochs=1", "+trainer.max_steps=1")
+    monkeypatch.setattr("krontime.training.done.StopWhenDone.on_validation_end", _stop)
+    cli.main(["overhead", "data=npz", data, *SMALL, *stops, "start=false", "output=numbers.json"])
+    assert json.loads((tmp_path / "numbers.json").read_text())["rounds"] == 2
+
+
+def _stop(_callback: object, trainer: pl.Trainer, _module: object) -> None:
+    trainer.should_stop = True
 
 
 @pytest.mark.slow

@@ -191,6 +191,12 @@ def test_mistakes_are_named_all_at_once(compose, overrides, keys):
     assert sorted(problem.split("=")[0] for problem in error.value.problems) == keys
 
 
+@pytest.mark.parametrize("model", ["closed_form", "aeon_quant"])
+def test_a_classifier_without_a_network_is_refused(compose, model):
+    with pytest.raises(UserError, match=f"model={model}: expected a network"):
+        plan.plan(OmegaConf.create(compose(f"model={model}", "length=64", command="plan")))
+
+
 def test_an_unknown_option_is_named(compose):
     with pytest.raises(UserError, match="nonsense"):
         plan.plan(OmegaConf.create(compose("length=100", "+model.nonsense=1", command="plan")))
