@@ -29,7 +29,7 @@ from krontime.runs.failures import is_out_of_memory, terminated_by
 from krontime.runs.network_fit import NetworkFit
 from krontime.runs.sweep import first_line
 from krontime.storage import expanded
-from krontime.training import equipment
+from krontime.training import build, equipment
 from krontime.training.quiet import quiet_lightning
 
 if TYPE_CHECKING:
@@ -93,13 +93,16 @@ class Search:
             from krontime.runs.wandb_log import check_online
 
             check_online(self.base)
+        job = prepare.prepare(self.base)
+        if not any(key.partition(".")[0] == "closed_form" for key in self.options["space"]):
+            _check_judged(self.base, job)
         self.study = SharedStudy(
             self.folder,
             direction="minimize" if BETTER[self.metric] == "min" else "maximize",
             about={
                 "config": config_hash(self.base),
                 "space": self.options["space"],
-                "data": prepare.prepare(self.base).protocol.data_sha256,
+                "data": job.protocol.data_sha256,
             },
             sampler=self._sampler,
             pruner=targets.instantiate(self.options["pruner"], "pruner") if self.options["pruner"] else None,
@@ -123,7 +126,7 @@ class Search:
         ]
         if self.base["force"]:
             problems.append("force=True: has no effect on a search; expected another folder to search anew")
-        if targets.is_aeon(self.base):
+        if not targets.has_network(self.base):
             problems.append(f"model={self.base['model']['name']}: expected a network, which is scored at each epoch")
         elif not ((self.base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor"):
             problems.append("callbacks.checkpoint.monitor=None: expected the validation metric to search by")
@@ -240,6 +243,7 @@ class Search:
         seed_everything(config["seed"], verbose=False)
         prune = Prune(task.trial, self.metric)
         job = prepare.prepare(config)
+        _check_judged(config, job)
         fit = NetworkFit(config, job, task.folder, is_first=True, callbacks=[prune])
         fit.run()
         if prune.has_pruned:
@@ -346,6 +350,21 @@ class Prune(pl.Callback):
         self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
         if self.trial.should_prune():
             self.has_pruned = trainer.should_stop = True
+
+
+def _check_judged(config: Mapping[str, Any], job: prepare.PreparedData) -> None:
+    """Refuse a config of which the closed form alone would be fitted, so that no epoch has a score.
+
+    Raises:
+        UserError: there are too few validation series to train a network beside the closed form.
+    """
+    closed, num_validation = build.closed_form(config, job.spec), len(job.split.validation)
+    if closed is not None and num_validation < closed.min_network_series:
+        raise UserError(
+            f"closed_form.min_network_series={closed.min_network_series}: expected at most the {num_validation} "
+            "validation series, since no network is trained with fewer (closed_form.min_network_series=0 trains it "
+            "beside the closed form, closed_form=none alone)"
+        )
 
 
 def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:

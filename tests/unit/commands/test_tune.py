@@ -239,11 +239,29 @@ def test_what_can_not_work_is_said_before_anything_is_trained(tune, monkeypatch,
     assert not (tmp_path / "s").exists()
 
 
-def test_a_model_without_epochs_is_refused():
+def test_too_few_validation_series_to_train_a_network_are_refused(tune, monkeypatch, tmp_path):
+    monkeypatch.setattr(NetworkFit, "run", lambda self: pytest.fail("trained"))
+    given = "closed_form.min_network_series=7"
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
-        cli.main(["tune", "model=aeon_quant"])
+        tune(tmp_path / "s", 1, given)
     assert ended.value.code == 2
-    assert "model=aeon_quant: expected a network" in screen.getvalue()
+    said = " ".join(screen.getvalue().split())
+    assert f"{given}: expected at most the 6 validation series" in said
+    assert "closed_form.min_network_series=0" in said
+    assert "closed_form=none" in said
+    assert not (tmp_path / "s").exists()
+    space = "{closed_form.fit_on: [train, train_and_validation]}"  # trials may differ, and each is asked
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as screen:
+        tune(tmp_path / "s", 3, given, space=space)
+    assert "expected at most the 6 validation series" in " ".join(screen.getvalue().split())
+
+
+@pytest.mark.parametrize("model", ["aeon_quant", "closed_form"])
+def test_a_model_without_epochs_is_refused(model):
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stderr(io.StringIO()) as screen:
+        cli.main(["tune", f"model={model}"])
+    assert ended.value.code == 2
+    assert f"model={model}: expected a network" in screen.getvalue()
 
 
 @pytest.mark.slow
