@@ -23,6 +23,7 @@ from krontime.config.identity import config_hash
 from krontime.config.schema import check_train
 from krontime.config.signatures import argument_problems
 from krontime.console import format_duration, result, show
+from krontime.data.windows import is_cut
 from krontime.errors import Terminated, UserError
 from krontime.runs import load, prepare
 from krontime.runs.failures import is_out_of_memory, terminated_by
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 OWN_KEYS = ("search", "folder")
 """What the config of this command has beside that of `train`."""
+
+_NO_YARDSTICK = ("scaling", "batch_size", "eval_batch_size", "num_workers")
+"""Keys of `data` that change neither the validation series nor their labels."""
 
 LEAST_TRIALS = 3
 """Trials in a row whose options don't work, with none that did, before a search is given up."""
@@ -128,7 +132,7 @@ class Search:
             problems.append("force=True: has no effect on a search; expected another folder to search anew")
         if not targets.has_network(self.base):
             problems.append(f"model={self.base['model']['name']}: expected a network, which is scored at each epoch")
-        elif not ((self.base.get("callbacks") or {}).get("checkpoint") or {}).get("monitor"):
+        elif not _monitor(self.base):
             problems.append("callbacks.checkpoint.monitor=None: expected the validation metric to search by")
         try:
             check_train(self.base, is_multirun=True)
@@ -147,7 +151,13 @@ class Search:
                 problems.append(f"search.space.{key}: expected no override of it, since the search sets it")
                 continue
             try:
-                check_train(self._composed([text]), is_multirun=True)
+                composed = self._composed([text])
+                check_train(composed, is_multirun=True)
+                if _yardstick(composed) != _yardstick(self.base):
+                    problems.append(
+                        f"search.space.{key}: expected no key that changes the validation series or their score, since "
+                        "trials are compared by it"
+                    )
             except UserError as error:
                 problems += [f"search.space: {text} does not work ({problem})" for problem in error.problems]
         if problems:
@@ -350,6 +360,19 @@ class Prune(pl.Callback):
         self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
         if self.trial.should_prune():
             self.has_pruned = trainer.should_stop = True
+
+
+def _monitor(config: Mapping[str, Any]) -> str | None:
+    return ((config.get("callbacks") or {}).get("checkpoint") or {}).get("monitor")
+
+
+def _yardstick(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a plain config that say on which validation series trials are scored, and by what."""
+    data = {key: value for key, value in config["data"].items() if key not in _NO_YARDSTICK}
+    data["validation"] = {key: value for key, value in data["validation"].items() if key != "max_train"}
+    if not is_cut(data["window"]):
+        data = {key: value for key, value in data.items() if key not in ("window", "prepare")}
+    return {"data": data, "monitor": _monitor(config), "score": config["score"], "seed": config["seed"]}
 
 
 def _check_judged(config: Mapping[str, Any], job: prepare.PreparedData) -> None:

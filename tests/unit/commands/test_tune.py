@@ -18,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from krontime import cli
+from krontime.commands.tune import _yardstick
 from krontime.config import files as config_files
 from krontime.config import resolve, schema
 from krontime.config.identity import config_hash
@@ -226,6 +227,10 @@ def test_options_that_fail_unexpectedly_are_tried_twice_and_stop_no_search(tune,
         ([], "{data.eval_batch_size: [8, 0]}", ["data.eval_batch_size=0", "at least 1"]),
         ([], "{model.d_model: [8, 16]}", ["search.space.model.d_model", "no override of it"]),
         ([], "{model.dropout: {low: 1, high: 0}}", ["search.space.model.dropout", "low to be less than high"]),
+        ([], "{seed: [0, 1]}", ["search.space.seed: expected no key that changes the validation series"]),
+        ([], "{score: [accuracy, balanced_accuracy]}", ["search.space.score: expected no key"]),
+        ([], "{data.resample: {low: 0, high: 3}}", ["search.space.data.resample: expected no key"]),
+        ([], "{data.validation.fraction: [0.2, 0.4]}", ["search.space.data.validation.fraction: expected no key"]),
         ([], "{}", ["at least one override"]),
     ],
 )
@@ -237,6 +242,17 @@ def test_what_can_not_work_is_said_before_anything_is_trained(tune, monkeypatch,
     for text in says:
         assert text in screen.getvalue()
     assert not (tmp_path / "s").exists()
+
+
+def test_a_search_may_set_what_leaves_the_validation_series_as_they_are(compose, file):
+    given = ("data=npz", f"data.path={file}")
+    base = _yardstick(compose(*given, command="tune"))
+    free = ("data.batch_size=3", "data.scaling=none", "data.validation.max_train=9", "data.prepare.crop_length=40")
+    for text in (*free, "data.window.length=40"):
+        assert _yardstick(compose(*given, text, command="tune")) == base
+    cut = (*given, "data.window.length=40", "data.window.label=majority")
+    for text in ("data.window.length=20", "data.prepare.crop_length=40", "callbacks.checkpoint=null"):
+        assert _yardstick(compose(*cut, text, command="tune")) != _yardstick(compose(*cut, command="tune"))
 
 
 def test_too_few_validation_series_to_train_a_network_are_refused(tune, monkeypatch, tmp_path):
