@@ -37,6 +37,9 @@ def verify(config: DictConfig) -> Verification:
     problems.raise_if_any()
     runs, _ = collect([folder_of(options["table"])])
     chosen = _chosen(runs, options)
+    run_dir = folder_of(options["output"]) / chosen.job
+    if held := {run.folder.resolve() for run in runs} & {run_dir.resolve(), *run_dir.resolve().parents}:
+        raise UserError(f"output={options['output']!r}: expected another folder; {held.pop()} is a run of the table")
     paths = {**options["paths"], "output": str(folder_of(options["output"]))}
     again_config = in_steps(here(chosen.record.config, paths), chosen.record)
     try:
@@ -48,7 +51,6 @@ def verify(config: DictConfig) -> Verification:
 
     from krontime.runs.run import train_in
 
-    run_dir = folder_of(options["output"]) / chosen.job
     again = train_in({**again_config, "force": _is_finished(run_dir)}, run_dir)
     assert again is not None  # one process
     comparison = verified(chosen.record, again, runs)

@@ -47,6 +47,21 @@ def test_a_run_of_a_table_is_met_to_the_last_bit(published, tmp_path, capsys):
     assert "expected a completed run of the table, such as Own/DummyClassifier/seed0-" in capsys.readouterr().err
 
 
+def test_a_run_of_the_table_stays_where_it_is(published, tmp_path, capsys):
+    place = ("data=archive", "data.name=Own", f"paths.data={published / 'data'}", f"paths.output={tmp_path / 'runs'}")
+    cli.main(["train", *DUMMY, *place])
+    (record,) = (tmp_path / "runs").rglob("record.json")
+    before = record.read_text()
+    for output in (tmp_path / "runs", record.parent, record.parent / "again"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["verify", f"table={tmp_path / 'runs'}", f"paths.data={published / 'data'}", f"output={output}"])
+        assert ended.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"output='{output}': expected another folder" in said
+    assert record.read_text() == before
+    assert [path.name for path in (tmp_path / "runs").rglob("record*.json")] == ["record.json"]
+
+
 @pytest.mark.parametrize("seed", ["-1", "true"])
 def test_a_seed_that_is_none_is_refused(published, capsys, seed):
     with pytest.raises(SystemExit) as ended:
