@@ -217,9 +217,8 @@ def write_results(
     written = {f"{SCORES}.{suffix}" for suffix in ("md", "tex", "csv")}
     ranks, scores, left_out = mean_ranks(comparison)
     on_each, notes = on_each_data_set(comparison)
-    notes = left_out + notes
     single, more = intervals(comparison)
-    notes += more
+    notes = list(dict.fromkeys(left_out + notes + more))
     plots = plot_pareto(comparison, folder)
     if scaling := plot_scaling(comparison, folder):
         plots.append(scaling)

@@ -7,16 +7,15 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.reports.comparison.compare import Comparison, RunGroup, Variant
-from krontime.reports.comparison.group_bootstrap import resampled_means, resampled_statistic
+from krontime.reports.comparison.over_groups import mean_over_groups, statistic_over_groups, too_few
 from krontime.reports.comparison.series_bootstrap import (
     LEVEL,
-    NUM_RESAMPLES,
     bootstrapped,
     drawn_within,
+    joining_groups,
     outcomes_of,
     resamples_of,
     strata_of,
-    test_groups,
 )
 
 _RESAMPLES_OF_RANKS = 1_999
@@ -47,11 +46,11 @@ class Interval:
 def intervals(comparison: Comparison) -> tuple[list[Interval], list[str]]:
     """An interval for each variant with one score on a data set, where its runs allow one.
 
-    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve. What is
-    drawn are groups (patients, speakers) where the test series have some, else single series; never other seeds.
+    There are intervals of accuracy, balanced accuracy and, with two classes, of the area under the ROC curve. They are
+    over groups (patients, speakers) where the test series have some, else over single series; never over other seeds.
 
     Returns:
-        The intervals, and what is wrong with test predictions that none could be made from.
+        The intervals, and why there is none of test predictions that none could be made from.
     """
     single: list[Interval] = []
     problems: dict[str, None] = {}
@@ -70,38 +69,39 @@ def _interval(entry: RunGroup) -> Interval | None:
     """Of a score; None where a run does not say how it classified the test series, or not as this score needs it.
 
     Raises:
-        UserError: the runs' predictions are not of the same series.
+        UserError: the runs' predictions are not of the same series, or their groups are too few.
     """
     if entry.mean is None or len(resamples_of(entry)) > 1 or (known := outcomes_of(entry)) is None:
         return None
     (runs,) = known
     if (strata := drawn_within(runs[0], entry.metric)) is None:
         return None
-    together = test_groups(runs[0])
+    together = joining_groups(runs[0].groups)
+    n = len(runs[0].index) if together is None else len(np.unique(together))
+    if together is not None and (few := too_few(n)):
+        raise UserError(f"{entry.data}: {few}")
+    low: float | None
+    high: float | None
     if entry.metric in ("accuracy", "balanced_accuracy"):
         right = np.mean([run.correct for run in runs], axis=0)
         if together is None:
-            _, drawn, low, high = bootstrapped([right[stratum] for stratum in strata])
+            _, _, low, high = bootstrapped([right[stratum] for stratum in strata])
         else:
-            _, drawn, low, high = resampled_means(
-                right, strata_of(runs[0], entry.metric), together, num_resamples=NUM_RESAMPLES, level=LEVEL
-            )
+            _, low, high = mean_over_groups(right, strata_of(runs[0], entry.metric), together)
     else:
         probabilities = [run.probability for run in runs if run.probability is not None]
         if len(probabilities) < len(runs) or len({run.positive for run in runs}) > 1:
             return None
         area = _area_under_roc(np.stack(probabilities))
         if together is None:
-            _, drawn, low, high = bootstrapped(strata, area, _RESAMPLES_OF_RANKS)
+            _, _, low, high = bootstrapped(strata, area, _RESAMPLES_OF_RANKS)
         else:
-            is_positive = runs[0].labels == runs[0].positive
-            _, drawn, low, high = resampled_statistic(
-                area, is_positive, together, num_resamples=_RESAMPLES_OF_RANKS, level=LEVEL
-            )
-    n = len(runs[0].index) if together is None else len(np.unique(together))
-    if not len(drawn) or np.ptp(drawn) == 0:  # all right or all wrong: what is drawn from these is the same
+            _, low, high = statistic_over_groups(area, runs[0].labels == runs[0].positive, together)
+    if low is None or high is None:
+        raise UserError(f"{entry.data}: the test series of a class are all of one group; no interval.")
+    if high - low < 1e-9:  # all right or all wrong: what is drawn from these, or left of them, is the same
         low, high = _exact(entry.mean, n if entry.metric == "accuracy" else min(n, *map(len, strata)))
-    return Interval(entry.data, entry.variant, entry.metric, entry.mean, low, high, n)
+    return Interval(entry.data, entry.variant, entry.metric, entry.mean, max(low, 0.0), min(high, 1.0), n)
 
 
 def _exact(fraction: float, n: int) -> tuple[float, float]:

@@ -43,14 +43,9 @@ def resamples_of(*entries: RunGroup) -> set[int]:
     return {run.record.protocol.resample for entry in entries for run in entry.scored if run.record.protocol}
 
 
-def test_groups(outcomes: Outcomes) -> np.ndarray | None:
-    """Of the test series; see `drawn_groups`."""
-    return drawn_groups(outcomes.groups)
-
-
-def drawn_groups(groups: np.ndarray | None) -> np.ndarray | None:
-    """The groups `(n,)` that are drawn; None where each series is a group of its own, or all are one."""
-    return None if groups is None or not 1 < len(np.unique(groups)) < len(groups) else groups
+def joining_groups(groups: np.ndarray | None) -> np.ndarray | None:
+    """The groups `(n,)`; None where each series is a group of its own."""
+    return None if groups is None or len(np.unique(groups)) == len(groups) else groups
 
 
 def strata_of(outcomes: Outcomes, metric: str) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any
 
 from krontime.reports.comparison.compare import Variant
 from krontime.reports.comparison.intervals import Interval
-from krontime.reports.comparison.series_bootstrap import LEVEL
+from krontime.reports.comparison.over_groups import MIN_GROUPS
+from krontime.reports.comparison.series_bootstrap import LEVEL, NUM_RESAMPLES
 from krontime.reports.comparison.statistics import MIN_SEEDS, PairedTest
 from krontime.reports.comparison.tables import write_csv
 from krontime.reports.markup import Cell, Line, Table, latex, markdown
@@ -20,8 +21,10 @@ _CAPTION = (
     "the same series; with fewer, McNemar's exact test or a paired bootstrap over test series, which speaks of other "
     "series. Where configs of a variant differ, that of most runs is taken, and of those the newest. Intervals are of "
     "the mean over the runs, by a bootstrap over test series, or exact where all of them are right or all wrong: they "
-    "speak of other series and the same seeds. Where test series come in groups (patients, speakers), "
-    "groups are drawn for tests and intervals, not series, and n counts groups."
+    "speak of other series and the same seeds. Where test series come in groups (patients, speakers), tests and "
+    "intervals speak of other groups, and n counts groups: tests swap the two variants in some groups, in all ways or "
+    f"in {NUM_RESAMPLES:,} drawn ones (sign flips); intervals are from the scores without each group in turn "
+    f"(jackknife), by Student's t distribution; with fewer than {MIN_GROUPS} groups there are neither."
 )
 
 

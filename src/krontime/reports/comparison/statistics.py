@@ -3,6 +3,7 @@
 Over data sets: Wilcoxon's signed-rank test on the mean scores (Demsar 2006). On one data set: a paired t-test over
 seeds where there are enough of them, else over test series, of which a run folder knows how each was classified:
 McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score is balanced.
+Where test series come in groups, a sign-flip permutation test over these goes before both.
 The p-values of a family are corrected together by Holm's method.
 """
 
@@ -16,16 +17,15 @@ import numpy as np
 
 from krontime.errors import UserError
 from krontime.reports.comparison.compare import LOWER_IS_BETTER, Comparison, RunGroup, Variant
-from krontime.reports.comparison.group_bootstrap import resampled_means
+from krontime.reports.comparison.over_groups import mean_over_groups, sign_flip_p, too_few
 from krontime.reports.comparison.series_bootstrap import (
     LEVEL,
-    NUM_RESAMPLES,
     bootstrapped,
     drawn_within,
+    joining_groups,
     outcomes_of,
     resamples_of,
     strata_of,
-    test_groups,
 )
 from krontime.runs.predictions import Outcomes
 
@@ -206,21 +206,22 @@ def _answers(first: RunGroup, second: RunGroup) -> list[list[Outcomes]] | None:
 
 
 def _over_groups(first: RunGroup, second: RunGroup) -> PairedTest | None:
-    """A bootstrap over the groups of the test series; None where there are none, or as for `_over_series`.
+    """A sign-flip test over the groups of the test series; None where there are none, or as for `_over_series`.
 
     Raises:
-        UserError: the runs' predictions are not of the same series.
+        UserError: the runs' predictions are not of the same series, or of too few groups.
     """
     known = _answers(first, second)
-    if known is None or (groups := test_groups(known[0][0])) is None:
+    if known is None or (groups := joining_groups(known[0][0].groups)) is None:
         return None
+    num_groups = len(np.unique(groups))
+    if few := too_few(num_groups):
+        raise UserError(f"{first.data}: {few}")
     right = [np.mean([run.correct for run in kept], axis=0) for kept in known]
-    resampled = resampled_means(
-        right[0] - right[1], strata_of(known[0][0], first.metric), groups, num_resamples=NUM_RESAMPLES, level=LEVEL
-    )
-    p = _two_sided(resampled.value, resampled.drawn)
-    pair = (first.data, first.variant, second.variant, resampled.value, resampled.low, resampled.high)
-    return PairedTest(*pair, len(np.unique(groups)), "bootstrap, test groups", p)
+    differences, strata = right[0] - right[1], strata_of(known[0][0], first.metric)
+    p = sign_flip_p(differences, strata, groups)
+    pair = (first.data, first.variant, second.variant, *mean_over_groups(differences, strata, groups))
+    return PairedTest(*pair, num_groups, "sign flips, test groups", p)
 
 
 def _over_series(first: RunGroup, second: RunGroup) -> PairedTest | None:

@@ -17,7 +17,8 @@ from krontime.data.datamodule import SeriesDataset
 from krontime.data.series import SeriesData
 from krontime.errors import UserError
 from krontime.reports.comparison.collect import Stored, refuse_contradictions
-from krontime.reports.comparison.series_bootstrap import drawn_groups
+from krontime.reports.comparison.over_groups import mean_over_groups, too_few
+from krontime.reports.comparison.series_bootstrap import joining_groups
 from krontime.reports.page.decisions import Decided, decided_for
 from krontime.runs import prepare
 from krontime.runs.load import load_run
@@ -82,7 +83,7 @@ class RunContent:
         record: of the run.
         class_names: of the data set, in the order of `confusion`.
         scored: which series bins, confusion and examples are of: `test`, or `held-out` without a test split.
-        by_group: whether intervals draw whole groups.
+        num_groups: of the scored series; None where they are in none.
         intervals: of the test scores, by metric.
         bins: of the reliability plot, from the lowest confidence to the highest.
         confusion: int64 `(K, K)`, true class by predicted class.
@@ -98,7 +99,7 @@ class RunContent:
     record: Record
     class_names: tuple[str, ...]
     scored: Scored
-    by_group: bool
+    num_groups: int | None
     intervals: dict[str, Interval]
     bins: list[Bin]
     confusion: np.ndarray | None
@@ -137,7 +138,7 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
         groups = predictions.groups
         if groups is None and data is not None and data.groups is not None:  # older runs kept none beside them
             groups = data.groups[predictions.index]
-        groups = drawn_groups(groups)
+        groups = joining_groups(groups)
         if tested is not None:
             intervals = score_intervals(truth, predicted, predictions.probabilities, groups)
         bins = reliability(truth, predicted, predictions.probabilities)
@@ -152,7 +153,7 @@ def run_content(folder: Path, paths: Mapping[str, Any], *, explain: bool = False
         record,
         () if predictions is None else predictions.class_names,
         "held-out" if tested is None else "test",
-        groups is not None,
+        None if groups is None else len(np.unique(groups)),
         intervals,
         bins,
         confusion,
@@ -175,7 +176,7 @@ def archived_content(run: Stored, table: Path) -> RunContent:
     names = tuple(run.record.protocol.train_class_counts)
     intervals: dict[str, Interval] = {}
     bins: list[Bin] = []
-    confusion = None
+    confusion, groups = None, None
     if (outcomes := run.outcomes) is not None:
         code = {name: position for position, name in enumerate(names)}
         truth, predicted = (np.array([code[it] for it in given]) for given in (outcomes.labels, outcomes.predicted))
@@ -185,11 +186,12 @@ def archived_content(run: Stored, table: Path) -> RunContent:
             both = {outcomes.positive: second}
             probability = np.stack([both.get(name, 1 - second) for name in names], axis=1)
             bins = reliability(truth, predicted, probability)
-        intervals = score_intervals(truth, predicted, probability, drawn_groups(outcomes.groups))
+        groups = joining_groups(outcomes.groups)
+        intervals = score_intervals(truth, predicted, probability, groups)
         confusion = confusion_counts(truth, predicted, len(names))
-    by_group = outcomes is not None and drawn_groups(outcomes.groups) is not None
+    num_groups = None if groups is None else len(np.unique(groups))
     return RunContent(
-        run.folder, run.record, names, "test", by_group, intervals, bins, confusion, {}, [], [], None, None, table
+        run.folder, run.record, names, "test", num_groups, intervals, bins, confusion, {}, [], [], None, None, table
     )
 
 
@@ -219,42 +221,62 @@ def _codes(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 def score_intervals(
     truth: np.ndarray, predicted: np.ndarray, probability: np.ndarray | None, groups: np.ndarray | None, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of accuracy, balanced accuracy and negative log-likelihood by bootstrap.
+    """Intervals of accuracy, balanced accuracy and negative log-likelihood, by bootstrap or `mean_over_groups`.
 
-    That of accuracy is Wilson's where single series are drawn, and where all are right or all wrong, since a bootstrap
-    of these has no width.
+    That of accuracy is Wilson's for single series, and where all are right or all wrong, since the others have no width
+    there. There are none where groups are too few, and none of balanced accuracy where a class is in one group alone.
 
     Args:
         truth: `(n,)` classes.
         predicted: `(n,)` classes.
         probability: `(n, K)`; None where it is not known, which leaves the log-likelihood out.
-        groups: `(n,)` what series have in common (patient, speaker); whole groups are drawn then. None for series.
+        groups: `(n,)` what series have in common (patient, speaker); None for single series.
         seed: of the draws.
     """
     from scipy.stats import binomtest
 
-    units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num_units = int(units.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(num_units, np.full(num_units, 1 / num_units), NUM_RESAMPLES)
-    weight_Rn = draws[:, units].astype(np.float64)
-    weight_Rn = weight_Rn[weight_Rn.sum(axis=1) > 0]
+    num_units = len(truth) if groups is None else len(np.unique(groups))
+    if groups is not None and too_few(num_units):
+        return {}
     correct = (truth == predicted).astype(np.float64)
-    total = weight_Rn.sum(axis=1)
-    recalls = []
-    for name in np.unique(truth):
-        of_class = weight_Rn[:, truth == name]
-        with np.errstate(invalid="ignore"):
-            recalls.append((of_class @ correct[truth == name]) / of_class.sum(axis=1))
-    scores = {"accuracy": weight_Rn @ correct / total, "balanced_accuracy": np.nanmean(recalls, axis=0)}
+    together = np.zeros_like(truth)
+    scores = {"accuracy": (correct, together), "balanced_accuracy": (correct, truth)}
     if probability is not None:
         smallest = np.finfo(np.float32).tiny  # as the score itself has it
-        surprise = -np.log(np.clip(probability[np.arange(len(truth)), truth], smallest, 1))
-        scores["nll"] = weight_Rn @ surprise / total
-    intervals = {name: Interval(*np.quantile(values, (0.025, 0.975)).tolist()) for name, values in scores.items()}
+        scores["nll"] = -np.log(np.clip(probability[np.arange(len(truth)), truth], smallest, 1)), together
+    if groups is None:
+        intervals = _over_series(scores, seed)
+    else:
+        intervals = {}
+        for name, (values, strata) in scores.items():
+            _, low, high = mean_over_groups(values, strata, groups)
+            if low is not None and high is not None:
+                intervals[name] = Interval(max(low, 0.0), high if name == "nll" else min(high, 1.0))
     if groups is None or correct.min() == correct.max():
         right = round(correct.mean() * num_units)
         wilson = binomtest(right, num_units).proportion_ci(method="wilson")
         intervals["accuracy"] = Interval(float(wilson.low), float(wilson.high))
+    return intervals
+
+
+def _over_series(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int) -> dict[str, Interval]:
+    """Percentile intervals of the mean over strata of the mean of each, with single series drawn.
+
+    Args:
+        scores: values and strata, `(n,)` each, by name.
+        seed: of the draws.
+    """
+    num = len(next(iter(scores.values()))[0])
+    draws = np.random.default_rng(seed).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES)
+    weight_Rn = draws.astype(np.float64)
+    intervals = {}
+    for name, (values, strata) in scores.items():
+        means = []
+        for stratum in np.unique(strata):
+            within = weight_Rn[:, strata == stratum]
+            with np.errstate(invalid="ignore"):
+                means.append((within @ values[strata == stratum]) / within.sum(axis=1))
+        intervals[name] = Interval(*np.quantile(np.nanmean(means, axis=0), (0.025, 0.975)).tolist())
     return intervals
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from krontime.data.assemble import also_trained_on
 from krontime.metrics import METRIC_TITLES, METRICS
+from krontime.reports.comparison.over_groups import too_few
 from krontime.reports.page import figures
 from krontime.reports.page.content import RunContent
 from krontime.reports.page.decisions import decisions
@@ -84,10 +85,23 @@ def _scores(content: RunContent) -> Section:
                 MEANING[name],
             ]
         )
-    drawn = "groups" if content.by_group else "series"
-    words = f"Intervals hold 95 % of the scores of test splits that are drawn again from these test {drawn}."
     header = ["score", "validation", *(["test", "interval of test"] if is_tested else []), "meaning"]
-    return Section("Scores", [words] if content.intervals else [], [Table("Scores", header, rows)])
+    return Section("Scores", _of_intervals(content), [Table("Scores", header, rows)])
+
+
+def _of_intervals(content: RunContent) -> list[str]:
+    """What intervals of test scores are, or why groups allow none."""
+    num_groups = content.num_groups
+    if num_groups is not None and content.scored == "test" and (few := too_few(num_groups)):
+        return [few[0].upper() + few[1:]]
+    if not content.intervals:
+        return []
+    if num_groups is None:
+        return ["Intervals hold 95 % of the scores of test splits that are drawn again from these test series."]
+    return [
+        f"Intervals of 95 % speak of other groups than these {num_groups}: they are from the scores without each group "
+        "in turn (jackknife), by Student's t distribution."
+    ]
 
 
 def _errors(content: RunContent) -> Section | None:

@@ -204,7 +204,7 @@ def test_series_of_a_group_stand_or_fall_together(num_groups, size, balanced, pr
     labels = np.array(["x", "y"] * (len(a) // 2))
     [alone], _ = on_each_data_set(predicted({"a": [a], "b": [b]}, labels, balanced=balanced))
     [test], _ = on_each_data_set(predicted({"a": [a], "b": [b]}, labels, balanced=balanced, groups=groups))
-    assert (test.name, test.n) == ("bootstrap, test groups", num_groups)
+    assert (test.name, test.n) == ("sign flips, test groups", num_groups)
     assert test.difference == pytest.approx(alone.difference)
     assert test.p > 5 * alone.p
     difference = (a.astype(float) - b)[::size]
@@ -220,7 +220,19 @@ def test_groups_go_before_seeds(predicted):
     others = [in_groups(20, 10, 0.4, seed=seed + 9)[0] for seed in range(6)]
     groups = in_groups(20, 10, 0, 0)[1]
     [test], _ = on_each_data_set(predicted({"a": runs, "b": others}, ["x", "y"] * 100, groups=groups))
-    assert (test.name, test.n) == ("bootstrap, test groups", 20)
+    assert (test.name, test.n) == ("sign flips, test groups", 20)
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "said"), [(1, "are all of one group, which says nothing of other groups"), (4, "are of 4 groups")]
+)
+def test_few_groups_have_neither_test_nor_interval(num_groups, said, predicted):
+    right = {name: [np.arange(200) % 10 > errors] * 6 for name, errors in (("a", 2), ("b", 4))}
+    comparison = predicted(right, ["x", "y"] * 100, groups=np.arange(200) % num_groups)
+    for found, notes in (on_each_data_set(comparison), intervals(comparison)):
+        assert found == []
+        [note] = notes
+        assert note.startswith(f"ACSF1: the test series {said}")
 
 
 def test_files(scored, tmp_path):

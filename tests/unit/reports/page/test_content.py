@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from krontime.reports.comparison.series_bootstrap import drawn_groups
+from krontime.reports.comparison.series_bootstrap import joining_groups
 from krontime.reports.page import content
 from krontime.reports.page.decisions import decided_for, decisions
 from krontime.runs.predictions import Predictions
@@ -47,8 +47,8 @@ def test_no_error_at_all_has_an_interval_with_a_width():
 
 def test_groups_that_are_all_right_have_an_interval_with_the_width_of_so_few_groups():
     truth, _, probability = scored(40)
-    interval = content.score_intervals(truth, truth, probability, np.arange(40) // 10)["accuracy"]
-    few = binomtest(4, 4).proportion_ci(method="wilson")
+    interval = content.score_intervals(truth, truth, probability, np.arange(40) // 8)["accuracy"]
+    few = binomtest(5, 5).proportion_ci(method="wilson")
     assert interval == (pytest.approx(few.low), pytest.approx(few.high))
 
 
@@ -60,9 +60,15 @@ def test_the_interval_of_the_log_likelihood_holds_it_however_sure_a_model_is():
     assert interval.low < nll < interval.high
 
 
-@pytest.mark.parametrize(("groups", "are_drawn"), [([0] * 6, False), (range(6), False), ([0, 0, 0, 1, 1, 2], True)])
-def test_one_group_of_all_series_and_groups_of_one_are_no_groups(groups, are_drawn):
-    assert (drawn_groups(np.array(groups)) is not None) == are_drawn
+@pytest.mark.parametrize(("groups", "join"), [([0] * 6, True), (range(6), False), ([0, 0, 0, 1, 1, 2], True)])
+def test_groups_of_one_series_each_are_no_groups(groups, join):
+    assert (joining_groups(np.array(groups)) is not None) == join
+
+
+@pytest.mark.parametrize("num_groups", [1, 4])
+def test_few_groups_have_no_interval(num_groups):
+    truth, predicted, probability = scored(40)
+    assert content.score_intervals(truth, predicted, probability, np.arange(40) % num_groups) == {}
 
 
 def test_confusion_counts_every_series_once():
