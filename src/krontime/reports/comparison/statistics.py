@@ -1,8 +1,9 @@
 """Whether differences between variants are more than chance.
 
 Over data sets: Wilcoxon's signed-rank test on the mean scores (Demsar 2006). On one data set: a paired t-test over
-seeds where there are enough of them, else over test series, of which a run folder knows how each was classified:
-McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score is balanced.
+seeds, or resamples, where there are enough of them, else over test series, of which a run folder knows how each was
+classified: McNemar's exact test where one run stands against one, and a paired bootstrap where several do or the score
+is balanced.
 Where test series come in groups, a sign-flip permutation test over these goes before both.
 The p-values of a family are corrected together by Holm's method.
 """
@@ -104,8 +105,8 @@ def on_each_data_set(comparison: Comparison) -> tuple[list[PairedTest], list[str
         tests += _holm(family)
     if untested:
         problems |= {
-            f"Pairs without a test, having fewer than {MIN_SEEDS} seeds in common and no test predictions for this "
-            f"score, or nothing that varies: {', '.join(untested)}.": None
+            f"Pairs without a test, having fewer than {MIN_SEEDS} seeds (or resamples) in common and no test "
+            f"predictions for this score, or nothing that varies: {', '.join(untested)}.": None
         }
     return tests, list(problems)
 
@@ -158,29 +159,40 @@ def _holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
 
 
 def _repetitions(entry: RunGroup) -> dict[Any, float]:
-    """Score by what distinguishes repetitions; empty where that does not."""
+    """Score by what distinguishes repetitions, their resample first; empty where that does not."""
     keys = []
     for run in entry.scored:
-        protocol = run.record.protocol
-        keys.append((run.record.seed, protocol and (protocol.split_seed, protocol.fold, protocol.resample)))
+        p = run.record.protocol
+        keys.append((p and p.resample, run.record.seed, p and (p.split_seed, p.fold)))
     return dict(zip(keys, entry.scores, strict=True)) if len(set(keys)) == len(keys) else {}
+
+
+def _mean_by_resample(scores: dict[Any, float], repetitions: Sequence[Any]) -> np.ndarray:
+    """The mean score of some repetitions in each of their resamples."""
+    resamples = sorted({resample for resample, *_ in repetitions})
+    return np.array([np.mean([scores[key] for key in repetitions if key[0] == resample]) for resample in resamples])
 
 
 def _over_seeds(first: RunGroup, second: RunGroup) -> PairedTest | None:
     """A paired t-test over the repetitions that both have; None where they are few or all differ by the same.
 
-    Over resamples, which share series, it is the corrected one of Nadeau and Bengio (2003).
+    Over resamples, which share series, it is the corrected one of Nadeau and Bengio (2003). The seeds and folds of a
+    resample share its series, so that its pair is the means over these.
     """
     from scipy.stats import t, ttest_rel
 
     a, b = _repetitions(first), _repetitions(second)
     common = sorted(a.keys() & b.keys(), key=str)
-    x, y = (np.array([scores[key] for key in common]) for scores in (a, b))
-    if len(common) < MIN_SEEDS or np.allclose(x - y, (x - y)[0], rtol=0, atol=1e-9):
+    is_resampled = len(resamples_of(first, second)) > 1
+    if is_resampled:
+        x, y = (_mean_by_resample(scores, common) for scores in (a, b))
+    else:
+        x, y = (np.array([scores[key] for key in common]) for scores in (a, b))
+    if len(x) < MIN_SEEDS or np.allclose(x - y, (x - y)[0], rtol=0, atol=1e-9):
         return None
     difference = float((x - y).mean())
     pair = (first.data, first.variant, second.variant)
-    if len(resamples_of(first, second)) > 1:
+    if is_resampled:
         spread = math.sqrt(float((x - y).var(ddof=1)) * (1 / len(x) + _tested_per_trained(first)))
         law = t(df=len(x) - 1, loc=0, scale=spread)
         far = float(law.ppf(1 - LEVEL / 2))

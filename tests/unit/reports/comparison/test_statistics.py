@@ -114,6 +114,31 @@ def test_resamples_allow_the_corrected_t_test(make_record, make_protocol):
     assert (test.high - test.low) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * differences.mean() / expected)
 
 
+@pytest.mark.parametrize("num_resamples", [2, 5])
+def test_seeds_and_folds_of_a_resample_are_one_pair(num_resamples, make_record, make_protocol):
+    rng = np.random.default_rng(0)
+    scores = 0.8 + rng.normal(0, 0.02, (2, num_resamples, 1)) + rng.normal(0, 0.002, (2, num_resamples, 6))
+    runs = []
+    for model, resample, repetition in np.ndindex(scores.shape):
+        seed, fold = divmod(repetition, 2)
+        by = "stratified" if resample else None
+        protocol = make_protocol(resample=resample, resampled_by=by, split_method="kfold", fold=fold)
+        data = {"resample": resample, "validation": {"fold": fold}}
+        config = {"seed": seed, "data": data, "model": {"name": "ab"[model]}}
+        accuracy = float(scores[model, resample, repetition])
+        runs.append(make_record(model="ab"[model], accuracy=accuracy, seed=seed, protocol=protocol, config=config))
+    tests, problems = on_each_data_set(compare([Stored(record, Path("nowhere")) for record in runs]))
+    if num_resamples == 2:
+        assert tests == []
+        assert problems[0].startswith("Pairs without a test, having fewer than 5 seeds (or resamples) in common")
+        return
+    [test] = tests
+    differences = np.subtract(*scores.mean(axis=2))
+    expected = differences.mean() / np.sqrt(differences.var(ddof=1) * (1 / 5 + 1))
+    assert (test.name, test.n) == ("t-test, resamples", 5)
+    assert test.p == pytest.approx(2 * stats.t.sf(abs(expected), df=4))
+
+
 def test_mcnemar_between_two_runs(predicted):
     a, b = np.arange(60) < 50, (np.arange(60) >= 8) & (np.arange(60) < 48)  # a alone: 10, b alone: 0
     b[55:57] = True  # b alone: 2
