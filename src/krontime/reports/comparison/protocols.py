@@ -8,8 +8,15 @@ from typing import Any
 from krontime.reports.comparison.collect import Stored
 from krontime.runs.record import Protocol
 
-_COUNTS = ("num_train", "num_val", "num_test", "train_class_counts", "groups_in_train_and_validation")
-"""These may follow the seed of a split by group."""
+_COUNTS = (
+    "num_train",
+    "num_val",
+    "num_test",
+    "num_test_cropped",
+    "train_class_counts",
+    "groups_in_train_and_validation",
+)
+"""These may follow the seed of a split by group, or the resample."""
 
 SEEDS = ("split_seed", "fold", "resample", "resampled_by")
 """Fields of a protocol that only say which repetition a run is."""
@@ -21,6 +28,7 @@ _BLANK: dict[str, Any] = {
     "resampled_by": None,
     "num_train": 0,
     "num_val": 0,
+    "num_test_cropped": 0,
     "train_class_counts": {},
     "groups_in_train_and_validation": None,
 }

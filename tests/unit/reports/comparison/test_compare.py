@@ -121,8 +121,13 @@ def resample(make_record, make_protocol, resample: int, by: str | None, **change
 
 
 def test_resamples_of_one_seed_all_count(make_protocol, make_record):
+    """Also where another number of test series is longer than what is trained on."""
     records = [
-        resample(make_record, make_protocol, number, "stratified" if number else None, accuracy=accuracy)
+        resample(
+            *(make_record, make_protocol, number, "stratified" if number else None),
+            accuracy=accuracy,
+            protocol={"num_test_cropped": number},
+        )
         for number, accuracy in enumerate((0.2, 0.4, 0.6))
     ]
     assert entries(records) == [("ACSF1", 0, "krontime", 3, 0.4)]
